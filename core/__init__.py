@@ -1,0 +1,1 @@
+"""The algorithm core: node programs, effects, tensor operations. Pure Python and NumPy."""

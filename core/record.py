@@ -1,0 +1,140 @@
+"""What a run leaves behind: one schema for both drivers.
+
+Rules this module obeys:
+
+* Tables are columnar: a mapping from column name to a NumPy array, all of one length.
+* Times are seconds since the start of the run, sizes bytes.
+* The same scenario and seed give the same simulated record byte for byte; whatever depends on the
+  machine (versions, hardware, date) is in ``manifest["environment"]`` alone.
+
+=============  ======================================================================================
+table          columns
+=============  ======================================================================================
+``nodes``      node, role, steps, samples, compute, update, send, wait, receive, idle, end,
+               messages_out, messages_in, bytes_out, bytes_in, blends, applied, pending, lost
+``steps``      node, step, start, end, compute, update, send, wait, receive, blends
+``gradients``  server, time, source, count, staleness (mean over the message's gradients)
+``spans``      node, kind (index into ``KINDS``), start, end; empty unless asked for
+``curves``     time, step, epoch, samples, loss, accuracy, consensus
+=============  ======================================================================================
+
+``step`` in ``steps`` counts from 0. A row spans from one ``Compute`` to the next (or to the end of
+the program), so a worker's rows are back to back; ``idle`` is what follows its last row. The parts
+of a row add up to ``end - start``; a node's parts add up to the run's length.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+__all__ = ["KINDS", "PARTS", "SCHEMA_VERSION", "Ledger", "Record", "StepLog", "Table"]
+
+SCHEMA_VERSION = 1
+
+PARTS = ("compute", "update", "send", "wait", "receive", "idle")
+"""Where a second can go (DESIGN, section 5), in the order of the columns."""
+
+KINDS = (*PARTS, "transfer")
+"""Kinds of span: the parts of a node's time, and message transfers on a node's uplink."""
+
+Table = Mapping[str, np.ndarray]
+
+NODE_COLUMNS = (
+    "node", "role", "steps", "samples", *PARTS, "end", "messages_out", "messages_in",
+    "bytes_out", "bytes_in", "blends", "applied", "pending", "lost",
+)  # fmt: skip
+STEP_COLUMNS = ("node", "step", "start", "end", *PARTS[:-1], "blends")
+GRADIENT_COLUMNS = ("server", "time", "source", "count", "staleness")
+SPAN_COLUMNS = ("node", "kind", "start", "end")
+CURVE_COLUMNS = ("time", "step", "epoch", "samples", "loss", "accuracy", "consensus")
+
+
+class StepLog:
+    """Rows of doubles, appended fast and kept compactly (8 bytes a value)."""
+
+    __slots__ = ("columns", "values")
+
+    def __init__(self, columns: tuple[str, ...]) -> None:
+        self.columns = columns
+        self.values = array("d")
+
+    def append(self, row: tuple[float, ...]) -> None:
+        """Add one row; the caller keeps to the columns' order."""
+        self.values.extend(row)
+
+    def __len__(self) -> int:
+        return len(self.values) // len(self.columns)
+
+    def table(self, integers: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
+        """The rows as columns; those named in ``integers`` as int64."""
+        rows = np.array(self.values, dtype=np.float64).reshape(-1, len(self.columns))
+        return {
+            name: rows[:, i].astype(np.int64) if name in integers else np.ascontiguousarray(rows[:, i])
+            for i, name in enumerate(self.columns)
+        }
+
+
+class Ledger:
+    """What became of every gradient that reached a server: applied, or still held in an accumulator.
+
+    ``hold`` when a gradient message enters the accumulator, ``settle`` when the accumulator is
+    applied. A server that applies at once calls both. Staleness of a gradient is the server's
+    version at its application less the version that it was computed at.
+    """
+
+    __slots__ = ("applied", "applied_total", "held", "log", "node")
+
+    def __init__(self, node: int = -1, log: StepLog | None = None) -> None:
+        self.node = node
+        self.log = log
+        self.applied: dict[int, int] = {}
+        self.applied_total = 0
+        self.held: list[tuple[int, int, int]] = []
+
+    def hold(self, source: int, count: int, versions: int) -> None:
+        """``count`` gradients of worker ``source`` entered the accumulator."""
+        self.held.append((source, count, versions))
+
+    def settle(self, version: int, now: float = 0.0) -> None:
+        """Everything held has just been applied to parameters that were at ``version``."""
+        applied, log = self.applied, self.log
+        for source, count, versions in self.held:
+            applied[source] = applied.get(source, 0) + count
+            self.applied_total += count
+            if log is not None:
+                log.values.extend((self.node, now, source, count, version - versions / count))
+        self.held.clear()
+
+    def pending(self) -> dict[int, int]:
+        """Gradients by worker that are still in the accumulator."""
+        held: dict[int, int] = {}
+        for source, count, _ in self.held:
+            held[source] = held.get(source, 0) + count
+        return held
+
+
+@dataclass
+class Record:
+    """One run: manifest and tables (see the module's docstring for the columns)."""
+
+    manifest: dict[str, Any]
+    nodes: dict[str, np.ndarray]
+    steps: dict[str, np.ndarray]
+    gradients: dict[str, np.ndarray] = field(default_factory=dict)
+    spans: dict[str, np.ndarray] = field(default_factory=dict)
+    curves: dict[str, np.ndarray] = field(default_factory=dict)
+    links: dict[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def duration(self) -> float:
+        """Length of the run, seconds: when its last node ended."""
+        return float(self.nodes["end"].max()) if len(self.nodes["end"]) else 0.0
+
+    def tables(self) -> dict[str, dict[str, np.ndarray]]:
+        """All tables by name."""
+        return {name: getattr(self, name) for name in ("nodes", "steps", "gradients", "spans", "curves", "links")}
