@@ -49,15 +49,18 @@ class Send:
 
     All of them are taken at the same instant, so a gradient that is split over shards is counted
     alike by all of its servers. A sent tensor belongs to the transport: the program must not
-    change it afterwards.
+    change it afterwards. ``window`` overrides the scenario's window for this send (``math.inf``:
+    queue without bound). What is sent to a node that has left is dropped.
     """
 
     pairs: tuple[tuple[int, Message], ...]
+    window: float | None = None
 
-    def __init__(self, *pairs: tuple[int, Message]) -> None:
+    def __init__(self, *pairs: tuple[int, Message], window: float | None = None) -> None:
         if not pairs:
-            raise ValueError(f"{type(self).__name__}() needs at least one (receiver, message) pair")
+            raise ValueError("Send() needs at least one (receiver, message) pair")
         object.__setattr__(self, "pairs", pairs)
+        object.__setattr__(self, "window", window)
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -68,7 +71,7 @@ class TrySend:
 
     def __init__(self, *pairs: tuple[int, Message]) -> None:
         if not pairs:
-            raise ValueError(f"{type(self).__name__}() needs at least one (receiver, message) pair")
+            raise ValueError("TrySend() needs at least one (receiver, message) pair")
         object.__setattr__(self, "pairs", pairs)
 
 

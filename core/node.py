@@ -91,6 +91,7 @@ class Node:
     version    updates applied to ``params`` (servers); version of the model last adopted (workers)
     blends     global models adopted or mixed in (workers)
     ledger     what became of every gradient (servers)
+    memory     state that outlives one program or effect, by its owner's name (collectives)
     """
 
     id: int
@@ -107,6 +108,7 @@ class Node:
     blends: int = 0
     ledger: Ledger = field(default_factory=Ledger)
     stream: Callable[[int, str], np.random.Generator] | None = None
+    memory: dict[str, Any] = field(default_factory=dict)
 
     def lr(self) -> float:
         """Eta now. Workers estimate the samples of all from their own steps; servers count them."""

@@ -26,7 +26,7 @@ of a row add up to ``end - start``; a node's parts add up to the run's length.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -83,15 +83,18 @@ class Ledger:
     """What became of every gradient that reached a server: applied, or still held in an accumulator.
 
     ``hold`` when a gradient message enters the accumulator, ``settle`` when the accumulator is
-    applied. A server that applies at once calls both. Staleness of a gradient is the server's
+    applied. A server that applies at once calls both. ``clock`` gives seconds since the run's start. Staleness of a gradient is the server's
     version at its application less the version that it was computed at.
     """
 
-    __slots__ = ("applied", "applied_total", "held", "log", "node")
+    __slots__ = ("applied", "applied_total", "clock", "held", "log", "node")
 
-    def __init__(self, node: int = -1, log: StepLog | None = None) -> None:
+    def __init__(
+        self, node: int = -1, log: StepLog | None = None, clock: Callable[[], float] = float
+    ) -> None:
         self.node = node
         self.log = log
+        self.clock = clock
         self.applied: dict[int, int] = {}
         self.applied_total = 0
         self.held: list[tuple[int, int, int]] = []
@@ -100,9 +103,9 @@ class Ledger:
         """``count`` gradients of worker ``source`` entered the accumulator."""
         self.held.append((source, count, versions))
 
-    def settle(self, version: int, now: float = 0.0) -> None:
+    def settle(self, version: int) -> None:
         """Everything held has just been applied to parameters that were at ``version``."""
-        applied, log = self.applied, self.log
+        applied, log, now = self.applied, self.log, self.clock()
         for source, count, versions in self.held:
             applied[source] = applied.get(source, 0) + count
             self.applied_total += count
