@@ -1,0 +1,269 @@
+"""Figures of merit of one run: throughput, speed-up, where the time went, staleness, traffic.
+
+Rules this module obeys:
+
+* It reads records and never asks which driver wrote them.
+* Rates and breakdowns are taken over one window, from the end of warm-up to the first worker's
+  finish: outside it not all workers are at work in their steady state. A step that straddles an
+  edge of the window counts by the share of its duration that lies inside.
+* Nothing here returns NaN or infinity. Where there is no window (too few steps), the whole run is
+  taken instead and ``Window.kind`` says so.
+
+A worker *finishes* when it begins its last step: the row of a last step also holds the drain of
+what was still on its way (a final flush, the last replies), which no other step has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from core.record import PARTS, Record
+
+__all__ = [
+    "Window", "accuracy", "breakdown", "busiest", "rates", "slow_ranks", "speedup", "staleness",
+    "step_seconds", "summary", "throughput", "window",
+]  # fmt: skip
+
+STEP_PARTS = PARTS[:-1]
+"""The parts that a step can have; ``idle`` comes after a worker's last step."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """What rates are measured over: ``start`` to ``stop``, seconds since the start of the run.
+
+    kind    ``steady`` (end of warm-up to the first worker's finish), or ``whole run`` where that
+            window would be empty
+    weight  for every row of the record's ``steps`` table the share of it that lies inside, 0 .. 1
+    """
+
+    start: float
+    stop: float
+    kind: str
+    weight: np.ndarray
+
+    @property
+    def seconds(self) -> float:
+        """Length of the window."""
+        return self.stop - self.start
+
+
+def window(record: Record) -> Window:
+    """The steady window of a run: every worker is past warm-up, none is in its last step."""
+    steps = record.steps
+    if not len(steps["node"]):
+        return Window(0.0, record.duration, "whole run", np.zeros(0))
+    warmup = int(_scenario(record, "run").get("warmup_steps", 0))
+    begun, ended = steps["start"], steps["end"]
+    starts, stops = [], []
+    for rank in np.unique(steps["node"]):
+        rows = np.flatnonzero(steps["node"] == rank)
+        rows = rows[np.argsort(steps["step"][rows], kind="stable")]
+        if len(rows) <= warmup:
+            return _whole(begun, ended)
+        starts.append(float(ended[rows[warmup - 1]]) if warmup else float(begun[rows[0]]))
+        stops.append(float(begun[rows[-1]]))
+    start, stop = max(starts), min(stops)
+    if stop <= start:
+        return _whole(begun, ended)
+    return Window(start, stop, "steady", _shares(begun, ended, start, stop))
+
+
+def _whole(begun: np.ndarray, ended: np.ndarray) -> Window:
+    start, stop = float(begun.min()), float(ended.max())
+    return Window(start, stop, "whole run", np.ones(len(begun)))
+
+
+def _shares(begun: np.ndarray, ended: np.ndarray, start: float, stop: float) -> np.ndarray:
+    """Share of every interval ``begun .. ended`` inside ``start .. stop``; instants count 1 or 0."""
+    inside = np.minimum(ended, stop) - np.maximum(begun, start)
+    length = ended - begun
+    instant = ((begun >= start) & (begun < stop)).astype(float)
+    share = np.divide(inside, length, out=instant, where=length > 0)
+    return np.clip(share, 0.0, 1.0)
+
+
+def rates(record: Record, within: Window | None = None) -> dict[int, float]:
+    """Samples per second of every worker, by rank, over the window."""
+    within = within or window(record)
+    batch = _batches(record)
+    if within.seconds <= 0:
+        return dict.fromkeys(batch, 0.0)
+    nodes = record.steps["node"]
+    return {
+        rank: float(within.weight[nodes == rank].sum()) * samples / within.seconds
+        for rank, samples in batch.items()
+    }
+
+
+def throughput(record: Record) -> float:
+    """Samples per second of all workers together (DESIGN, section 5); 0 for a run without steps."""
+    return float(sum(rates(record).values()))
+
+
+def step_seconds(record: Record) -> float:
+    """Seconds that one step of one worker takes when it computes alone and talks to nobody.
+
+    That is the mean of the scenario's step-time model, before slow-downs. A run whose steps are
+    neither simulated nor paced has its own device's speed: there it is the median of the compute
+    times of the workers that were not slowed down.
+    """
+    cluster, run = _scenario(record, "cluster"), _scenario(record, "run")
+    compute: Mapping[str, Any] = cluster.get("compute", {})
+    if record.manifest.get("driver") == "real" and run.get("compute") == "native":
+        nodes = record.steps["node"]
+        fast = ~np.isin(nodes, sorted(slow_ranks(record)))
+        chosen = record.steps["compute"][fast if fast.any() else slice(None)]
+        return float(np.median(chosen)) if len(chosen) else 0.0
+    samples = compute.get("samples") or ()
+    if compute.get("model") == "empirical" and len(samples):
+        return float(np.mean(samples))
+    return float(compute.get("mean", 0.0))
+
+
+def speedup(record: Record) -> float:
+    """Throughput over that of one worker that never communicates; 0 where that is unknown."""
+    batch = [samples for samples in _batches(record).values() if samples]
+    if not batch:
+        return 0.0
+    return throughput(record) * step_seconds(record) * len(batch) / sum(batch)
+
+
+def breakdown(record: Record, ranks: set[int] | None = None, within: Window | None = None) -> dict[str, Any]:
+    """Where the workers' time went, over the window: the paper's Figure 2.
+
+    ``ranks`` restricts it to these workers. Returns ``{"step": seconds per step, "seconds":
+    {part: seconds per step}, "fraction": {part: share of the time}}``; the fractions add up to 1
+    (to 0 without steps).
+    """
+    within = within or window(record)
+    weight = within.weight
+    if ranks is not None and len(weight):
+        weight = np.where(np.isin(record.steps["node"], sorted(ranks)), weight, 0.0)
+    count = float(weight.sum())
+    sums = {part: float((weight * record.steps[part]).sum()) if count else 0.0 for part in STEP_PARTS}
+    total = sum(sums.values())
+    return {
+        "step": total / count if count else 0.0,
+        "seconds": {part: value / count if count else 0.0 for part, value in sums.items()},
+        "fraction": {part: value / total if total else 0.0 for part, value in sums.items()},
+    }
+
+
+def slow_ranks(record: Record) -> set[int]:
+    """Workers that the scenario slows down: by a slow-down, or by a device slower than the fastest."""
+    cluster = _scenario(record, "cluster")
+    slow: set[int] = set()
+    for entry in cluster.get("slowdowns", ()):
+        if entry.get("kind", "fixed") != "fixed" or entry.get("factor", 1.0) > 1.0:
+            slow.update(int(rank) for rank in entry.get("ranks", ()))
+    scale = cluster.get("compute", {}).get("scale") or ()
+    slow.update(rank for rank, factor in enumerate(scale) if factor > min(scale))
+    return slow
+
+
+def staleness(record: Record) -> dict[str, float] | None:
+    """Mean, 95th percentile and maximum of the gradients' staleness; None where nothing is stale.
+
+    Staleness is the number of updates that a server made between the parameters that a gradient
+    was computed at and its application. A message that sums up several gradients counts as many.
+    """
+    if not len(record.gradients.get("staleness", ())):
+        return None
+    value, count = record.gradients["staleness"], record.gradients["count"].astype(float)
+    order = np.argsort(value, kind="stable")
+    reached = np.cumsum(count[order])
+    if reached[-1] <= 0:
+        return None
+    p95 = value[order][int(np.searchsorted(reached, 0.95 * reached[-1] * (1 - 1e-12)))]
+    return {
+        "mean": float((value * count).sum() / reached[-1]),
+        "p95": float(p95),
+        "max": float(value.max()),
+    }
+
+
+def busiest(record: Record) -> dict[str, Any]:
+    """The node that most bytes went through: ``{"node", "role", "bytes", "bytes_per_s"}``."""
+    nodes = record.nodes
+    if not len(nodes["node"]):
+        return {"node": -1, "role": "none", "bytes": 0.0, "bytes_per_s": 0.0}
+    through = nodes["bytes_in"].astype(float) + nodes["bytes_out"].astype(float)
+    row = int(np.argmax(through))
+    duration = record.duration
+    return {
+        "node": int(nodes["node"][row]),
+        "role": "worker" if _is_worker(record)[row] else "server",
+        "bytes": float(through[row]),
+        "bytes_per_s": float(through[row]) / duration if duration else 0.0,
+    }
+
+
+def accuracy(record: Record) -> dict[str, float]:
+    """The last evaluation of the model: ``{"loss", "accuracy"}``, those that were measured."""
+    found = {}
+    for name in ("loss", "accuracy"):
+        values = record.curves.get(name)
+        known = values[np.isfinite(values)] if values is not None else np.zeros(0)
+        if len(known):
+            found[name] = float(known[-1])
+    return found
+
+
+def summary(record: Record) -> dict[str, Any]:
+    """All of the above as one JSON-friendly mapping (docs: how to read the output)."""
+    within = window(record)
+    workers, slow = int(_is_worker(record).sum()), slow_ranks(record)
+    by_rank = rates(record, within)
+    parts: dict[str, Any] = {"all": breakdown(record, within=within)}
+    if slow and len(slow) < workers:
+        parts["slow"] = breakdown(record, slow, within)
+        parts["fast"] = breakdown(record, set(by_rank) - slow, within)
+    scenario = record.manifest.get("scenario", {})
+    return {
+        "scenario": scenario.get("name", "unnamed"),
+        "algorithm": _scenario(record, "algorithm").get("name", "unknown"),
+        "driver": record.manifest.get("driver", "unknown"),
+        "workers": workers,
+        "servers": len(record.nodes["node"]) - workers,
+        "steps": int(record.nodes["steps"].sum()),
+        "samples": int(record.nodes["samples"].sum()),
+        "seconds": record.duration,
+        "window": {"kind": within.kind, "start": within.start, "stop": within.stop},
+        "throughput": float(sum(by_rank.values())),
+        "throughput_by_worker": [by_rank[rank] for rank in sorted(by_rank)],
+        "speedup": speedup(record),
+        "step": parts["all"]["step"],
+        "breakdown": parts,
+        "staleness": staleness(record),
+        "busiest": busiest(record),
+        "pending": int(record.nodes["pending"].sum()),
+        **accuracy(record),
+        "flags": list(record.manifest.get("flags", [])),
+    }
+
+
+def _scenario(record: Record, section: str) -> Mapping[str, Any]:
+    """A section of the scenario that the manifest holds; empty where it is missing."""
+    found: Mapping[str, Any] = record.manifest.get("scenario", {}).get(section, {})
+    return found
+
+
+def _is_worker(record: Record) -> np.ndarray:
+    """Which rows of the ``nodes`` table are workers."""
+    return np.asarray(record.nodes["role"]).astype(str) == "worker"
+
+
+def _batches(record: Record) -> dict[int, float]:
+    """Samples per step of every worker, by rank."""
+    nodes, workers = record.nodes, _is_worker(record)
+    return {
+        int(node): float(samples) / float(steps) if steps else 0.0
+        for node, samples, steps in zip(
+            nodes["node"][workers], nodes["samples"][workers], nodes["steps"][workers], strict=True
+        )
+    }
