@@ -1,0 +1,58 @@
+"""The table of algorithms, and how one is made from its name and options."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import fields
+from difflib import get_close_matches
+from typing import Any, cast
+
+from core.algorithms.ablations import AladdinL1, AladdinL2
+from core.algorithms.aladdin import Aladdin
+from core.algorithms.arsgd import ARSGD
+from core.algorithms.asp import ASP
+from core.algorithms.bsp import BSP
+from core.errors import OptionError
+from core.node import Algorithm
+
+__all__ = ["ALGORITHMS", "find", "make"]
+
+ALGORITHMS: dict[str, type] = {kind.name: kind for kind in (BSP, ASP, Aladdin, AladdinL1, AladdinL2, ARSGD)}
+
+
+def find(name: str) -> type:
+    """The class of algorithm ``name``: one of ``ALGORITHMS`` or a dotted path to a user's class.
+
+    Raises ``OptionError`` on ``name`` for an unknown name (with near misses) or path.
+    """
+    if name in ALGORITHMS:
+        return ALGORITHMS[name]
+    module_name, _, attribute = name.replace(":", ".").rpartition(".")
+    if not module_name:
+        near = get_close_matches(name, ALGORITHMS, n=1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        raise OptionError("name", name, f"one of {', '.join(ALGORITHMS)}, or module:Class{hint}")
+    try:
+        kind = getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError) as error:
+        raise OptionError("name", name, f"an importable module:Class ({error})") from error
+    if not (isinstance(kind, type) and callable(getattr(kind, "worker", None)) and hasattr(kind, "centralized")):
+        raise OptionError("name", name, "a class with worker(node), server(node), centralized and collective")
+    return kind
+
+
+def make(name: str, options: Mapping[str, Any] | None = None) -> Algorithm:
+    """An instance of algorithm ``name`` with ``options`` for its dataclass fields.
+
+    Raises ``OptionError`` for an unknown name, an unknown option or a bad value.
+    """
+    kind = find(name)
+    known = [f.name for f in fields(kind)] if hasattr(kind, "__dataclass_fields__") else []
+    for option in options or {}:
+        if option not in known:
+            near = get_close_matches(option, known, n=1)
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            valid = f"one of {', '.join(known)}{hint}" if known else f"no option: {name} has none"
+            raise OptionError(option, (options or {})[option], valid)
+    return cast(Algorithm, kind(**(options or {})))
