@@ -1,0 +1,55 @@
+"""A problem whose answers are known: noisy quadratics, one flat vector, exact gradients.
+
+f_i(x) = 1/2 |x - c_i|^2 with a centre per (worker, step); the gradient is x - c.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from core.node import Node
+from core.optimizer import MomentumSGD, Schedule
+from core.record import Ledger
+from core.sharding import partition
+from core.tensors import Tensors
+
+SIZE = 12
+
+
+def centre(rank: int, step: int) -> np.ndarray:
+    """The minimum of the mini-batch that ``rank`` sees at ``step``."""
+    return np.random.default_rng([7, rank, step]).normal(size=SIZE)
+
+
+def gradient(params: np.ndarray, rank: int, step: int) -> np.ndarray:
+    """x - c, a fresh vector."""
+    return params - centre(rank, step)
+
+
+def initial() -> np.ndarray:
+    """Where every run starts."""
+    return np.linspace(-1.0, 1.0, SIZE)
+
+
+def build(workers: int, servers: int, lr: float = 0.05, momentum: float = 0.9) -> list[Node]:
+    """Workers with whole replicas and, if any, servers with their slices of the same start."""
+    shards = partition([SIZE], list(range(workers, workers + servers))) if servers else ()
+    schedule = Schedule(lr=lr, workers=workers)
+
+    def node(i: int, params: np.ndarray) -> Node:
+        return Node(
+            i, workers, params, shards, Tensors(), MomentumSGD(momentum), schedule, ledger=Ledger(i)
+        )
+
+    nodes = [node(rank, initial()) for rank in range(workers)]
+    return nodes + [node(shard.server, shard.of(initial()).copy()) for shard in shards]
+
+
+def large_batch(workers: int, steps: int, lr: float = 0.05, momentum: float = 0.9) -> np.ndarray:
+    """SGD with momentum on the union of all workers' batches: what synchronous algorithms must equal."""
+    x, velocity = initial(), np.zeros(SIZE)
+    for step in range(steps):
+        mean = np.mean([gradient(x, rank, step) for rank in range(workers)], axis=0)
+        velocity = momentum * velocity + mean
+        x = x - lr * workers * velocity
+    return x
