@@ -1,145 +1,245 @@
 """Scenario = cluster + workload + algorithm + run: what to run, typed, validated and unit-aware.
 
-(Skeleton: the field names below are the contract; see docs.)
+Rules this module obeys:
+
+* Values are frozen and valid once made: every combination that cannot run is refused here, with
+  the field's full path, before anything starts.
+* The same scenario from YAML, from ``from_dict`` and from Python objects is equal.
+* A scenario says everything that a run depends on; what it ran on is the record's business.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar
 
+from core.algorithms import ALGORITHMS, find, make
+from core.errors import OptionError
+from core.node import Algorithm
+from core.sharding import partition
+from scenarios.cluster import Cluster, Layout, Machine, Network, Servers, Slowdown, StepTime
+from scenarios.errors import ScenarioError, unknown, unknown_field
+from scenarios.fields import (
+    amount, boolean, build, check, choice, integer, listed, nested, number, of_kind, plain, real, text, whole,
+)  # fmt: skip
+from scenarios.workloads.layers import DATASETS, layer_sizes
 
-@dataclass(frozen=True)
-class StepTime:
-    """Distribution of one step's compute time. ``spread`` is the coefficient of variation."""
-
-    model: str = "constant"  # constant | lognormal | gamma | shifted_exponential | empirical
-    mean: float = 0.1  # seconds, before slow-downs
-    spread: float = 0.0
-    samples: tuple[float, ...] = ()  # seconds, for `empirical`
-    scale: tuple[float, ...] = ()  # optional per-rank factor on the mean (device speeds), length n
-
-
-@dataclass(frozen=True)
-class Slowdown:
-    """A straggler: multiplies the step times of ``ranks``."""
-
-    kind: str = "fixed"  # fixed | transient | heavy_tailed | scheduled
-    ranks: tuple[int, ...] = ()
-    factor: float = 1.0  # fixed, transient (while on); heavy_tailed: scale is 1, see shape
-    mean_on: float = 0.0  # transient: mean seconds slow
-    mean_off: float = 0.0  # transient: mean seconds at full speed
-    shape: float = 2.5  # heavy_tailed: Pareto shape (factor = 1 + Lomax draw per step)
-    intervals: tuple[tuple[float, float, float], ...] = ()  # scheduled: (start s, end s, factor)
-
-
-@dataclass(frozen=True)
-class Machine:
-    """One machine: full-duplex NIC, and bandwidth of traffic that stays inside it."""
-
-    name: str
-    up: float  # bytes/s
-    down: float  # bytes/s
-    latency: float = 0.0  # seconds added by this NIC to every path through it
-    local_bandwidth: float = 8e9  # bytes/s
-    local_latency: float = 0.0
-
-
-@dataclass(frozen=True)
-class Servers:
-    """Parameter servers: how many, where, and how parameters are split over them."""
-
-    count: int = 1
-    placement: str | tuple[str, ...] = "dedicated"  # dedicated | beside | machine name per server
-    sharding: str = "memory"  # memory | layer
-    bandwidth: float = 0.0  # bytes/s of a dedicated server machine's NIC; 0: as the workers'
-
-
-@dataclass(frozen=True)
-class Network:
-    """How messages move: admission, windows, fixed costs, and the all-reduce."""
-
-    admission: str | int = "fifo"  # fifo | <k> | fair
-    window: float = 1  # messages per (sender, receiver) in flight; math.inf = unlimited
-    inbox: float = 2  # unread messages per (sender, receiver) before grants stop; math.inf = unlimited
-    overhead: float = 0.0  # seconds per message
-    collective: str = "native"  # native | messages
-    allreduce: str = "ring"
-    allreduce_alpha: float = 0.0  # seconds per ring step, native closed form; 0: path latency
-    allreduce_bandwidth: float = 0.0  # bytes/s of the native ring; 0: that of the slowest NIC
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """Machines, who runs where, how fast they compute and how unevenly."""
-
-    workers: int = 4
-    machines: tuple[Machine, ...] = ()  # one entry per machine, dedicated server machines included
-    placement: tuple[int, ...] = ()  # worker rank -> index into machines
-    servers: Servers = field(default_factory=Servers)
-    network: Network = field(default_factory=Network)
-    compute: StepTime = field(default_factory=StepTime)
-    slowdowns: tuple[Slowdown, ...] = ()
-    workers_per_device: int = 1  # > 1: processor sharing on one device
-    device_slots: float = 1.0  # workers that a device serves at full speed at once
-    tensor_rates: Mapping[str, float] = field(default_factory=dict)  # operation -> bytes/s
-    tensor_seconds: Mapping[str, float] = field(default_factory=dict)  # operation -> seconds per call
+__all__ = [
+    "AlgorithmChoice", "Cluster", "Layout", "Machine", "Network", "Run", "Scenario", "Servers", "Slowdown",
+    "StepTime", "Workload",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Workload:
-    """Model and data. ``parameters`` overrides the count for timing-only runs."""
+    """Model and data.
 
-    model: str = "mlp"  # mlp | cnn | resnet50 | vgg16
-    data: str = "digits"  # digits | cifar10 | synthetic
-    batch: int = 32
-    image_size: int = 0  # 0: the data set's own
-    classes: int = 0
-    hidden: tuple[int, ...] = ()
-    parameters: int = 0
-    data_dir: str = ""
-    weight_decay: float = 1e-4
+    model       mlp | cnn | resnet50 | vgg16
+    data        digits (real, ships with scikit-learn) | cifar10 (real, from ``data_dir``) | synthetic
+    batch       samples per worker and step
+    image_size  pixels a side; 0: the data set's own. Other sizes are resampled
+    classes     outputs; 0: as many as the data set has
+    hidden      widths of the MLP's hidden layers; empty: (256,)
+    parameters  overrides the model's count, for timing-only runs
+    samples     images in the synthetic data set; 0: 50 000
+    data_dir    folder that holds CIFAR-10 in its binary or Python form
+    """
+
+    model: str = choice("mlp", "mlp", "cnn", "resnet50", "vgg16")
+    data: str = choice("digits", *DATASETS)
+    batch: int = whole(32, low=1)
+    image_size: int = whole(0)
+    classes: int = whole(0)
+    hidden: tuple[int, ...] = listed(integer(1))
+    parameters: int = whole(0)
+    data_dir: str = text("")
+    weight_decay: float = number(1e-4, low=0.0)
+    samples: int = whole(0)
+
+    def __post_init__(self) -> None:
+        check(self)
+        if self.hidden and self.model != "mlp":
+            raise ScenarioError("hidden", self.hidden, f"nothing: {self.model} has layers of its own")
+        data = DATASETS[self.data]
+        if data.real and 0 < self.classes < data.classes:
+            raise ScenarioError("classes", self.classes, f"at least {data.classes}, the classes of {self.data}")
+        if data.real and self.samples:
+            raise ScenarioError("samples", self.samples, f"nothing: {self.data} is as large as it is")
+        if self.model in ("resnet50", "vgg16") and 0 < self.image_size < 32:
+            raise ScenarioError("image_size", self.image_size, f"at least 32 pixels for {self.model}")
+        if self.model in ("resnet50", "vgg16") and self.data == "digits" and not self.image_size:
+            raise ScenarioError("image_size", self.image_size, f"at least 32 pixels for {self.model} on digits")
+
+
+_FIXED = ("name", "options", "lr", "lr_scaling", "momentum", "warmup_epochs", "milestones", "decay")
+
+
+def _option(value: Any) -> Any:
+    """An option as YAML or ``--set`` gave it: text that is a number becomes one."""
+    if not isinstance(value, str):
+        return value
+    if value == "unlimited":
+        return math.inf
+    try:
+        return int(value)
+    except ValueError:
+        try:
+            return float(value)
+        except ValueError:
+            return value
+
+
+def _options(value: Any, name: str) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ScenarioError(name, value, "a table of options")
+    return {str(key): _option(v) for key, v in value.items()}
 
 
 @dataclass(frozen=True)
 class AlgorithmChoice:
-    """An algorithm by name with its options, and the optimizer's settings."""
+    """An algorithm by name with its options, and the optimizer's settings.
 
-    name: str = "asp"
-    options: Mapping[str, Any] = field(default_factory=dict)
-    lr: float = 0.05
-    lr_scaling: str = "linear"
-    momentum: float = 0.9
-    warmup_epochs: float = 0.0
-    milestones: tuple[float, ...] = ()
-    decay: float = 0.1
+    name           one of ``core.algorithms.ALGORITHMS``, or ``package.module:Class``
+    options        of the algorithm; in YAML they may stand directly under ``algorithm``
+    lr             per worker batch; lr_scaling: linear (times n) | none
+    warmup_epochs  linear warm-up from ``lr``; milestones: epochs at which to multiply by ``decay``
+    """
+
+    name: str = text("asp")
+    options: Mapping[str, Any] = field(default_factory=dict, metadata={"kind": _options})
+    lr: float = number(0.05, above=0.0)
+    lr_scaling: str = choice("linear", "linear", "none")
+    momentum: float = number(0.9, low=0.0)
+    warmup_epochs: float = number(0.0, low=0.0)
+    milestones: tuple[float, ...] = listed(real(above=0.0))
+    decay: float = number(0.1, above=0.0, high=1.0)
+
+    def __post_init__(self) -> None:
+        check(self)
+        if self.momentum >= 1:
+            raise ScenarioError("momentum", self.momentum, "a number in [0, 1)")
+        if list(self.milestones) != sorted(self.milestones):
+            raise ScenarioError("milestones", self.milestones, "epochs in rising order")
+        self.make()
+
+    @staticmethod
+    def expand(tree: dict[str, Any]) -> dict[str, Any]:
+        """Whatever is no field of ours is an option of the algorithm."""
+        extra = {name: tree.pop(name) for name in list(tree) if name not in _FIXED}
+        if extra:
+            given = tree.get("options") or {}
+            tree["options"] = _options(given, "options") | extra
+        return tree
+
+    def make(self) -> Algorithm:
+        """The algorithm itself; raises ``ScenarioError`` for an unknown name, option or a bad value."""
+        if self.name not in ALGORITHMS and "." not in self.name and ":" not in self.name:
+            raise unknown("name", self.name, ALGORITHMS)
+        try:
+            known = [f.name for f in fields(find(self.name))]
+        except OptionError as error:
+            raise ScenarioError("name", self.name, error.valid) from error
+        except TypeError:
+            known = []
+        for option in self.options:
+            if option not in known:
+                raise unknown_field(f"options.{option}", [*known, *_FIXED[2:]])
+        try:
+            return make(self.name, self.options)
+        except OptionError as error:
+            raise ScenarioError(f"options.{error.field}", error.value, error.valid) from error
 
 
 @dataclass(frozen=True)
 class Run:
-    """How long, how measured, and how the real driver emulates."""
+    """How long, how measured, and how the real driver emulates.
 
-    steps: int = 0  # per worker; exactly one of steps, seconds, samples
-    seconds: float = 0.0
-    samples: int = 0
-    warmup_steps: int = 2
-    seed: int = 0
-    compute: str = "paced"  # native | paced
-    links: str = "paced"  # native | paced
-    device: str = "cpu"  # cpu | cuda
-    spans: bool = False
-    heartbeat_timeout: float = 5.0
-    evaluate: bool = True
+    steps, seconds, samples  the budget: steps per worker, time, or samples of all workers together;
+                             exactly one of the three
+    warmup_steps             steps per worker that throughput leaves out
+    compute                  native: as fast as the device is. paced: held to ``cluster.compute``
+    links                    native: as fast as the machine's are. paced: held to ``cluster.machines``
+    device                   cpu | cuda (real runs)
+    spans                    record every span of time, for timelines and traces
+    heartbeat_timeout        seconds of silence after which a node is taken for dead
+    evaluate                 measure loss and accuracy at the end, outside the clock
+    """
+
+    steps: int = whole(0)
+    seconds: float = amount(0.0, "seconds")
+    samples: int = whole(0)
+    warmup_steps: int = whole(2)
+    seed: int = whole(0)
+    compute: str = choice("paced", "native", "paced")
+    links: str = choice("native", "native", "paced")
+    device: str = choice("cpu", "cpu", "cuda")
+    spans: bool = boolean(False)
+    heartbeat_timeout: float = amount(5.0, "seconds", above=0.0)
+    evaluate: bool = boolean(True)
+
+    BUDGETS: ClassVar[tuple[str, ...]] = ("steps", "seconds", "samples")
+
+    def __post_init__(self) -> None:
+        check(self)
+        given = {name: getattr(self, name) for name in self.BUDGETS if getattr(self, name)}
+        if len(given) != 1:
+            found = ", ".join(f"{name} {value}" for name, value in given.items()) or "none"
+            raise ScenarioError("steps", hint=f"exactly one of steps, seconds and samples must be above 0; got {found}")
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """One run, completely described."""
+    """One run, completely described. Raises ``ScenarioError`` for what cannot run."""
 
-    name: str = "unnamed"
-    description: str = ""
-    cluster: Cluster = field(default_factory=Cluster)
-    workload: Workload = field(default_factory=Workload)
-    algorithm: AlgorithmChoice = field(default_factory=AlgorithmChoice)
-    run: Run = field(default_factory=Run)
+    name: str = text("unnamed")
+    description: str = text("")
+    cluster: Cluster = nested(Cluster)
+    workload: Workload = nested(Workload)
+    algorithm: AlgorithmChoice = nested(AlgorithmChoice)
+    run: Run = nested(Run)
+
+    def __post_init__(self) -> None:
+        check(self)
+        algorithm = self.algorithm.make()
+        network = self.cluster.network
+        if algorithm.collective and self.run.links == "paced" and network.collective == "native":
+            why = f"{self.algorithm.name}'s native all-reduce would bypass paced links (run.links: paced)"
+            raise ScenarioError("cluster.network.collective", "native", f"messages: {why}")
+        if algorithm.centralized:
+            count = self.cluster.servers.count
+            try:
+                partition(layer_sizes(self.workload), range(count), self.cluster.servers.sharding)
+            except OptionError as error:
+                raise ScenarioError(f"cluster.servers.{_SERVERS[error.field]}", error.value, error.valid) from error
+
+    @classmethod
+    def from_dict(cls, tree: Mapping[str, Any]) -> Scenario:
+        """The scenario that ``tree`` (as from ``to_dict`` or YAML) describes."""
+        return build(cls, tree)
+
+    @staticmethod
+    def expand(tree: dict[str, Any]) -> dict[str, Any]:
+        """``algorithm: asp`` is short for ``algorithm: {name: asp}``."""
+        if isinstance(tree.get("algorithm"), str):
+            tree["algorithm"] = {"name": tree["algorithm"]}
+        return tree
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready: mappings, lists, text and numbers in base units; infinity as ``unlimited``."""
+        tree: dict[str, Any] = plain(self)
+        return tree
+
+    def override(self, overrides: Mapping[str, Any]) -> Scenario:
+        """The same scenario with fields changed by path: ``{"cluster.workers": 16}``.
+
+        Layouts expand anew. A new ``algorithm.name`` starts without the options of the old one, a
+        new budget (``run.steps``, ``run.seconds``, ``run.samples``) replaces the old one.
+        """
+        from scenarios.overrides import apply
+
+        return Scenario.from_dict(apply(self.to_dict(), overrides))
+
+
+_SERVERS = {"servers": "count", "sharding": "sharding"}

@@ -1,0 +1,398 @@
+"""The cluster: machines, who runs where, how fast they compute and how unevenly, how messages move.
+
+Rules this module obeys:
+
+* Sizes are bytes, rates bytes/s, times seconds; text with units is read on the way in.
+* A cluster is given either machine by machine (``machines``, ``placement``) or by a ``Layout`` of
+  equal machines, from which machines and placement follow. With a layout they are never given as
+  well, so a change of ``workers`` always expands anew.
+* Every worker and every server stands on a machine that exists; every slow-down names ranks that do.
+* In YAML the layout's fields stand directly under ``cluster``. There, ``latency`` is that of a path
+  between two machines; each NIC's ``Machine.latency`` is half of it.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
+
+from scenarios.errors import ScenarioError, unknown
+from scenarios.fields import (
+    amount, check, choice, each, integer, of_kind, listed, nested, number, real, sequence, table, text,
+    whole,
+)  # fmt: skip
+
+__all__ = ["Cluster", "Layout", "Machine", "Network", "Servers", "Slowdown", "StepTime"]
+
+MODELS = ("constant", "lognormal", "gamma", "shifted_exponential", "empirical")
+SLOWDOWNS = ("fixed", "transient", "heavy_tailed", "scheduled")
+
+
+@dataclass(frozen=True)
+class StepTime:
+    """Distribution of one step's compute time, before slow-downs.
+
+    model     constant | lognormal | gamma | shifted_exponential | empirical
+    mean      seconds
+    spread    coefficient of variation (standard deviation / mean)
+    samples   seconds; for ``empirical``, which draws from them and takes mean and spread from them
+    scale     optional factor on the mean per rank (device speeds)
+    overhead  seconds added to every step after all factors (what pacing costs; from a profile)
+    """
+
+    model: str = choice("constant", *MODELS)
+    mean: float = amount(0.1, "seconds", above=0.0)
+    spread: float = number(0.0, low=0.0)
+    samples: tuple[float, ...] = listed(real(dimension="seconds", above=0.0))
+    scale: tuple[float, ...] = listed(real(above=0.0))
+    overhead: float = amount(0.0, "seconds")
+
+    def __post_init__(self) -> None:
+        check(self)
+        if (self.model == "empirical") != bool(self.samples):
+            valid = "measured step times for model empirical" if not self.samples else "none unless model is empirical"
+            raise ScenarioError("samples", self.samples, valid)
+        if self.model == "constant" and self.spread:
+            raise ScenarioError("spread", self.spread, "0 for model constant; or choose another model")
+        if self.model == "shifted_exponential" and self.spread > 1:
+            raise ScenarioError("spread", self.spread, "a number in [0, 1] for model shifted_exponential")
+        if self.samples:
+            mean = statistics.fmean(self.samples)
+            object.__setattr__(self, "mean", mean)
+            object.__setattr__(self, "spread", statistics.pstdev(self.samples) / mean)
+
+
+def _ranks(value: Any, name: str) -> tuple[int, ...]:
+    ranks: tuple[int, ...] = () if value == "all" else sequence(integer(0))(value, name)
+    if len(set(ranks)) != len(ranks):
+        raise ScenarioError(name, value, "each rank once")
+    return ranks
+
+
+def _interval(value: Any, name: str) -> tuple[float, float, float]:
+    if not isinstance(value, (list, tuple)) or len(value) != 3:
+        raise ScenarioError(name, value, "three values: start, end, factor")
+    start, end = (real(dimension="seconds", low=0.0)(v, name) for v in value[:2])
+    if not start < end:
+        raise ScenarioError(name, value, "a start before the end")
+    return start, end, real(above=0.0)(value[2], name)
+
+
+@dataclass(frozen=True)
+class Slowdown:
+    """A straggler: multiplies the step times of ``ranks``; several on one rank multiply.
+
+    kind       fixed: by ``factor``, always. transient: by ``factor`` in an on/off Markov process
+               of simulated time. heavy_tailed: each step by 1 + a Lomax (Pareto II) draw of
+               ``shape``. scheduled: by each interval's factor while it lasts.
+    ranks      the workers concerned; empty (or ``all``): every worker
+    mean_on    transient: mean seconds slow; mean_off: mean seconds at full speed
+    intervals  scheduled: (start s, end s, factor)
+    """
+
+    kind: str = choice("fixed", *SLOWDOWNS)
+    ranks: tuple[int, ...] = of_kind((), _ranks)
+    factor: float = number(1.0, above=0.0)
+    mean_on: float = amount(0.0, "seconds")
+    mean_off: float = amount(0.0, "seconds")
+    shape: float = number(2.5, above=1.0)
+    intervals: tuple[tuple[float, float, float], ...] = listed(_interval)
+
+    def __post_init__(self) -> None:
+        check(self)
+        if self.kind == "transient":
+            for name in ("mean_on", "mean_off"):
+                if getattr(self, name) <= 0:
+                    raise ScenarioError(name, getattr(self, name), "a time above 0 for a transient slow-down")
+        if (self.kind == "scheduled") != bool(self.intervals):
+            raise ScenarioError("intervals", self.intervals, "intervals for kind scheduled, and for no other")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """One machine: full-duplex NIC, and bandwidth of traffic that stays inside it.
+
+    name             unique in its cluster
+    up, down         bytes/s that leave and enter through its NIC
+    latency          seconds that this NIC adds to every path through it
+    local_bandwidth  bytes/s between nodes on this machine; local_latency in seconds
+    """
+
+    name: str = text("")
+    up: float = amount(1.25e9, "bytes/s", above=0.0)
+    down: float = amount(1.25e9, "bytes/s", above=0.0)
+    latency: float = amount(0.0, "seconds")
+    local_bandwidth: float = amount(8e9, "bytes/s", above=0.0)
+    local_latency: float = amount(0.0, "seconds")
+
+    ALSO: ClassVar[tuple[str, ...]] = ("bandwidth",)
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    @staticmethod
+    def expand(tree: dict[str, Any]) -> dict[str, Any]:
+        """``bandwidth`` stands for both ``up`` and ``down``."""
+        if "bandwidth" in tree:
+            both = tree.pop("bandwidth")
+            real(dimension="bytes/s", above=0.0)(both, "bandwidth")
+            tree.setdefault("up", both)
+            tree.setdefault("down", both)
+        return tree
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Equal machines, filled with workers in order of rank.
+
+    machines            how many hold workers; 0: as many as ``workers_per_machine`` needs
+    workers_per_machine 0: spread evenly over ``machines``
+    bandwidth           bytes/s of every NIC, each way
+    latency             seconds of a path between two machines (each NIC adds half)
+    """
+
+    machines: int = whole(0)
+    workers_per_machine: int = whole(0)
+    bandwidth: float = amount(1.25e9, "bytes/s", above=0.0)
+    latency: float = amount(0.0, "seconds")
+    local_bandwidth: float = amount(8e9, "bytes/s", above=0.0)
+    local_latency: float = amount(0.0, "seconds")
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    def place(self, workers: int) -> tuple[int, ...]:
+        """Machine of each worker; raises where the machines do not hold the workers."""
+        count, per = self.machines, self.workers_per_machine
+        if not count or per:
+            per = per or 1
+            if count and count * per < workers:
+                raise ScenarioError("machines", count, f"at least {-(-workers // per)}, for {workers} workers, {per} each")
+            return tuple(rank // per for rank in range(workers))
+        if count > workers:
+            raise ScenarioError("machines", count, f"at most {workers}, the number of workers")
+        return tuple(rank * count // workers for rank in range(workers))
+
+    def expand(self, workers: int, servers: Servers) -> tuple[tuple[Machine, ...], tuple[int, ...]]:
+        """The machines, those of dedicated servers last, and the machine of each worker."""
+        placement = self.place(workers)
+        shared = (self.latency / 2, self.local_bandwidth, self.local_latency)
+        names = [f"machine{i}" for i in range(max(self.machines, placement[-1] + 1))]
+        machines = [Machine(name, self.bandwidth, self.bandwidth, *shared) for name in names]
+        if servers.placement == "dedicated":
+            rate = servers.bandwidth or self.bandwidth
+            machines += [Machine(f"server{i}", rate, rate, *shared) for i in range(servers.count)]
+        return tuple(machines), placement
+
+
+def _server_placement(value: Any, name: str) -> str | tuple[str, ...]:
+    if value in ("dedicated", "beside"):
+        return str(value)
+    names = sequence(lambda v, n: text_of(v, n))(value, name)
+    return names
+
+
+def text_of(value: Any, name: str) -> str:
+    """A machine's name."""
+    if not isinstance(value, str):
+        raise ScenarioError(name, value, "dedicated, beside, or a machine's name per server")
+    return value
+
+
+@dataclass(frozen=True)
+class Servers:
+    """Parameter servers: how many, where, and how parameters are split over them.
+
+    count      number of servers, a shard each (used by centralized algorithms only)
+    placement  dedicated: on machines of their own. beside: on the workers' machines, in turn.
+               Or the name of a machine for each server
+    sharding   memory (equal parts) | layer (whole layers)
+    bandwidth  bytes/s of a dedicated server machine's NIC in a layout; 0: as the workers'
+    """
+
+    count: int = whole(1, low=1)
+    placement: str | tuple[str, ...] = of_kind("dedicated", _server_placement)
+    sharding: str = choice("memory", "memory", "layer")
+    bandwidth: float = amount(0.0, "bytes/s")
+
+    def __post_init__(self) -> None:
+        check(self)
+        if isinstance(self.placement, tuple) and len(self.placement) != self.count:
+            raise ScenarioError("placement", self.placement, f"one machine's name for each of {self.count} servers")
+
+
+def _admission(value: Any, name: str) -> str | int:
+    if value in ("fifo", "fair"):
+        return str(value)
+    try:
+        return int(integer(1)(value, name))
+    except ScenarioError:
+        raise ScenarioError(name, value, "fifo, fair, or a whole number of at least 1") from None
+
+
+@dataclass(frozen=True)
+class Network:
+    """How messages move: admission, windows, fixed costs, and the all-reduce.
+
+    admission            fifo | fair | k: messages that move at once through one NIC direction
+    window               messages per (sender, receiver) not yet delivered; may be unlimited
+    inbox                unread messages per (sender, receiver) before grants stop; may be unlimited
+    overhead             seconds per message, in addition to latency
+    collective           native (closed form; gloo or NCCL in reality) | messages (a program)
+    allreduce            algorithm of the all-reduce
+    allreduce_alpha      seconds per ring step of the native closed form; 0: the path's latency
+    allreduce_bandwidth  bytes/s of the native ring; 0: that of the slowest NIC
+    """
+
+    admission: str | int = of_kind("fifo", _admission)
+    window: float = of_kind(1, integer(1, unlimited=True))
+    inbox: float = of_kind(2, integer(1, unlimited=True))
+    overhead: float = amount(0.0, "seconds")
+    collective: str = choice("native", "native", "messages")
+    allreduce: str = choice("ring", "ring")
+    allreduce_alpha: float = amount(0.0, "seconds")
+    allreduce_bandwidth: float = amount(0.0, "bytes/s")
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+_LAYOUT = tuple(field.name for field in fields(Layout))
+
+
+def _optional_layout(value: Any, name: str) -> Layout | None:
+    if value is None or isinstance(value, Layout):
+        return value
+    raise ScenarioError(name, value, f"no such field; its parts ({', '.join(_LAYOUT)}) stand directly under cluster")
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Machines, who runs where, how fast they compute and how unevenly.
+
+    workers             n
+    machines            one entry per machine, dedicated server machines included
+    placement           worker rank -> index into ``machines``
+    workers_per_device  more than 1: so many workers share a device (processor sharing)
+    device_slots        workers that a device serves at full speed at once
+    tensor_rates        operation -> bytes/s; tensor_seconds: operation -> seconds per call
+    layout              equal machines in short; None where machines are given one by one
+    """
+
+    workers: int = whole(4, low=1)
+    machines: tuple[Machine, ...] = each(Machine)
+    placement: tuple[int, ...] = listed(integer(0))
+    servers: Servers = nested(Servers)
+    network: Network = nested(Network)
+    compute: StepTime = nested(StepTime)
+    slowdowns: tuple[Slowdown, ...] = each(Slowdown)
+    workers_per_device: int = whole(1, low=1)
+    device_slots: float = number(1.0, above=0.0)
+    tensor_rates: Mapping[str, float] = table(real(dimension="bytes/s", above=0.0))
+    tensor_seconds: Mapping[str, float] = table(real(dimension="seconds", low=0.0))
+    layout: Layout | None = of_kind(None, _optional_layout)
+
+    ALSO: ClassVar[tuple[str, ...]] = _LAYOUT
+
+    def __post_init__(self) -> None:
+        check(self)
+        if self.layout is None and not self.machines:
+            object.__setattr__(self, "layout", Layout())
+        if self.layout is None:
+            self._check_machines()
+        else:
+            self._expand(self.layout)
+        self._check_references()
+
+    def _expand(self, layout: Layout) -> None:
+        machines, placement = layout.expand(self.workers, self.servers)
+        if (self.machines and self.machines != machines) or (self.placement and self.placement != placement):
+            found = f"{len(self.machines)} machines, {len(self.placement)} workers placed"
+            hint = f"({found}) contradicts the layout; use Scenario.override, or give layout=None with machines"
+            raise ScenarioError("machines", hint=hint)
+        object.__setattr__(self, "machines", machines)
+        object.__setattr__(self, "placement", placement)
+
+    def _check_machines(self) -> None:
+        names = [machine.name for machine in self.machines]
+        for i, name in enumerate(names):
+            if not name or names.index(name) != i:
+                raise ScenarioError(f"machines[{i}].name", name, "a name that no other machine has")
+        if not self.placement:
+            room = len(names) - (self.servers.count if self.servers.placement == "dedicated" else 0)
+            if room < 1:
+                raise ScenarioError("machines", len(names), "more machines than dedicated servers")
+            object.__setattr__(self, "placement", tuple(r * min(room, self.workers) // self.workers for r in range(self.workers)))
+        if len(self.placement) != self.workers:
+            raise ScenarioError("placement", self.placement, f"a machine for each of {self.workers} workers")
+        for rank, machine in enumerate(self.placement):
+            if machine >= len(names):
+                raise ScenarioError(f"placement[{rank}]", machine, f"a machine between 0 and {len(names) - 1}")
+
+    def _check_references(self) -> None:
+        self.server_machines()
+        for i, slow in enumerate(self.slowdowns):
+            for rank in slow.ranks:
+                if rank >= self.workers:
+                    raise ScenarioError(f"slowdowns[{i}].ranks", rank, f"a rank between 0 and {self.workers - 1}")
+        if self.compute.scale and len(self.compute.scale) != self.workers:
+            raise ScenarioError("compute.scale", self.compute.scale, f"a factor for each of {self.workers} workers")
+
+    def server_machines(self) -> tuple[int, ...]:
+        """The machine of each server; raises ``ScenarioError`` where one does not exist."""
+        count, where = self.servers.count, self.servers.placement
+        hosts = sorted(set(self.placement))
+        if where == "beside":
+            return tuple(hosts[i % len(hosts)] for i in range(count))
+        if where == "dedicated":
+            free = [i for i in range(len(self.machines)) if i not in set(hosts)]
+            if len(free) < count:
+                raise ScenarioError("servers.count", count, f"at most {len(free)}, the machines without workers")
+            return tuple(free[:count])
+        names = [machine.name for machine in self.machines]
+        for i, name in enumerate(where):
+            if name not in names:
+                raise unknown(f"servers.placement[{i}]", name, names)
+        return tuple(names.index(name) for name in where)
+
+    @staticmethod
+    def expand(tree: dict[str, Any]) -> dict[str, Any]:
+        """Gathers the layout's fields; reads a list of machines that say how many workers they hold."""
+        if isinstance(tree.get("machines"), (list, tuple)):
+            for name in _LAYOUT:
+                if name != "machines" and name in tree:
+                    raise ScenarioError(name, tree[name], "no such field beside a list of machines")
+            return _place_listed(tree)
+        given = {name: tree.pop(name) for name in _LAYOUT if name in tree}
+        if tree.get("layout") is None:
+            tree["layout"] = Layout(**given)
+        return tree
+
+    def compact(self) -> dict[str, Any]:
+        """The fields as they are written: the layout's in place of machines and placement."""
+        tree = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "layout"}
+        if self.layout is not None:
+            del tree["placement"]
+            tree |= {name: getattr(self.layout, name) for name in _LAYOUT}
+        return tree
+
+
+def _place_listed(tree: dict[str, Any]) -> dict[str, Any]:
+    """Machines that say ``workers: k`` hold the next k ranks."""
+    placement: list[int] = []
+    machines: list[Any] = []
+    for i, machine in enumerate(tree["machines"]):
+        held = dict(machine) if isinstance(machine, Mapping) else machine
+        if isinstance(held, dict) and "workers" in held:
+            placement += [i] * int(integer(0)(held.pop("workers"), f"machines[{i}].workers"))
+        machines.append(held)
+    if placement and "placement" in tree:
+        raise ScenarioError("placement", tree["placement"], "nothing where machines say how many workers they hold")
+    if placement:
+        tree["placement"] = placement
+        tree.setdefault("workers", len(placement))
+    return tree | {"machines": machines}
+
+

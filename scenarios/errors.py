@@ -1,0 +1,70 @@
+"""ScenarioError: what is wrong with a scenario, where, and what would be valid.
+
+Rules this module obeys:
+
+* One exception for all bad input. It names the field's full path, the value and what is valid,
+  and near misses where a name is unknown.
+* Values know nothing of where they stand: an error starts with the field's own name, and whoever
+  builds the enclosing object puts its path in front (``under``).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+__all__ = ["ScenarioError", "suggestion", "unknown", "unknown_field"]
+
+_MISSING = object()
+
+
+class ScenarioError(ValueError):
+    """Bad input. ``ScenarioError("free text")`` or ``ScenarioError(path, value, valid, hint=...)``.
+
+    path   field path with dots, such as ``cluster.workers``
+    value  what was found there
+    valid  what would be valid, after the words "expected ..."
+    hint   replaces "is not valid; expected ..." altogether
+    """
+
+    def __init__(self, path: str, value: Any = _MISSING, valid: str = "", *, hint: str = "") -> None:
+        self.path, self.value, self.valid, self.hint = path, value, valid, hint
+        super().__init__(path)
+
+    def __str__(self) -> str:
+        where = f"{self.path}: " if self.path else ""
+        if self.value is _MISSING:
+            return f"{where}{self.hint}" if self.hint else self.path
+        if self.hint:
+            return f"{where}{self.value!r} {self.hint}"
+        expected = f"; expected {self.valid}" if self.valid else ""
+        return f"{where}{self.value!r} is not valid{expected}"
+
+    def under(self, prefix: str) -> ScenarioError:
+        """The same error one level further out: ``workers`` becomes ``cluster.workers``."""
+        joint = "" if not prefix or not self.path or self.path.startswith("[") else "."
+        if self.value is _MISSING and not self.hint:
+            return ScenarioError(prefix, hint=self.path)
+        error = ScenarioError(f"{prefix}{joint}{self.path}", self.value, self.valid, hint=self.hint)
+        error.__cause__ = self.__cause__
+        return error
+
+
+def suggestion(name: object, known: Iterable[str]) -> str:
+    """``did you mean 'x'?`` where a known name is near, else the list of all that there is."""
+    names = {known_name.lower(): known_name for known_name in sorted(known)}
+    near = difflib.get_close_matches(str(name).lower(), names, n=1, cutoff=0.6)
+    if near:
+        return f"did you mean {names[near[0]]!r}?"
+    return f"known: {', '.join(names.values()) or 'none'}"
+
+
+def unknown(path: str, name: object, known: Iterable[str]) -> ScenarioError:
+    """The error for a value that is not among the names ``known``."""
+    return ScenarioError(path, name, hint=f"— {suggestion(name, known)}")
+
+
+def unknown_field(name: str, known: Iterable[str]) -> ScenarioError:
+    """The error for a field that does not exist."""
+    return ScenarioError(name, hint=f"no such field — {suggestion(name, known)}")

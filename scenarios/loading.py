@@ -1,0 +1,115 @@
+"""From YAML to a Scenario: bundled ones by name, others by path.
+
+Rules this module obeys:
+
+* YAML is data: safe loading only, and a key that stands twice is an error, not a silent choice.
+* ``base: other`` starts from another scenario, whose tables are merged key by key.
+* Bundled scenarios are package data, found wherever the package is installed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from scenarios.errors import ScenarioError, suggestion
+from scenarios.overrides import apply
+from scenarios.schema import Scenario
+
+__all__ = ["load", "names", "read"]
+
+
+def names() -> tuple[str, ...]:
+    """Names of the bundled scenarios, such as ``paper/vgg16``."""
+    found: list[str] = []
+    pending = [("", resources.files("scenarios") / "library")]
+    while pending:
+        prefix, folder = pending.pop()
+        for entry in folder.iterdir():
+            if entry.is_dir():
+                pending.append((f"{prefix}{entry.name}/", entry))
+            elif entry.name.endswith(".yaml"):
+                found.append(prefix + entry.name.removesuffix(".yaml"))
+    return tuple(sorted(found))
+
+
+def load(source: str | Path | Scenario, overrides: Mapping[str, Any] | None = None) -> Scenario:
+    """The scenario of that name in the library, or in the YAML file at that path.
+
+    ``overrides`` maps field paths to values (``{"cluster.workers": "16"}``); see
+    ``Scenario.override``. Raises ``ScenarioError``.
+    """
+    if isinstance(source, Scenario):
+        return source.override(overrides) if overrides else source
+    tree = _based(str(source), ())
+    tree.setdefault("name", Path(source).stem if _is_path(str(source)) else str(source))
+    return Scenario.from_dict(apply(tree, overrides or {}))
+
+
+def _is_path(source: str) -> bool:
+    return source not in names() and (source.endswith((".yaml", ".yml")) or Path(source).is_file())
+
+
+def _based(source: str, seen: tuple[str, ...]) -> dict[str, Any]:
+    if source in seen:
+        raise ScenarioError("base", source, f"a scenario that is not based on itself ({' -> '.join(seen)})")
+    text = _text(source)
+    tree = read(text, source)
+    base = tree.pop("base", None)
+    if base is None:
+        return tree
+    if not isinstance(base, str):
+        raise ScenarioError("base", base, "the name or path of a scenario")
+    if _is_path(source) and (Path(source).parent / base).is_file():
+        base = str(Path(source).parent / base)
+    under = _based(base, (*seen, source))
+    for own in ("name", "description"):
+        under.pop(own, None)
+    merged: dict[str, Any] = _merge(under, tree)
+    return merged
+
+
+def _merge(under: Any, over: Any) -> Any:
+    if not (isinstance(under, dict) and isinstance(over, dict)):
+        return over
+    return under | {key: _merge(under[key], value) if key in under else value for key, value in over.items()}
+
+
+def _text(source: str) -> str:
+    if source in names():
+        return (resources.files("scenarios") / "library" / f"{source}.yaml").read_text(encoding="utf-8")
+    if not _is_path(source):
+        hint = f"is neither a bundled scenario nor a file — {suggestion(source, names())}"
+        raise ScenarioError("scenario", source, hint=hint)
+    try:
+        return Path(source).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ScenarioError("scenario", source, hint=f"cannot be read: {error}") from error
+
+
+def read(text: str, source: str = "scenario") -> dict[str, Any]:
+    """The tree of a YAML text; raises ``ScenarioError`` where it is no table or a key stands twice."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        """Safe loader that refuses duplicate keys."""
+
+    def mapping(loader: Loader, node: yaml.MappingNode) -> dict[Hashable, Any]:
+        seen: set[Any] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                place = f"line {key.start_mark.line + 1}"
+                raise ScenarioError(str(key.value), hint=f"stands twice in one table ({source}, {place})")
+            seen.add(key.value)
+        return loader.construct_mapping(node, deep=True)
+
+    Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, mapping)
+    try:
+        tree = yaml.load(text, Loader)  # noqa: S506 (a safe loader)
+    except yaml.YAMLError as error:
+        raise ScenarioError(source, hint=f"is not valid YAML: {error}") from error
+    if not isinstance(tree, dict):
+        raise ScenarioError(source, hint="is no scenario: expected a table of name, cluster, workload, algorithm, run")
+    return tree
