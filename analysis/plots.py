@@ -1,0 +1,346 @@
+"""Pictures of runs: the paper's Figures 2, 3 and 5, predicted against measured, learning curves.
+
+Rules this module obeys:
+
+* Every function takes what it draws and returns a matplotlib ``Figure``; ``save`` writes it. No
+  global state (pyplot is never imported), no display needed.
+* One colour per part of a worker's time and one per algorithm, everywhere the same, from the
+  palette of Okabe and Ito, which colour-blind readers can tell apart.
+* Axes carry units. The same record gives the same picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from analysis import metrics
+from analysis.names import driver as driver_name
+from analysis.names import label
+from analysis.names import title as title_of
+from core.record import KINDS, PARTS, Record
+from scenarios.errors import ScenarioError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["breakdown", "curves", "predicted_measured", "save", "speedup", "timeline"]
+
+COLOURS = {
+    "compute": "#0072B2", "update": "#56B4E9", "send": "#E69F00", "wait": "#D55E00",
+    "receive": "#009E73", "idle": "#E4E4E4", "transfer": "#7F7F7F",
+}  # fmt: skip
+
+SERIES = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#000000")
+
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+
+HEADING = {"loc": "left", "fontsize": 12, "fontweight": "bold", "pad": 10}
+
+STYLE = {
+    "font.family": "DejaVu Sans", "font.size": 10, "axes.spines.top": False, "axes.spines.right": False,
+    "axes.edgecolor": "#666666", "axes.axisbelow": True, "grid.color": "#E6E6E6",
+    "xtick.color": "#444444", "ytick.color": "#444444",
+}  # fmt: skip
+
+
+def save(figure: Figure, path: str | Path) -> Path:
+    """Write ``figure`` as PNG, PDF or SVG, by the ending of ``path``; ScenarioError if it cannot be."""
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=150, bbox_inches="tight", facecolor="white")
+    except OSError as error:
+        raise ScenarioError(f"picture {path}: cannot be written ({error.strerror or error})") from error
+    return path
+
+
+def breakdown(summaries: Sequence[Mapping[str, Any]], title: str = "") -> Figure:
+    """Where a worker's step goes, one stacked bar per run (the paper's Figure 2).
+
+    Takes summaries (``metrics.summary``). Runs in which some workers are slowed down get one bar
+    for the fast workers and one for the slow ones.
+    """
+    bars = [bar for summary in summaries for bar in _bars(summary, len({s["driver"] for s in summaries}) > 1)]
+    scale, unit = _unit(max((entry["step"] for _, entry, _ in bars), default=1.0))
+    figure, axes = _figure(8.6, 1.9 + 0.46 * len(bars))
+    longest = max((entry["step"] * scale for _, entry, _ in bars), default=1.0) or 1.0
+    for row, (_, entry, rate) in enumerate(bars):
+        left = 0.0
+        for part in PARTS[:-1]:
+            width = entry["seconds"][part] * scale
+            axes.barh(row, width, left=left, height=0.72, color=COLOURS[part], edgecolor="white", linewidth=0.6)
+            if width > 0.055 * longest:
+                axes.text(left + width / 2, row, f"{entry['fraction'][part]:.0%}", ha="center", va="center",
+                          color="black" if part in ("update", "send") else "white", fontsize=8.5)  # fmt: skip
+            left += width
+        axes.text(left + 0.012 * longest, row, f"{left:.3g} {unit}{rate}", va="center", fontsize=8.5, color="#444444",
+                  bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5})  # fmt: skip
+    axes.set_yticks(range(len(bars)), [name for name, _, _ in bars])
+    axes.invert_yaxis()
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlim(0, longest * 1.24)
+    axes.set_xlabel(f"time per step and worker ({unit})")
+    axes.grid(axis="x")
+    axes.set_title(title or _heading("Where a step goes", summaries), **HEADING)
+    _part_legend(figure, PARTS[:-1])
+    return figure
+
+
+def _bars(summary: Mapping[str, Any], several: bool) -> list[tuple[str, Mapping[str, Any], str]]:
+    """(name, breakdown, what to write behind the bar) of each bar that a run gets."""
+    name = label(summary["algorithm"])
+    if several:
+        name += f", {driver_name(summary['driver'])}"
+    rate = f"   {summary['throughput']:,.0f} samples/s"
+    parts = summary["breakdown"]
+    if "slow" not in parts:
+        return [(name, parts["all"], rate)]
+    return [(f"{name}\nfast workers", parts["fast"], rate + " in all"), (f"{name}\nslow workers", parts["slow"], "")]
+
+
+def timeline(records: Sequence[Record], *, start: float | None = None, seconds: float | None = None,
+             workers: int = 4, servers: int = 2) -> Figure:  # fmt: skip
+    """Who does what when, one panel per run, one row per node (the paper's Figure 3).
+
+    Shows ``seconds`` from ``start`` (default: five steps from the end of warm-up) of the first few
+    workers and servers; the thin grey line under a row is its uplink at work. Raises
+    ``ScenarioError`` for records without spans.
+    """
+    panels = [_rows(record, workers, servers) for record in records]
+    for record in records:
+        if not len(record.spans.get("node", ())):
+            raise ScenarioError(
+                f"timeline of {title_of(record)}: the run has no spans; record it with --spans (run.spans: true)"
+            )
+    seconds = seconds or max(5 * metrics.breakdown(record)["step"] for record in records)
+    scale, unit = _unit(seconds)
+    heights = [max(len(rows), 1) for rows in panels]
+    figure, grid = _figure(9.6, 1.3 + sum(0.36 * height + 0.7 for height in heights), heights)
+    for axes, record, rows in zip(np.atleast_1d(grid), records, panels, strict=True):
+        begin = _begin(record, seconds) if start is None else start
+        _draw_rows(axes, record, rows, begin, seconds, scale)
+        axes.set_title(title_of(record), **HEADING | {"fontsize": 10.5, "pad": 4})
+        axes.set_xlabel(f"time ({unit}) from {begin * scale:.4g} {unit} after the start", fontsize=9)
+    _part_legend(figure, KINDS)
+    return figure
+
+
+def _rows(record: Record, workers: int, servers: int) -> list[tuple[int, str]]:
+    """(node, name) of the rows that are shown."""
+    nodes, roles = record.nodes["node"], record.nodes["role"].astype(str)
+    chosen = [*nodes[roles == "worker"][:workers], *nodes[roles != "worker"][:servers]]
+    first = int(nodes[roles != "worker"].min()) if (roles != "worker").any() else 0
+    slow = metrics.slow_ranks(record)
+    return [
+        (int(node), f"server {node - first}") if roles[nodes == node][0] != "worker"
+        else (int(node), f"worker {node}" + (" (slow)" if node in slow else ""))
+        for node in chosen
+    ]  # fmt: skip
+
+
+def _begin(record: Record, seconds: float) -> float:
+    within = metrics.window(record)
+    return max(0.0, min(within.start, record.duration - seconds)) if within.kind == "steady" else 0.0
+
+
+def _draw_rows(axes: Axes, record: Record, rows: list[tuple[int, str]], begin: float, seconds: float,
+               scale: float) -> None:  # fmt: skip
+    spans = record.spans
+    shown = (spans["end"] > begin) & (spans["start"] < begin + seconds)
+    for y, (node, _) in enumerate(rows):
+        for index, kind in enumerate(KINDS):
+            pick = shown & (spans["node"] == node) & (spans["kind"] == index)
+            left = np.maximum(spans["start"][pick], begin)
+            width = np.minimum(spans["end"][pick], begin + seconds) - left
+            box = (y + 0.36, 0.09) if kind == "transfer" else (y - 0.34, 0.68)
+            axes.broken_barh(
+                list(zip((left - begin) * scale, width * scale, strict=True)), box,
+                facecolors=COLOURS[kind], edgecolor="white" if kind != "transfer" else "none", linewidth=0.4,
+            )  # fmt: skip
+    axes.set_yticks(range(len(rows)), [name for _, name in rows])
+    axes.set_ylim(len(rows) - 0.45, -0.55)
+    axes.set_xlim(0, seconds * scale)
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+
+
+def speedup(summaries: Sequence[Mapping[str, Any]], title: str = "") -> Figure:
+    """Speed-up over one worker against the number of workers (the paper's Figure 5), with the ideal.
+
+    Simulated runs are joined by lines, measured ones are hollow markers.
+    """
+    figure, axes = _figure(6.6, 4.9)
+    counts = sorted({summary["workers"] for summary in summaries})
+    most = max(counts, default=1)
+    axes.plot([1, most], [1, most], color="#9A9A9A", linestyle=(0, (4, 3)), linewidth=1.2, label="ideal")
+    drawn: set[str] = set()
+    names = list(dict.fromkeys(summary["algorithm"] for summary in summaries))
+    for index, name in enumerate(names):
+        for driver in ("sim", "real"):
+            points = sorted(
+                (s["workers"], s["speedup"]) for s in summaries if s["algorithm"] == name and s["driver"] == driver
+            )
+            if points:
+                real = driver == "real"
+                axes.plot(
+                    *zip(*points, strict=True), marker=MARKERS[index % len(MARKERS)], markersize=9 if real else 6,
+                    color=SERIES[index % len(SERIES)], linestyle="none" if real else "-", linewidth=1.8,
+                    markerfacecolor="none" if real else None,
+                    label=None if real and name in drawn else label(name),
+                )  # fmt: skip
+                drawn.add(name)
+    axes.set_xticks(counts)
+    axes.set_xlim(left=0)
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("workers")
+    axes.set_ylabel("speed-up over one worker")
+    axes.grid()
+    axes.set_title(title or _heading("Speed-up", summaries, workers=False), **HEADING)
+    if any(summary["driver"] == "real" for summary in summaries):
+        axes.plot([], [], marker="o", markersize=9, markerfacecolor="none", color="#444444", linestyle="none",
+                  label="hollow: measured")  # fmt: skip
+    axes.legend(loc="upper left", frameon=False)
+    return figure
+
+
+def predicted_measured(pairs: Sequence[Mapping[str, Any]], title: str = "Predicted and measured throughput",
+                       band: float = 0.05) -> Figure:  # fmt: skip
+    """Prediction against measurement, and the error of each cell.
+
+    ``pairs`` holds one mapping per cell: ``label``, ``algorithm``, ``predicted`` and ``measured``
+    (samples/s), and optionally ``low`` and ``high``, the measurement's interval. The grey band is
+    a relative error of ``band``.
+    """
+    figure, (left, right) = _figure(10.8, max(4.6, 1.6 + 0.25 * len(pairs)), widths=(1.15, 1))
+    values = np.array([[pair["predicted"], pair["measured"]] for pair in pairs], dtype=float).reshape(-1, 2)
+    low, high = (values.min() / 1.3, values.max() * 1.3) if len(values) else (1.0, 10.0)
+    line = np.array([low, high])
+    left.fill_between(line, line * (1 - band), line * (1 + band), color="#E4E4E4", label=f"within {band:.0%}")
+    left.plot(line, line, color="#9A9A9A", linewidth=1)
+    names = list(dict.fromkeys(pair["algorithm"] for pair in pairs))
+    for index, name in enumerate(names):
+        own = [pair for pair in pairs if pair["algorithm"] == name]
+        x, y = [pair["measured"] for pair in own], [pair["predicted"] for pair in own]
+        spread = [[p["measured"] - p.get("low", p["measured"]) for p in own],
+                  [p.get("high", p["measured"]) - p["measured"] for p in own]]  # fmt: skip
+        left.errorbar(x, y, xerr=spread, fmt=MARKERS[index % len(MARKERS)], markersize=7, elinewidth=1,
+                      color=SERIES[index % len(SERIES)], alpha=0.9, label=label(name))  # fmt: skip
+    left.set(xscale="log", yscale="log", xlim=(low, high), ylim=(low, high), aspect="equal")
+    left.set_xlabel("measured (samples/s)")
+    left.set_ylabel("predicted (samples/s)")
+    left.grid()
+    _plain_log_ticks(left, low, high)
+    left.set_anchor("N")
+    left.set_title(title, **HEADING)
+    left.legend(loc="upper left", fontsize=9, frameon=False)
+    _errors(right, pairs, names, band)
+    return figure
+
+
+def _plain_log_ticks(axes: Axes, low: float, high: float) -> None:
+    """A handful of round numbers on both logarithmic axes, written out."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+    steps = (1, 2, 5) if high / low < 200 else (1,)
+    powers = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
+    ticks = [step * 10.0**power for power in powers for step in steps]
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(FixedLocator([tick for tick in ticks if low <= tick <= high]))
+        axis.set_minor_locator(NullLocator())
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+
+
+def _errors(axes: Axes, pairs: Sequence[Mapping[str, Any]], names: list[str], band: float) -> None:
+    """Relative error of each cell as a lollipop, with the band."""
+    errors = [100 * (pair["predicted"] / pair["measured"] - 1) if pair["measured"] else 0.0 for pair in pairs]
+    axes.axvspan(-100 * band, 100 * band, color="#E4E4E4")
+    axes.axvline(0, color="#9A9A9A", linewidth=1)
+    for row, (pair, error) in enumerate(zip(pairs, errors, strict=True)):
+        index = names.index(pair["algorithm"])
+        colour = SERIES[index % len(SERIES)]
+        axes.plot([0, error], [row, row], color=colour, linewidth=1.6)
+        axes.plot(error, row, marker=MARKERS[index % len(MARKERS)], color=colour, markersize=6)
+    reach = max([abs(error) for error in errors] + [150 * band]) * 1.15
+    axes.set_xlim(-reach, reach)
+    axes.set_yticks(range(len(pairs)), [pair["label"] for pair in pairs], fontsize=8.5)
+    axes.set_ylim(len(pairs) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlabel("error of the prediction (%)")
+    axes.set_title("Error per cell", **HEADING)
+    axes.grid(axis="x")
+
+
+def curves(records: Sequence[Record], title: str = "") -> Figure:
+    """Loss and accuracy against time, one line per run; ScenarioError if no run evaluated its model."""
+    shown = [name for name in ("loss", "accuracy") if any(len(_curve(record, name)[0]) for record in records)]
+    if not shown:
+        raise ScenarioError("learning curves: none of these runs evaluated its model (run.evaluate: true)")
+    figure, panels = _figure(5.2 * len(shown), 4.0, widths=(1,) * len(shown))
+    several = len({record.manifest.get("driver") for record in records}) > 1
+    for name, axes in zip(shown, np.atleast_1d(panels), strict=True):
+        for index, record in enumerate(records):
+            time, values = _curve(record, name)
+            axes.plot(
+                time, 100 * values if name == "accuracy" else values, color=SERIES[index % len(SERIES)],
+                marker=MARKERS[index % len(MARKERS)], markersize=4.5, linewidth=1.6,
+                label=title_of(record, several),
+            )  # fmt: skip
+        axes.set_xlabel("time (s)")
+        axes.set_ylabel("accuracy (%)" if name == "accuracy" else "loss")
+        axes.grid()
+        axes.set_title(name.capitalize(), **HEADING)
+    np.atleast_1d(panels)[0].legend(fontsize=9, frameon=False)
+    if title:
+        figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
+    return figure
+
+
+def _curve(record: Record, name: str) -> tuple[np.ndarray, np.ndarray]:
+    values = np.asarray(record.curves.get(name, ()), dtype=float)
+    known = np.isfinite(values)
+    return np.asarray(record.curves.get("time", ()))[known], values[known]
+
+
+def _heading(what: str, summaries: Sequence[Mapping[str, Any]], workers: bool = True) -> str:
+    """``what`` and the scenario, and the number of workers where all agree."""
+    names = list(dict.fromkeys(summary["scenario"] for summary in summaries))
+    counts = {summary["workers"] for summary in summaries}
+    text = f"{what}: {names[0]}" if len(names) == 1 else what
+    return f"{text}, {counts.pop()} workers" if workers and len(counts) == 1 else text
+
+
+def _unit(seconds: float) -> tuple[float, str]:
+    """Scale and name of the unit in which ``seconds`` reads well."""
+    if seconds >= 1:
+        return 1.0, "s"
+    return (1e3, "ms") if seconds >= 1e-3 else (1e6, "µs")
+
+
+def _part_legend(figure: Figure, parts: Sequence[str]) -> None:
+    """The legend of the parts of a worker's time, below everything."""
+    from matplotlib.patches import Patch
+
+    handles = [Patch(color=COLOURS[part], label=part) for part in parts]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(parts), handlelength=1.1,
+                  handleheight=1.1, columnspacing=1.6, frameon=False)  # fmt: skip
+
+
+def _figure(width: float, height: float, heights: Sequence[float] = (), widths: Sequence[float] = ()) -> Any:
+    """A figure in our style and its axes (an array of them where ``heights`` or ``widths`` say so)."""
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.subplots(
+            len(heights) or 1, len(widths) or 1,
+            height_ratios=list(heights) or None, width_ratios=list(widths) or None,
+        )  # fmt: skip
+    return figure, axes

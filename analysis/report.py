@@ -1,0 +1,137 @@
+"""Tables for people and mappings for programs, made of summaries (``metrics.summary``).
+
+Rules this module obeys:
+
+* A table holds nothing that the JSON document lacks.
+* Numbers carry their unit, in the cell or in the column's head; three significant digits.
+* rich is imported where a table is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from analysis.names import driver, label
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+__all__ = ["comparison", "document", "duration", "notes", "size", "table"]
+
+PART_HEADS = {"compute": "compute", "update": "update", "send": "send", "wait": "wait", "receive": "recv"}
+
+
+def duration(seconds: float) -> str:
+    """``seconds`` to three digits in the unit that reads well: ``0.0123`` is ``12.3 ms``."""
+    for scale, unit in ((1.0, "s"), (1e3, "ms"), (1e6, "µs")):
+        if abs(seconds) * scale >= 1 or unit == "µs":
+            value = seconds * scale
+            return f"{value:,.0f} {unit}" if value >= 1000 else f"{value:.3g} {unit}"
+    raise AssertionError("unreachable: the last unit takes everything")
+
+
+def size(count: float) -> str:
+    """``count`` bytes in powers of 1000: ``4.5e6`` is ``4.5 MB``."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(count) < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:,.3g} TB"
+
+
+def table(summaries: Sequence[Mapping[str, Any]], title: str = "") -> Table:
+    """One row per run: throughput, speed-up, step, breakdown, staleness, traffic, accuracy.
+
+    A run with slowed-down workers gets two further rows: its fast and its slow workers.
+    """
+    drivers = {summary["driver"] for summary in summaries} != {"sim"}
+    accurate = any("accuracy" in summary for summary in summaries)
+    grid = _grid(title)
+    grid.add_column("algorithm", no_wrap=True)
+    if drivers:
+        grid.add_column("run")
+    for head in ("samples/s", "speed-up", "step"):
+        grid.add_column(head, justify="right", no_wrap=True)
+    for head in PART_HEADS.values():
+        grid.add_column(f"{head}\n%", justify="right")
+    grid.add_column("staleness\nmean / max", justify="right")
+    grid.add_column("busiest node", justify="right")
+    if accurate:
+        grid.add_column("accuracy\n%", justify="right")
+    for summary in summaries:
+        flagged = "*" if summary["flags"] else ""
+        cells = [f"[bold]{label(summary['algorithm'])}[/]{flagged}"]
+        if drivers:
+            cells.append(driver(summary["driver"]))
+        cells += [f"[bold]{_number(summary['throughput'])}[/]", f"{summary['speedup']:.2f}"]
+        cells += _parts(summary["breakdown"]["all"])
+        cells += [_staleness(summary["staleness"]), _busiest(summary["busiest"])]
+        if accurate:
+            cells.append(f"{100 * summary['accuracy']:.1f}" if "accuracy" in summary else "–")
+        grid.add_row(*cells)
+        for kind in ("fast", "slow"):
+            if kind in summary["breakdown"]:
+                blank = [""] * (2 + drivers)
+                grid.add_row(f"[dim]  {kind} workers[/]", *blank, *_parts(summary["breakdown"][kind]), style="dim")
+    return grid
+
+
+def comparison(pairs: Sequence[Mapping[str, Any]], title: str = "") -> Table:
+    """Predicted against measured throughput; ``pairs`` as in ``plots.predicted_measured``."""
+    grid = _grid(title)
+    grid.add_column("run", no_wrap=True)
+    for head in ("predicted\nsamples/s", "measured\nsamples/s", "error\n%"):
+        grid.add_column(head, justify="right")
+    for pair in pairs:
+        error = 100 * (pair["predicted"] / pair["measured"] - 1) if pair["measured"] else None
+        shown = "–" if error is None else f"{error:+.1f}"
+        grid.add_row(pair["label"], _number(pair["predicted"]), _number(pair["measured"]), shown)
+    return grid
+
+
+def document(summaries: Sequence[Mapping[str, Any]], **more: Any) -> dict[str, Any]:
+    """What ``--json`` prints: ``{"runs": [summary, ...], "flags": [...], ...}``, strict JSON."""
+    from analysis.store import plain
+
+    flags = list(dict.fromkeys(flag for summary in summaries for flag in summary["flags"]))
+    found: dict[str, Any] = plain({"runs": list(summaries), "flags": flags, **more})
+    return found
+
+
+def notes(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the reader of a table must know: short runs, gradients left behind, flags."""
+    found = []
+    for summary in summaries:
+        name = label(summary["algorithm"])
+        if summary["window"]["kind"] != "steady":
+            found.append(f"{name}: too few steps for a steady window; rates are those of the whole run")
+        if summary["pending"]:
+            found.append(f"{name}: {summary['pending']} gradients were still held in an accumulator at the end")
+    flags = dict.fromkeys(flag for summary in summaries for flag in summary["flags"])
+    return found + [f"* {flag}" for flag in flags]
+
+
+def _grid(title: str) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    return Table(title=title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def _parts(entry: Mapping[str, Any]) -> list[str]:
+    """The step and the percentages of its parts."""
+    shares = [100 * entry["fraction"][part] for part in PART_HEADS]
+    return [duration(entry["step"]), *("–" if not share else f"{share:.1f}" for share in shares)]
+
+
+def _staleness(found: Mapping[str, float] | None) -> str:
+    return "–" if found is None else f"{found['mean']:.3g} / {found['max']:.3g}"
+
+
+def _busiest(found: Mapping[str, Any]) -> str:
+    return f"{size(found['bytes'])} ({found['role']} {found['node']})" if found["bytes"] else "–"

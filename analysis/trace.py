@@ -1,0 +1,89 @@
+"""Chrome trace of runs: opens in https://ui.perfetto.dev and in chrome://tracing.
+
+Rules this module obeys:
+
+* One process per node, named by its role (and by its run, where several are shown); one thread for
+  its programs, one for its uplink. Several runs stand side by side in one file.
+* Complete events (``ph: X``), times in microseconds since the start of the run.
+
+Format: Trace Event Format (Chromium project), "JSON Object Format", "Complete Events",
+"Metadata Events".
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from core.record import KINDS, Record
+from scenarios.errors import ScenarioError
+
+__all__ = ["events", "write"]
+
+PROGRAM, UPLINK = 0, 1
+"""Thread ids within a node's process."""
+
+
+def events(runs: Mapping[str, Record]) -> list[dict[str, Any]]:
+    """Trace events of ``runs`` (label -> record), metadata first, runs one after the other.
+
+    Raises ``ScenarioError`` where a run has no spans.
+    """
+    found: list[dict[str, Any]] = []
+    first = 0
+    for name, record in runs.items():
+        if not len(record.spans.get("node", ())):
+            raise ScenarioError(
+                f"trace of {name}: the run has no spans; record it with --spans (run.spans: true)"
+            )
+        found += _metadata(record, name if len(runs) > 1 else "", first)
+        found += _spans(record, first)
+        first += int(record.nodes["node"].max()) + 1
+    return found
+
+
+def write(runs: Mapping[str, Record], path: str | Path) -> Path:
+    """Write the trace of ``runs`` to the JSON file ``path``; an existing file is replaced whole."""
+    path = Path(path)
+    text = json.dumps({"displayTimeUnit": "ms", "traceEvents": events(runs)}, separators=(",", ":"))
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(text + "\n", encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        raise ScenarioError(f"trace {path}: cannot be written ({error.strerror or error})") from error
+    return path
+
+
+def _metadata(record: Record, run: str, first: int) -> Iterator[dict[str, Any]]:
+    """Names and order of the processes and threads of one run."""
+    nodes, roles = record.nodes["node"], record.nodes["role"].astype(str)
+    servers = nodes[roles != "worker"]
+    base = int(servers.min()) if len(servers) else 0
+    for node, role in zip(nodes.tolist(), roles.tolist(), strict=True):
+        own = f"worker {node}" if role == "worker" else f"{role} {node - base}"
+        pid = first + node
+        yield _meta("process_name", pid, PROGRAM, name=f"{run}: {own}" if run else own)
+        yield _meta("process_sort_index", pid, PROGRAM, sort_index=pid)
+        yield _meta("thread_name", pid, PROGRAM, name="program")
+        yield _meta("thread_name", pid, UPLINK, name="uplink")
+
+
+def _meta(what: str, pid: int, tid: int, **args: Any) -> dict[str, Any]:
+    return {"ph": "M", "name": what, "pid": pid, "tid": tid, "args": args}
+
+
+def _spans(record: Record, first: int) -> Iterator[dict[str, Any]]:
+    """Complete events of one run, in the order of the table."""
+    spans = record.spans
+    columns = (spans["node"].tolist(), spans["kind"].tolist(), spans["start"].tolist(), spans["end"].tolist())
+    for node, kind, start, end in zip(*columns, strict=True):
+        name = KINDS[kind]
+        yield {
+            "ph": "X", "name": name, "cat": "link" if name == "transfer" else "program",
+            "pid": first + node, "tid": UPLINK if name == "transfer" else PROGRAM,
+            "ts": round(start * 1e6, 3), "dur": round(max(end - start, 0.0) * 1e6, 3),
+        }  # fmt: skip
