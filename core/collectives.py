@@ -161,8 +161,10 @@ def _agree(node: Node, state: _State, tensor: Any) -> Generator[Effect, Any, boo
                 if ahead and node.id == ahead[0]:
                     result = Message(_RESULT, state.result, state.round - 1, versions=epoch)
                     yield Send(*((rank, result) for rank in behind), window=float("inf"))
-                _conclude(state, epoch)
-                return False
+                if epoch == _epoch(node):
+                    _conclude(state, epoch)
+                    return False
+                continue
         message = yield _IN_AGREEMENT
         if type(message) is Left:
             continue
