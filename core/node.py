@@ -17,7 +17,7 @@ import numpy as np
 
 from core.effects import Effect
 from core.optimizer import MomentumSGD, Schedule
-from core.record import Ledger
+from core.record import OBSERVATION_COLUMNS, Ledger, StepLog
 from core.sharding import Shard
 from core.tensors import Tensors
 
@@ -91,6 +91,7 @@ class Node:
     version    updates applied to ``params`` (servers); version of the model last adopted (workers)
     blends     global models adopted or mixed in (workers)
     ledger     what became of every gradient (servers)
+    observations  what probe programs measured
     memory     state that outlives one program or effect, by its owner's name (collectives)
     """
 
@@ -109,12 +110,17 @@ class Node:
     ledger: Ledger = field(default_factory=Ledger)
     stream: Callable[[int, str], np.random.Generator] | None = None
     memory: dict[str, Any] = field(default_factory=dict)
+    observations: StepLog = field(default_factory=lambda: StepLog(OBSERVATION_COLUMNS))
 
     def lr(self) -> float:
         """Eta now. Workers estimate the samples of all from their own steps; servers count them."""
         if self.id < self.workers:
             return self.schedule.at(self.step * self.batch * self.workers)
         return self.schedule.at(self.ledger.applied_total * self.batch)
+
+    def observe(self, kind: int, nbytes: float, seconds: float) -> None:
+        """Leave a measurement in the record (probe programs; ``core.probes`` names the kinds)."""
+        self.observations.append((self.id, kind, nbytes, seconds))
 
     def rng(self, purpose: str) -> np.random.Generator:
         """A seeded random stream of this node, named by its purpose."""

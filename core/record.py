@@ -15,6 +15,7 @@ table          columns
 ``steps``      node, step, start, end, compute, update, send, wait, receive, blends
 ``gradients``  server, time, source, count, staleness (mean over the message's gradients)
 ``spans``      node, kind (index into ``KINDS``), start, end; empty unless asked for
+``observations`` node, kind, bytes, seconds: what probe programs measured
 ``curves``     time, step, epoch, samples, loss, accuracy, consensus
 =============  ======================================================================================
 
@@ -51,6 +52,8 @@ NODE_COLUMNS = (
 STEP_COLUMNS = ("node", "step", "start", "end", *PARTS[:-1], "blends")
 GRADIENT_COLUMNS = ("server", "time", "source", "count", "staleness")
 SPAN_COLUMNS = ("node", "kind", "start", "end")
+TABLES = ("nodes", "steps", "gradients", "spans", "curves", "links", "observations")
+OBSERVATION_COLUMNS = ("node", "kind", "bytes", "seconds")
 CURVE_COLUMNS = ("time", "step", "epoch", "samples", "loss", "accuracy", "consensus")
 
 
@@ -132,6 +135,7 @@ class Record:
     spans: dict[str, np.ndarray] = field(default_factory=dict)
     curves: dict[str, np.ndarray] = field(default_factory=dict)
     links: dict[str, np.ndarray] = field(default_factory=dict)
+    observations: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def duration(self) -> float:
@@ -140,4 +144,4 @@ class Record:
 
     def tables(self) -> dict[str, dict[str, np.ndarray]]:
         """All tables by name."""
-        return {name: getattr(self, name) for name in ("nodes", "steps", "gradients", "spans", "curves", "links")}
+        return {name: getattr(self, name) for name in TABLES}

@@ -1,0 +1,174 @@
+"""Probe programs: what a machine's constants are measured with.
+
+Rules this module obeys:
+
+* A probe is a node program like any algorithm, so it runs through the same driver, transport and
+  tensor operations as what it calibrates; and it runs in the simulator, where a test can hold the
+  fitted constants against the true ones.
+* A probe measures one thing while nothing else goes on. It reports with ``node.observe``.
+
+=================  ===========================================  =====================================
+probe              observes (kind, bytes, seconds)              of
+=================  ===========================================  =====================================
+``StepProbe``      nothing: its rows in ``steps`` are the data  steps of n workers that never talk
+``TensorProbe``    operation, tensor's bytes, duration          each tensor operation
+``LinkProbe``      ``PING``, message's bytes, half a round trip an idle link
+                   ``STREAM``, bytes, seconds per message       messages back to back, one way
+                   ``DUPLEX``, bytes, seconds per message       the same, both ways at once
+``AllReduceProbe`` ``ALLREDUCE``, tensor's bytes, duration      an all-reduce that all enter at once
+=================  ===========================================  =====================================
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator, Iterable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from core.effects import AllReduce, Compute, Effect, Now, Receive, Send
+from core.errors import require
+from core.node import Finished, Message, Node, Program
+from core.tensors import OPERATIONS
+
+__all__ = ["ALLREDUCE", "DUPLEX", "PING", "STREAM", "AllReduceProbe", "LinkProbe", "StepProbe", "TensorProbe"]
+
+PING, STREAM, DUPLEX, ALLREDUCE = (len(OPERATIONS) + i for i in range(4))
+"""Kinds of observation; smaller numbers are indices into ``core.tensors.OPERATIONS``."""
+
+_COMPUTE, _NOW, _RECEIVE, _RECEIVE_ACK = Compute(), Now(), Receive("probe"), Receive("probe.ack")
+
+
+@dataclass(frozen=True)
+class _Probe:
+    """Workers only, no servers."""
+
+    centralized: ClassVar[bool] = False
+    collective: ClassVar[bool] = False
+
+    repeats: int = 10
+
+    def __post_init__(self) -> None:
+        require("repeats", self.repeats, self.repeats >= 2, "a whole number of at least 2")
+
+    def server(self, node: Node) -> Program:
+        raise NotImplementedError("probes have no servers")
+
+    def companions(self, node: Node) -> Iterable[Program]:
+        return ()
+
+
+@dataclass(frozen=True)
+class StepProbe(_Probe):
+    """Every worker computes until its budget is met; nobody talks."""
+
+    name: ClassVar[str] = "probe.steps"
+    title: ClassVar[str] = "probe: step times of n workers that never communicate"
+
+    def worker(self, node: Node) -> Program:
+        try:
+            while True:
+                yield _COMPUTE
+        except Finished:
+            return
+
+
+@dataclass(frozen=True)
+class TensorProbe(_Probe):
+    """Each tensor operation ``repeats`` times on the whole parameter vector, after one unmeasured."""
+
+    name: ClassVar[str] = "probe.tensors"
+    title: ClassVar[str] = "probe: tensor operations"
+
+    def worker(self, node: Node) -> Program:
+        tensors, x = node.tensors, node.params
+        other = tensors.snapshot(x)
+        calls = {
+            "accumulate": lambda: tensors.accumulate(other, x),
+            "apply": lambda: node.optimizer.apply(tensors, x, other, 1e-9),
+            "mix": lambda: tensors.mix(x, other, 1e-9),
+            "assign": lambda: tensors.assign(other, x),
+            "scale": lambda: tensors.scale(other, 1.0),
+            "snapshot": lambda: tensors.snapshot(x),
+        }
+        for repeat in range(self.repeats + 1):
+            for kind, operation in enumerate(OPERATIONS):
+                begun = yield _NOW
+                calls[operation]()
+                ended = yield _NOW
+                if repeat:
+                    node.observe(kind, x.nbytes, ended - begun)
+
+
+@dataclass(frozen=True)
+class LinkProbe(_Probe):
+    """Two workers: round trips, then streams one way and both ways, for several message sizes.
+
+    ``parts`` are the sizes, as shares of the parameter vector.
+    """
+
+    name: ClassVar[str] = "probe.links"
+    title: ClassVar[str] = "probe: links between two workers"
+
+    parts: tuple[float, ...] = (0.001, 0.25, 0.5, 1.0)
+
+    def worker(self, node: Node) -> Program:
+        require("workers", node.workers, node.workers == 2, "2 for a link probe")
+        other = 1 - node.id
+        for part in self.parts:
+            tensor = node.tensors.snapshot(node.params[: max(1, int(part * len(node.params)))])
+            yield from self._ping(node, other, tensor)
+            yield from self._stream(node, other, tensor, STREAM, sends=node.id == 0, receives=node.id == 1)
+            yield from self._stream(node, other, tensor, DUPLEX, sends=True, receives=True)
+
+    def _ping(self, node: Node, other: int, tensor: Any) -> Generator[Effect, Any, None]:
+        for repeat in range(self.repeats + 1):
+            begun = yield _NOW
+            if node.id == 0:
+                yield Send((other, Message("probe", tensor)))
+            yield _RECEIVE
+            if node.id == 1:
+                yield Send((other, Message("probe", tensor)))
+            elif repeat:
+                ended = yield _NOW
+                node.observe(PING, tensor.nbytes, (ended - begun) / 2)
+
+    def _stream(
+        self, node: Node, other: int, tensor: Any, kind: int, sends: bool, receives: bool
+    ) -> Generator[Effect, Any, None]:
+        """``repeats`` messages back to back; the first opens the link and is not counted."""
+        if sends:
+            yield Send(*((other, Message("probe", tensor)) for _ in range(self.repeats + 1)), window=math.inf)
+        if receives:
+            before = None
+            for _ in range(self.repeats + 1):
+                yield _RECEIVE
+                now = yield _NOW
+                if before is not None:
+                    node.observe(kind, tensor.nbytes, now - before)
+                before = now
+            yield Send((other, Message("probe.ack")), window=math.inf)
+        if sends:
+            yield _RECEIVE_ACK
+
+
+@dataclass(frozen=True)
+class AllReduceProbe(_Probe):
+    """All workers reduce ``parts`` of the vector, entering together: the one before is their barrier."""
+
+    name: ClassVar[str] = "probe.allreduce"
+    title: ClassVar[str] = "probe: all-reduce"
+    collective: ClassVar[bool] = True
+
+    parts: tuple[float, ...] = (0.001, 0.25, 0.5, 1.0)
+
+    def worker(self, node: Node) -> Program:
+        for part in self.parts:
+            size = max(node.workers, int(part * len(node.params)))
+            for repeat in range(self.repeats + 1):
+                tensor = node.tensors.snapshot(node.params[:size])
+                begun = yield _NOW
+                yield AllReduce(tensor)
+                ended = yield _NOW
+                if repeat:
+                    node.observe(ALLREDUCE, tensor.nbytes, ended - begun)
