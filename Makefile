@@ -1,0 +1,46 @@
+# Two commands do everything: `make demo` and `make test`. Both set up .venv first, once.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test lint format types check slow gpu clean setup
+.DEFAULT_GOAL := demo
+
+demo: $(READY)  ## calibrate this machine, predict, train for real, print both side by side
+	$(BIN)/aladdin demo
+
+test: lint types check  ## everything that must hold before a change is taken
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(READY)  ## bring the sources into shape
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(READY)
+	$(BIN)/mypy
+
+check: $(READY)
+	$(BIN)/python -m pytest -q
+
+slow: $(READY)  ## the long tests
+	$(BIN)/python -m pytest -q -m "slow and not gpu"
+
+gpu: $(READY)  ## the tests that need a CUDA device
+	$(BIN)/python -m pytest -q -m gpu
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "aladdin needs Python 3.11 or later; say which with: make PYTHON=python3.12" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
