@@ -1,0 +1,221 @@
+"""From probe records to constants: step-time distribution, tensor operations, links, all-reduce.
+
+Rules this module obeys:
+
+* It sees records of probe programs (``core.probes``) and nothing else: never a run of the kind that
+  the constants are to predict.
+* Every constant comes with a 95 % interval, by bootstrap over the repetitions (percentiles of 400
+  resamples from a fixed seed, so a record always gives the same profile).
+* Medians, not means, wherever a probe may be disturbed by a machine that does something else too.
+
+Links. With latency L, overhead o per message and rate R, half a round trip of b bytes takes
+L + o + b/R and messages back to back take o + b/R each. So the streams' intercept over the sizes is
+o, their slope 1/R, and L is what a ping takes longer than a stream of the same size.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from core.probes import ALLREDUCE, DUPLEX, PING, STREAM
+from core.record import Record
+from core.tensors import OPERATIONS
+from scenarios.profile import Constant
+
+__all__ = ["CalibrationError", "StepFit", "fit_allreduce", "fit_links", "fit_steps", "fit_tensors"]
+
+RESAMPLES = 400
+
+
+class CalibrationError(Exception):
+    """A probe's record cannot be fitted: says which and why."""
+
+
+@dataclass(frozen=True)
+class StepFit:
+    """A step-time distribution: its model's name and parameters and how well it fits.
+
+    ks is the Kolmogorov-Smirnov distance (0: perfect), p its p-value for the fitted distribution.
+    """
+
+    model: str
+    mean: float
+    spread: float
+    ks: float
+    p: float
+
+
+def fit_steps(record: Record, name: str, skip: int = 2) -> tuple[StepFit, dict[str, Constant]]:
+    """Fit the compute times of a ``StepProbe`` run, all workers pooled, without the first ``skip`` steps.
+
+    Of lognormal, gamma and shifted exponential, by moments as ``scenarios.steptime`` parametrizes
+    them, the one with the least KS distance is taken; constant below a spread of 0.5 %. Constants:
+    ``<name>.mean`` and ``<name>.spread``.
+    """
+    rows = record.steps["step"] >= skip
+    times = record.steps["compute"][rows]
+    if len(times) < 5:
+        raise CalibrationError(f"step probe: {len(times)} steps after warm-up are too few; expected at least 5")
+    mean, spread = float(times.mean()), float(times.std() / times.mean())
+    if spread < 0.005:
+        fit = StepFit("constant", mean, 0.0, 0.0, 1.0)
+    else:
+        fit = min((_distance(model, times, mean, spread) for model in _FROZEN), key=lambda f: f.ks)
+    constants = {
+        f"{name}.mean": _constant(times, np.mean, "s", fit.model),
+        f"{name}.spread": _constant(times, lambda t: np.std(t) / np.mean(t), "1", fit.model),
+    }
+    return fit, constants
+
+
+def _lognormal(mean: float, spread: float) -> Any:
+    variance = math.log1p(spread * spread)
+    return stats.lognorm(s=math.sqrt(variance), scale=mean / math.sqrt(1 + spread * spread))
+
+
+def _gamma(mean: float, spread: float) -> Any:
+    return stats.gamma(a=1 / spread**2, scale=mean * spread**2)
+
+
+def _shifted_exponential(mean: float, spread: float) -> Any:
+    return stats.expon(loc=mean * (1 - spread), scale=mean * spread)
+
+
+_FROZEN = {"lognormal": _lognormal, "gamma": _gamma, "shifted_exponential": _shifted_exponential}
+
+
+def _distance(model: str, times: np.ndarray, mean: float, spread: float) -> StepFit:
+    test = stats.kstest(times, _FROZEN[model](mean, min(spread, 0.999)).cdf)
+    return StepFit(model, mean, spread, float(test.statistic), float(test.pvalue))
+
+
+def fit_tensors(record: Record) -> dict[str, Constant]:
+    """``tensor_rate.<operation>`` in bytes/s from a ``TensorProbe`` run."""
+    found = {}
+    for kind, operation in enumerate(OPERATIONS):
+        nbytes, seconds = _observed(record, kind)
+        if not len(seconds):
+            raise CalibrationError(f"tensor probe: no measurement of {operation}")
+        if not (seconds > 0).any():
+            continue
+        found[f"tensor_rate.{operation}"] = _constant(nbytes / np.maximum(seconds, 1e-9), np.median, "bytes/s")
+    return found
+
+
+def fit_links(record: Record, name: str, nominal: float = 0.0) -> dict[str, Constant]:
+    """Constants of a link from a ``LinkProbe`` run: ``<name>.latency``, ``.overhead``, ``.bandwidth``.
+
+    ``.efficiency`` as well where the link has a ``nominal`` rate (bytes/s), and ``.shared``, the
+    bytes/s of both directions together when both are busy.
+    """
+    pings, streams, duplex = (_by_size(record, kind) for kind in (PING, STREAM, DUPLEX))
+    if len(streams) < 2 or pings.keys() != streams.keys():
+        raise CalibrationError(f"link probe: messages of {len(streams)} sizes; expected two or more, with pings")
+
+    def line(drawn: Mapping[float, np.ndarray]) -> tuple[float, float]:
+        """(seconds per message, seconds per byte), by least relative squares over the sizes."""
+        sizes = np.array(sorted(drawn))
+        medians = np.array([np.median(drawn[size]) for size in sizes])
+        design = np.stack([np.ones_like(sizes), sizes], axis=1) / medians[:, None]
+        (intercept, slope), *_ = np.linalg.lstsq(design, np.ones_like(sizes), rcond=None)
+        return max(float(intercept), 0.0), float(slope)
+
+    def latency(drawn_pings: Mapping[float, np.ndarray], drawn: Mapping[float, np.ndarray]) -> float:
+        differences = [np.median(drawn_pings[size]) - np.median(drawn[size]) for size in drawn]
+        return max(float(np.median(differences)), 0.0)
+
+    count = sum(len(times) for times in streams.values())
+    found: dict[str, tuple[str, Callable[..., float], Sequence[Mapping[float, np.ndarray]]]] = {
+        "overhead": ("s", lambda s: line(s)[0], (streams,)),
+        "bandwidth": ("bytes/s", lambda s: 1 / line(s)[1], (streams,)),
+        "latency": ("s", latency, (pings, streams)),
+        "shared": ("bytes/s", lambda d: 2 / line(d)[1], (duplex,)),
+    }
+    if nominal:
+        found["efficiency"] = ("1", lambda s: 1 / line(s)[1] / nominal, (streams,))
+    if line(streams)[1] <= 0 or line(duplex)[1] <= 0:
+        raise CalibrationError("link probe: larger messages took no longer than small ones")
+    return {
+        f"{name}.{key}": _over_sizes(unit, estimate, data, count)
+        for key, (unit, estimate, data) in found.items()
+    }
+
+
+def fit_allreduce(record: Record, workers: int) -> dict[str, Constant]:
+    """``allreduce.alpha.<n>`` and ``.bandwidth.<n>`` of a ring of ``workers`` from an ``AllReduceProbe`` run.
+
+    2 (n - 1) (alpha + b / n / bandwidth), each repetition taken at its slowest worker.
+    """
+    times = _by_size(record, ALLREDUCE, slowest=True)
+    if len(times) < 2:
+        raise CalibrationError(f"all-reduce probe: {len(times)} sizes; expected two or more")
+    steps = 2 * (workers - 1)
+
+    def fit(drawn: Mapping[float, np.ndarray]) -> tuple[float, float]:
+        sizes = np.array(sorted(drawn))
+        medians = np.array([np.median(drawn[size]) for size in sizes])
+        design = np.stack([np.full_like(sizes, steps), sizes * steps / workers], axis=1) / medians[:, None]
+        solution, _ = _nonnegative(design, np.ones_like(sizes))
+        return float(solution[0]), float(solution[1])
+
+    if fit(times)[1] <= 0:
+        raise CalibrationError("all-reduce probe: larger tensors took no longer than small ones")
+    count = sum(len(values) for values in times.values())
+    return {
+        f"allreduce.alpha.{workers}": _over_sizes("s", lambda t: fit(t)[0], (times,), count),
+        f"allreduce.bandwidth.{workers}": _over_sizes("bytes/s", lambda t: 1 / max(fit(t)[1], 1e-15), (times,), count),
+    }
+
+
+def _nonnegative(design: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, float]:
+    from scipy.optimize import nnls
+
+    solution, residual = nnls(design, target)
+    return solution, float(residual)
+
+
+def _observed(record: Record, kind: int) -> tuple[np.ndarray, np.ndarray]:
+    rows = record.observations["kind"] == kind
+    return record.observations["bytes"][rows].astype(float), record.observations["seconds"][rows]
+
+
+def _by_size(record: Record, kind: int, slowest: bool = False) -> dict[float, np.ndarray]:
+    """Seconds by message size; with ``slowest`` the maximum over the nodes of each repetition."""
+    found = {}
+    rows = record.observations["kind"] == kind
+    nodes, sizes = record.observations["node"], record.observations["bytes"]
+    for size in np.unique(sizes[rows]):
+        chosen = rows & (sizes == size)
+        seconds = record.observations["seconds"][chosen]
+        if slowest:
+            seconds = np.max([seconds[nodes[chosen] == node] for node in np.unique(nodes[chosen])], axis=0)
+        found[float(size)] = seconds
+    return found
+
+
+def _constant(data: np.ndarray, estimate: Callable[[np.ndarray], Any], unit: str, note: str = "") -> Constant:
+    rng = np.random.default_rng(0)
+    draws = [float(estimate(rng.choice(data, len(data)))) for _ in range(RESAMPLES)]
+    return _interval(float(estimate(data)), draws, unit, len(data), note)
+
+
+def _over_sizes(
+    unit: str, estimate: Callable[..., float], data: Sequence[Mapping[float, np.ndarray]], count: int
+) -> Constant:
+    rng = np.random.default_rng(0)
+    draws = [
+        estimate(*({size: rng.choice(times, len(times)) for size, times in part.items()} for part in data))
+        for _ in range(RESAMPLES)
+    ]
+    return _interval(estimate(*data), draws, unit, count)
+
+
+def _interval(value: float, draws: list[float], unit: str, count: int, note: str = "") -> Constant:
+    low, high = np.percentile(draws, (2.5, 97.5))
+    return Constant(value, unit, min(float(low), value), max(float(high), value), count, note)
