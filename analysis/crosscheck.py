@@ -1,0 +1,237 @@
+"""Predicted against measured: cell by cell, part by part, ranking by ranking.
+
+Rules this module obeys:
+
+* A cell compares a prediction that was made before its run with that run. Nothing is fitted here.
+* Errors are signed and relative to the measurement: (predicted - measured) / measured.
+* Beside ours stand what simpler models predict: they show what the simulator is worth.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from analysis.metrics import STEP_PARTS, breakdown, rates, throughput, window
+from core.record import Record
+
+__all__ = ["Cell", "Prediction", "Ranking", "compare", "predict", "rankings", "summarize", "to_csv"]
+
+BLOCKS = 5
+"""Parts that a run's window is cut into for its confidence interval."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What was said before the run: throughput (samples/s), seconds per step by part, simpler models."""
+
+    throughput: float
+    step: float
+    parts: dict[str, float]
+    contention: float
+    simpler: dict[str, float] = field(default_factory=dict)
+    flags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One combination of algorithm and circumstances, predicted and measured.
+
+    low, high        95 % interval of the measured throughput (t over blocks of the run)
+    part_errors      part -> (predicted - measured seconds) / measured step time
+    simpler_errors   simpler model -> its signed relative throughput error
+    contention       predicted share of the workers' time that is spent waiting
+    """
+
+    algorithm: str
+    n: int
+    slow: float
+    links: str
+    compute: str
+    predicted: float
+    measured: float
+    low: float
+    high: float
+    throughput_error: float
+    contention: float
+    predicted_parts: dict[str, float]
+    measured_parts: dict[str, float]
+    part_errors: dict[str, float]
+    simpler: dict[str, float]
+    simpler_errors: dict[str, float]
+    flags: tuple[str, ...] = ()
+
+    @property
+    def circumstances(self) -> tuple[Any, ...]:
+        """What cells of one ranking have in common: everything but the algorithm."""
+        return (self.n, self.slow, self.links, self.compute)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """How the algorithms order under one set of circumstances.
+
+    tau      Kendall's rank correlation of predicted and measured throughput
+    wrong    pairs that differ by more than ``margin`` as measured and are predicted the other way round
+    """
+
+    circumstances: tuple[Any, ...]
+    predicted: tuple[str, ...]
+    measured: tuple[str, ...]
+    tau: float
+    wrong: tuple[tuple[str, str], ...]
+
+
+def predict(record: Record, simpler: Mapping[str, Record] | None = None, flags: Iterable[str] = ()) -> Prediction:
+    """The prediction that a simulated ``record`` makes, with those of simpler models beside it."""
+    parts = breakdown(record)
+    return Prediction(
+        throughput=throughput(record),
+        step=parts["step"],
+        parts=dict(parts["seconds"]),
+        contention=parts["fraction"]["wait"],
+        simpler={name: throughput(other) for name, other in (simpler or {}).items()},
+        flags=tuple(flags),
+    )
+
+
+def compare(prediction: Prediction, measured: Record, **circumstances: Any) -> Cell:
+    """Hold a prediction against the run that it was made for.
+
+    ``circumstances``: algorithm, n, slow (factor of the slowed worker, 1 for none), links, compute.
+    """
+    value = throughput(measured)
+    if value <= 0:
+        raise ValueError("the measured run completed no step; nothing to compare with")
+    low, high = _interval(measured)
+    parts = breakdown(measured)
+    step = parts["step"] or math.inf
+    return Cell(
+        **circumstances,
+        predicted=prediction.throughput,
+        measured=value,
+        low=low,
+        high=high,
+        throughput_error=prediction.throughput / value - 1,
+        contention=prediction.contention,
+        predicted_parts=prediction.parts,
+        measured_parts=dict(parts["seconds"]),
+        part_errors={part: (prediction.parts[part] - parts["seconds"][part]) / step for part in STEP_PARTS},
+        simpler=prediction.simpler,
+        simpler_errors={name: other / value - 1 for name, other in prediction.simpler.items()},
+        flags=prediction.flags,
+    )
+
+
+def _interval(record: Record) -> tuple[float, float]:
+    """95 % interval of throughput from its spread over equal blocks of the steady window."""
+    whole = window(record)
+    edges = np.linspace(whole.start, whole.stop, BLOCKS + 1)
+    begun, ended = record.steps["start"], record.steps["end"]
+    value = sum(rates(record, whole).values())
+    samples = value * whole.seconds / max(float(whole.weight.sum()), 1e-12)
+    blocks = []
+    for start, stop in itertools.pairwise(edges):
+        inside = np.clip(np.minimum(ended, stop) - np.maximum(begun, start), 0.0, None)
+        share = inside / np.maximum(ended - begun, 1e-12)
+        blocks.append(float(share.sum()) * samples / (stop - start))
+    half = float(stats.t.ppf(0.975, BLOCKS - 1) * np.std(blocks, ddof=1) / math.sqrt(BLOCKS))
+    return value - half, value + half
+
+
+def rankings(cells: Sequence[Cell], margin: float = 0.05) -> list[Ranking]:
+    """One ranking for every set of circumstances with at least two algorithms."""
+    found = []
+    for circumstances in sorted({cell.circumstances for cell in cells}, key=str):
+        group = [cell for cell in cells if cell.circumstances == circumstances]
+        if len(group) < 2:
+            continue
+        wrong = tuple(
+            (a.algorithm, b.algorithm)
+            for a, b in itertools.combinations(group, 2)
+            if abs(a.measured - b.measured) > margin * min(a.measured, b.measured)
+            and (a.predicted - b.predicted) * (a.measured - b.measured) <= 0
+        )
+        tau = stats.kendalltau([c.predicted for c in group], [c.measured for c in group]).statistic
+        found.append(
+            Ranking(
+                circumstances,
+                tuple(c.algorithm for c in sorted(group, key=lambda c: -c.predicted)),
+                tuple(c.algorithm for c in sorted(group, key=lambda c: -c.measured)),
+                float(tau) if math.isfinite(tau) else 1.0,
+                wrong,
+            )
+        )
+    return found
+
+
+def summarize(cells: Sequence[Cell], contended: float = 0.1) -> dict[str, Any]:
+    """Figures of a whole cross-check.
+
+    ``contended``: the workers' predicted waiting share from which a cell counts as contended.
+    Returns errors of ours (median, 90th percentile, worst; share within 5 %), those of every simpler
+    model on the contended cells beside ours there, worst part error, and rankings gone wrong.
+    """
+    errors = np.abs([cell.throughput_error for cell in cells])
+    worst = max(cells, key=lambda cell: abs(cell.throughput_error))
+    busy = [cell for cell in cells if cell.contention >= contended]
+    ordered = rankings(cells)
+    return {
+        "cells": len(cells),
+        "median_error": float(np.median(errors)),
+        "p90_error": float(np.percentile(errors, 90)),
+        "worst_error": float(errors.max()),
+        "worst_cell": [worst.algorithm, *worst.circumstances],
+        "within_5_percent": float((errors <= 0.05).mean()),
+        "contended": _against_simpler(busy),
+        "worst_part_error": max(abs(error) for cell in cells for error in cell.part_errors.values()),
+        "rankings": len(ordered),
+        "rankings_wrong": [
+            [*ranking.circumstances, list(pair)] for ranking in ordered for pair in ranking.wrong
+        ],
+        "kendall_tau": float(np.mean([ranking.tau for ranking in ordered])) if ordered else 1.0,
+    }
+
+
+def _against_simpler(cells: Sequence[Cell]) -> dict[str, Any]:
+    """Mean absolute error of ours and of each simpler model on ``cells``, and their ratio."""
+    if not cells:
+        return {"cells": 0}
+    ours = float(np.mean([abs(cell.throughput_error) for cell in cells]))
+    found: dict[str, Any] = {"cells": len(cells), "ours": ours}
+    for name in cells[0].simpler_errors:
+        theirs = float(np.mean([abs(cell.simpler_errors[name]) for cell in cells]))
+        found[name] = {"error": theirs, "ours_over_theirs": ours / theirs if theirs else math.inf}
+    return found
+
+
+def to_csv(cells: Sequence[Cell]) -> str:
+    """All cells as CSV, one row each, nested figures as columns of their own."""
+    out = io.StringIO()
+    rows = [_flat(cell.to_dict()) for cell in cells]
+    writer = csv.DictWriter(out, fieldnames=list(dict.fromkeys(key for row in rows for key in row)))
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = "; ".join(value) if isinstance(value, list | tuple) else value
+    return flat
