@@ -1,0 +1,438 @@
+"""Messages between nodes on machines with full-duplex NICs: who may move, when, and how fast.
+
+Rules this module obeys:
+
+* Messages of one (sender, receiver) pair move one at a time, in order. A message is delivered when
+  its last byte is in the receiver's inbox. Nothing new of a pair starts while ``inbox`` of its
+  messages lie unread.
+* ``fair``: a message waits the path's latency plus the overhead, then shares all links of its path
+  with everything that moves there.
+* ``fifo`` (k = 1) or ``k``: at most k messages at once through a NIC direction. A node's messages
+  leave in order; the head of its queue asks the receiver, which grants in order of request arrival
+  once a slot is free at both ends. The request arrives one latency after the message was queued, or
+  when its predecessor ends if that is later. A message refused for a full inbox steps aside, and
+  what is behind it, to other receivers, goes on. From its grant on a message occupies its slots for
+  the overhead and for its bytes.
+* Messages inside one machine use its local bandwidth and latency and no slot.
+* Every operation costs O(log n) at most, however many requests are queued, withheld or put aside.
+
+``Endpoint`` is a node as the network sees it. Its methods are called when bytes begin and cease to
+move and when a message is delivered; the driver's hosts override them.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from heapq import heappop, heappush
+from math import inf
+from typing import Any, Protocol
+
+from sim.clock import Alarm, Clock
+from sim.fluid import Flow, Fluid, Link
+
+__all__ = ["Endpoint", "MachineLike", "Network", "Nic", "Pair", "Routes", "Transfer"]
+
+QUEUED, ASKING, STARTING, TIMED, FLOWING, OVER = range(6)
+"""Phases of a transfer: queued; asked for a grant; in latency or overhead; moving, alone on its
+path or with others; delivered or dropped."""
+
+Routes = Callable[[int, int], Sequence[tuple[str, float]]]
+"""(machine from, machine to) -> further links on the path: (name, bytes/s) of each."""
+
+
+class MachineLike(Protocol):
+    """What the network must know about a machine: bytes/s and seconds."""
+
+    @property
+    def up(self) -> float: ...
+    @property
+    def down(self) -> float: ...
+    @property
+    def latency(self) -> float: ...
+    @property
+    def local_bandwidth(self) -> float: ...
+    @property
+    def local_latency(self) -> float: ...
+
+
+class Endpoint:
+    """A node: its NIC, its queue of outgoing messages, its connections by receiver."""
+
+    __slots__ = ("id", "nic", "outstanding", "pairs", "queue")
+
+    nic: Nic
+
+    def __init__(self, id: int) -> None:
+        self.id = id
+        self.queue: deque[Transfer] = deque()
+        self.outstanding = 0
+        self.pairs: dict[int, Pair] = {}
+
+    def sending(self, now: float) -> None:
+        """Bytes of one more of its messages move."""
+
+    def sent(self, now: float) -> None:
+        """Bytes of one message less move."""
+
+    def receiving(self, transfer: Transfer, now: float) -> None:
+        """Bytes of ``transfer`` begin to move in."""
+
+    def received(self, transfer: Transfer, now: float) -> None:
+        """Bytes of ``transfer`` no longer move in."""
+
+    def delivered(self, transfer: Transfer) -> None:
+        """``transfer`` to this node is delivered."""
+
+    def released(self, transfer: Transfer) -> None:
+        """``transfer`` from this node is delivered or dropped: its window has room again."""
+
+
+class Nic(Alarm):
+    """A machine's NIC: its two links, their slots, and the requests that wait at it."""
+
+    __slots__ = ("blocked", "bytes_in", "bytes_out", "down", "free_in", "free_out", "latency", "local",
+                 "local_latency", "network", "requests", "up", "wake")  # fmt: skip
+
+    def __init__(self, network: Network, machine: MachineLike) -> None:
+        self.network = network
+        self.up, self.down = Link(network.fluid, machine.up), Link(network.fluid, machine.down)
+        self.local = Link(network.fluid, machine.local_bandwidth)
+        self.latency, self.local_latency = machine.latency, machine.local_latency
+        self.free_in = self.free_out = network.slots
+        self.requests: list[tuple[float, int, Transfer]] = []
+        self.blocked: list[tuple[float, int, Transfer]] = []
+        self.wake = inf
+        self.bytes_in = self.bytes_out = 0.0
+
+    def fire(self) -> None:
+        """A request has arrived."""
+        if self.wake <= self.network.clock._now:
+            self.wake = inf
+        self.grant()
+
+    def grant(self) -> None:
+        """Grant arrived requests, earliest first, as far as slots and inboxes go."""
+        requests, network = self.requests, self.network
+        now = network.clock._now
+        while requests and self.free_in:
+            arrival, _, transfer = requests[0]
+            if arrival > now:
+                if arrival < self.wake:
+                    self.wake = arrival
+                    network.clock.at(arrival, self)
+                return
+            entry = heappop(requests)
+            if transfer.phase != ASKING:
+                continue
+            pair = transfer.pair
+            if pair.unread >= network.inbox:
+                pair.withheld = entry
+                transfer.step_aside()
+                continue
+            nic = pair.source.nic
+            if not nic.free_out:
+                heappush(nic.blocked, entry)
+                continue
+            nic.free_out -= 1
+            self.free_in -= 1
+            transfer.move(now)
+
+    def unblock(self) -> None:
+        """A slot of the uplink is free: requests that were passed over for it stand again."""
+        blocked = self.blocked
+        while blocked and self.free_out:
+            entry = heappop(blocked)
+            nic = entry[2].pair.target.nic
+            heappush(nic.requests, entry)
+            nic.grant()
+
+
+class Pair:
+    """The connection from one node to another."""
+
+    __slots__ = ("behind", "bytes", "current", "direct", "latency", "messages", "network", "overhead",
+                 "path", "rate", "source", "target", "undelivered", "unread", "withheld")  # fmt: skip
+
+    def __init__(self, network: Network, source: Endpoint, target: Endpoint) -> None:
+        self.network, self.source, self.target = network, source, target
+        a, b = source.nic, target.nic
+        self.path: tuple[Link, ...]
+        if a is b:
+            self.path, self.latency, extra = (a.local,), a.local_latency, ()
+        else:
+            extra = network.between(a, b)
+            self.path, self.latency = (a.up, *extra, b.down), a.latency + b.latency
+        self.direct = a is b or network.slots == inf
+        self.rate = 0.0 if self.direct or extra or network.slots > 1 else min(a.up.capacity, b.down.capacity)
+        self.overhead = network.overhead
+        self.current: Transfer | None = None
+        self.behind: deque[Transfer] = deque()
+        self.withheld: tuple[float, int, Transfer] | None = None
+        self.undelivered = self.unread = self.messages = 0
+        self.bytes = 0.0
+
+    def send(self, message: Any, nbytes: float) -> Transfer:
+        """Queue a message; the caller has seen to the window."""
+        transfer = Transfer(self, message, nbytes)
+        self.undelivered += 1
+        source = self.source
+        if not self.direct:
+            if source.outstanding < self.network.slots and not source.queue:
+                transfer.ask(True)
+            else:
+                source.queue.append(transfer)
+        elif self.current is None:
+            self.current = transfer
+            self.open()
+        else:
+            self.behind.append(transfer)
+        return transfer
+
+    def open(self) -> None:
+        """Start the current transfer without asking, if the inbox has room."""
+        transfer = self.current
+        assert transfer is not None
+        if self.unread >= self.network.inbox:
+            self.withheld = (0.0, 0, transfer)
+            return
+        delay = self.latency + self.overhead
+        transfer.phase = STARTING
+        if delay > 0:
+            clock = self.network.clock
+            clock.at(clock._now + delay, transfer)
+        else:
+            transfer.flow()
+
+    def read(self) -> None:
+        """The receiver has read one of the messages in its inbox."""
+        self.unread -= 1
+        entry = self.withheld
+        if entry is not None:
+            self.withheld = None
+            if self.direct:
+                self.open()
+            else:
+                nic = self.target.nic
+                heappush(nic.requests, entry)
+                nic.grant()
+
+    def follow(self) -> None:
+        """The current transfer is over: the next one's turn."""
+        self.current = None
+        if self.behind:
+            transfer = self.behind.popleft()
+            if self.direct:
+                self.current = transfer
+                self.open()
+            else:
+                transfer.ask(False)
+
+
+class Transfer(Flow):
+    """One message on its way. ``began`` is when its bytes began to move, seconds."""
+
+    __slots__ = ("began", "counted", "message", "nbytes", "pair", "phase", "queued")
+
+    def __init__(self, pair: Pair, message: Any, nbytes: float) -> None:
+        self.pair, self.message, self.nbytes = pair, message, nbytes
+        self.path = pair.path
+        self.queued = pair.network.clock._now
+        self.phase = QUEUED
+        self.counted = False
+
+    def ask(self, counted: bool) -> None:
+        """Ask the receiver for a grant; ``counted`` if it does so as head of its node's queue."""
+        pair = self.pair
+        if pair.current is not None:
+            pair.behind.append(self)
+            return
+        pair.current = self
+        self.phase = ASKING
+        if counted:
+            self.counted = True
+            pair.source.outstanding += 1
+        network = pair.network
+        now = network.clock._now
+        arrival = self.queued + pair.latency
+        if arrival < now:
+            arrival = now
+        network.sequence += 1
+        nic = pair.target.nic
+        heappush(nic.requests, (arrival, network.sequence, self))
+        if nic.free_in:
+            if arrival <= now:
+                nic.grant()
+            elif arrival < nic.wake:
+                nic.wake = arrival
+                network.clock.at(arrival, nic)
+
+    def step_aside(self) -> None:
+        """Let the messages behind it pass."""
+        if self.counted:
+            self.counted = False
+            source = self.pair.source
+            source.outstanding -= 1
+            self.pair.network.advance(source)
+
+    def move(self, now: float) -> None:
+        """Granted: occupy the path for the overhead and the bytes."""
+        pair = self.pair
+        self.began = now
+        pair.source.sending(now)
+        pair.target.receiving(self, now)
+        clock = pair.network.clock
+        if pair.rate:
+            self.phase = TIMED
+            clock.at(now + pair.overhead + self.nbytes / pair.rate, self)
+        elif pair.overhead:
+            self.phase = STARTING
+            clock.at(now + pair.overhead, self)
+        else:
+            self.phase = FLOWING
+            pair.network.fluid.start(self, self.nbytes)
+
+    def flow(self) -> None:
+        """The latency (if it needed no grant) or the overhead (if granted) is over."""
+        pair = self.pair
+        if pair.direct:
+            now = pair.network.clock._now
+            self.began = now
+            pair.source.sending(now)
+            pair.target.receiving(self, now)
+        self.phase = FLOWING
+        pair.network.fluid.start(self, self.nbytes)
+
+    def fire(self) -> None:
+        if self.phase == TIMED:
+            self.arrived()
+        elif self.phase == STARTING:
+            self.flow()
+
+    def arrived(self) -> None:
+        pair = self.pair
+        source, target, network = pair.source, pair.target, pair.network
+        now = network.clock._now
+        self.phase = OVER
+        source.sent(now)
+        target.received(self, now)
+        pair.undelivered -= 1
+        pair.unread += 1
+        pair.messages += 1
+        pair.bytes += self.nbytes
+        if pair.direct:
+            target.delivered(self)
+            pair.follow()
+        else:
+            source.nic.free_out += 1
+            target.nic.free_in += 1
+            if self.counted:
+                source.outstanding -= 1
+            target.delivered(self)
+            network.proceed(pair)
+        source.released(self)
+
+
+class Network:
+    """Machines, their links, and all messages between the endpoints that are attached to them."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        machines: Sequence[MachineLike],
+        *,
+        admission: str | int = "fifo",
+        inbox: float = 2,
+        overhead: float = 0.0,
+        routes: Routes | None = None,
+    ) -> None:
+        self.clock = clock
+        self.fluid = Fluid(clock)
+        self.slots: float = {"fifo": 1, "fair": inf}.get(admission, admission)  # type: ignore[arg-type, assignment]
+        self.inbox, self.overhead = inbox, overhead
+        self.sequence = 0
+        self.nics = [Nic(self, machine) for machine in machines]
+        self._routes = routes
+        self._further: dict[str, Link] = {}
+
+    def attach(self, endpoint: Endpoint, machine: int) -> None:
+        """Place ``endpoint`` on a machine."""
+        endpoint.nic = self.nics[machine]
+
+    def pair(self, source: Endpoint, target: Endpoint) -> Pair:
+        """The connection from ``source`` to ``target``."""
+        found = source.pairs.get(target.id)
+        if found is None:
+            found = source.pairs[target.id] = Pair(self, source, target)
+        return found
+
+    def between(self, a: Nic, b: Nic) -> tuple[Link, ...]:
+        """Further links between two machines."""
+        if self._routes is None:
+            return ()
+        named = self._routes(self.nics.index(a), self.nics.index(b))
+        return tuple(self._further.setdefault(name, Link(self.fluid, rate)) for name, rate in named)
+
+    def advance(self, source: Endpoint) -> None:
+        """Let the messages at the head of a node's queue ask, as many as may."""
+        queue, slots = source.queue, self.slots
+        while queue and source.outstanding < slots:
+            queue.popleft().ask(True)
+
+    def proceed(self, pair: Pair) -> None:
+        """A transfer of ``pair`` is over and its slots are free: whose turn is it?"""
+        source, nic = pair.source, pair.target.nic
+        pair.current = None
+        if pair.behind:
+            pair.follow()
+        if source.nic.blocked:
+            source.nic.unblock()
+        if source.queue:
+            self.advance(source)
+        if nic.requests:
+            nic.grant()
+
+    def drop(self, endpoint: Endpoint, others: Sequence[Endpoint]) -> list[Transfer]:
+        """Lose everything on its way from or to ``endpoint``; returns what was lost."""
+        pairs = list(endpoint.pairs.values())
+        pairs += [other.pairs[endpoint.id] for other in others if endpoint.id in other.pairs]
+        lost: list[Transfer] = list(endpoint.queue)
+        endpoint.queue.clear()
+        for pair in pairs:
+            source = pair.source
+            lost += [transfer for transfer in source.queue if transfer.pair is pair]
+            source.queue = deque(transfer for transfer in source.queue if transfer.pair is not pair)
+            lost += pair.behind
+            pair.behind.clear()
+        current = [pair.current for pair in pairs if pair.current is not None]
+        for transfer in current:
+            self._stop(transfer)
+        for transfer in lost:
+            transfer.phase = OVER
+            transfer.pair.undelivered -= 1
+        for transfer in lost + current:
+            transfer.pair.source.released(transfer)
+        return lost + current
+
+    def _stop(self, transfer: Transfer) -> None:
+        """Lose the current transfer of a pair, in whatever phase it is."""
+        pair, phase, now = transfer.pair, transfer.phase, self.clock._now
+        transfer.phase = OVER
+        pair.undelivered -= 1
+        pair.withheld = None
+        moving = phase in (TIMED, FLOWING) or (phase == STARTING and not pair.direct)
+        if phase == FLOWING:
+            self.fluid.cancel(transfer)
+        if moving:
+            pair.source.sent(now)
+            pair.target.received(transfer, now)
+            if not pair.direct:
+                pair.source.nic.free_out += 1
+                pair.target.nic.free_in += 1
+        if transfer.counted:
+            transfer.counted = False
+            pair.source.outstanding -= 1
+        if pair.direct:
+            pair.current = None
+        else:
+            self.proceed(pair)
