@@ -52,7 +52,11 @@ class StepTime:
     def __post_init__(self) -> None:
         check(self)
         if (self.model == "empirical") != bool(self.samples):
-            valid = "measured step times for model empirical" if not self.samples else "none unless model is empirical"
+            valid = (
+                "measured step times for model empirical"
+                if not self.samples
+                else "none unless model is empirical"
+            )
             raise ScenarioError("samples", self.samples, valid)
         if self.model == "constant" and self.spread:
             raise ScenarioError("spread", self.spread, "0 for model constant; or choose another model")
@@ -169,7 +173,9 @@ class Layout:
         if not count or per:
             per = per or 1
             if count and count * per < workers:
-                raise ScenarioError("machines", count, f"at least {-(-workers // per)}, for {workers} workers, {per} each")
+                raise ScenarioError(
+                    "machines", count, f"at least {-(-workers // per)}, for {workers} workers, {per} each"
+                )
             return tuple(rank // per for rank in range(workers))
         if count > workers:
             raise ScenarioError("machines", count, f"at most {workers}, the number of workers")
@@ -190,12 +196,11 @@ class Layout:
 def _server_placement(value: Any, name: str) -> str | tuple[str, ...]:
     if value in ("dedicated", "beside"):
         return str(value)
-    names = sequence(lambda v, n: text_of(v, n))(value, name)
+    names: tuple[str, ...] = sequence(_machine_name)(value, name)
     return names
 
 
-def text_of(value: Any, name: str) -> str:
-    """A machine's name."""
+def _machine_name(value: Any, name: str) -> str:
     if not isinstance(value, str):
         raise ScenarioError(name, value, "dedicated, beside, or a machine's name per server")
     return value
@@ -220,7 +225,9 @@ class Servers:
     def __post_init__(self) -> None:
         check(self)
         if isinstance(self.placement, tuple) and len(self.placement) != self.count:
-            raise ScenarioError("placement", self.placement, f"one machine's name for each of {self.count} servers")
+            raise ScenarioError(
+                "placement", self.placement, f"one machine's name for each of {self.count} servers"
+            )
 
 
 def _admission(value: Any, name: str) -> str | int:
@@ -265,7 +272,9 @@ _LAYOUT = tuple(field.name for field in fields(Layout))
 def _optional_layout(value: Any, name: str) -> Layout | None:
     if value is None or isinstance(value, Layout):
         return value
-    raise ScenarioError(name, value, f"no such field; its parts ({', '.join(_LAYOUT)}) stand directly under cluster")
+    raise ScenarioError(
+        name, value, f"no such field; its parts ({', '.join(_LAYOUT)}) stand directly under cluster"
+    )
 
 
 @dataclass(frozen=True)
@@ -310,7 +319,9 @@ class Cluster:
         machines, placement = layout.expand(self.workers, self.servers)
         if (self.machines and self.machines != machines) or (self.placement and self.placement != placement):
             found = f"{len(self.machines)} machines, {len(self.placement)} workers placed"
-            hint = f"({found}) contradicts the layout; use Scenario.override, or give layout=None with machines"
+            hint = (
+                f"({found}) contradicts the layout; use Scenario.override, or give layout=None with machines"
+            )
             raise ScenarioError("machines", hint=hint)
         object.__setattr__(self, "machines", machines)
         object.__setattr__(self, "placement", placement)
@@ -324,21 +335,31 @@ class Cluster:
             room = len(names) - (self.servers.count if self.servers.placement == "dedicated" else 0)
             if room < 1:
                 raise ScenarioError("machines", len(names), "more machines than dedicated servers")
-            object.__setattr__(self, "placement", tuple(r * min(room, self.workers) // self.workers for r in range(self.workers)))
+            object.__setattr__(
+                self,
+                "placement",
+                tuple(r * min(room, self.workers) // self.workers for r in range(self.workers)),
+            )
         if len(self.placement) != self.workers:
             raise ScenarioError("placement", self.placement, f"a machine for each of {self.workers} workers")
         for rank, machine in enumerate(self.placement):
             if machine >= len(names):
-                raise ScenarioError(f"placement[{rank}]", machine, f"a machine between 0 and {len(names) - 1}")
+                raise ScenarioError(
+                    f"placement[{rank}]", machine, f"a machine between 0 and {len(names) - 1}"
+                )
 
     def _check_references(self) -> None:
         self.server_machines()
         for i, slow in enumerate(self.slowdowns):
             for rank in slow.ranks:
                 if rank >= self.workers:
-                    raise ScenarioError(f"slowdowns[{i}].ranks", rank, f"a rank between 0 and {self.workers - 1}")
+                    raise ScenarioError(
+                        f"slowdowns[{i}].ranks", rank, f"a rank between 0 and {self.workers - 1}"
+                    )
         if self.compute.scale and len(self.compute.scale) != self.workers:
-            raise ScenarioError("compute.scale", self.compute.scale, f"a factor for each of {self.workers} workers")
+            raise ScenarioError(
+                "compute.scale", self.compute.scale, f"a factor for each of {self.workers} workers"
+            )
 
     def server_machines(self) -> tuple[int, ...]:
         """The machine of each server; raises ``ScenarioError`` where one does not exist."""
@@ -349,7 +370,9 @@ class Cluster:
         if where == "dedicated":
             free = [i for i in range(len(self.machines)) if i not in set(hosts)]
             if len(free) < count:
-                raise ScenarioError("servers.count", count, f"at most {len(free)}, the machines without workers")
+                raise ScenarioError(
+                    "servers.count", count, f"at most {len(free)}, the machines without workers"
+                )
             return tuple(free[:count])
         names = [machine.name for machine in self.machines]
         for i, name in enumerate(where):
@@ -389,10 +412,10 @@ def _place_listed(tree: dict[str, Any]) -> dict[str, Any]:
             placement += [i] * int(integer(0)(held.pop("workers"), f"machines[{i}].workers"))
         machines.append(held)
     if placement and "placement" in tree:
-        raise ScenarioError("placement", tree["placement"], "nothing where machines say how many workers they hold")
+        raise ScenarioError(
+            "placement", tree["placement"], "nothing where machines say how many workers they hold"
+        )
     if placement:
         tree["placement"] = placement
         tree.setdefault("workers", len(placement))
     return tree | {"machines": machines}
-
-

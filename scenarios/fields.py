@@ -61,7 +61,9 @@ def integer(low: int, unlimited: bool = False) -> Kind:
     return read
 
 
-def real(low: float = -math.inf, high: float = math.inf, above: float = -math.inf, dimension: str = "") -> Kind:
+def real(
+    low: float = -math.inf, high: float = math.inf, above: float = -math.inf, dimension: str = ""
+) -> Kind:
     """Finite numbers in [low, high], greater than ``above``; with a dimension, text with units too."""
     bounds = [f"above {above:g}"] if math.isfinite(above) else []
     bounds += [f"of at least {low:g}"] if math.isfinite(low) else []
@@ -116,7 +118,7 @@ def number(default: float, **bounds: float) -> Any:
 
 def amount(default: float, dimension: str, **bounds: float) -> Any:
     """A quantity of ``dimension`` (seconds, bytes, bytes/s), at least 0 unless bounds say otherwise."""
-    return of_kind(default, real(dimension=dimension, **(bounds or {"low": 0.0})))  # type: ignore[arg-type]
+    return of_kind(default, real(dimension=dimension, **(bounds or {"low": 0.0})))
 
 
 def choice(default: str, *names: str) -> Any:

@@ -111,5 +111,7 @@ def read(text: str, source: str = "scenario") -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise ScenarioError(source, hint=f"is not valid YAML: {error}") from error
     if not isinstance(tree, dict):
-        raise ScenarioError(source, hint="is no scenario: expected a table of name, cluster, workload, algorithm, run")
+        raise ScenarioError(
+            source, hint="is no scenario: expected a table of name, cluster, workload, algorithm, run"
+        )
     return tree

@@ -70,7 +70,9 @@ class Constant:
             if not isinstance(number, (int, float)) or isinstance(number, bool) or not math.isfinite(number):
                 raise ScenarioError(name, number, "a finite number")
         if not self.low <= self.value <= self.high:
-            raise ScenarioError("low", self.low, f"an interval around the value {self.value:g}, up to {self.high:g}")
+            raise ScenarioError(
+                "low", self.low, f"an interval around the value {self.value:g}, up to {self.high:g}"
+            )
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,9 @@ class Profile:
             cluster.network,
             overhead=self.value("link.overhead", cluster.network.overhead),
             allreduce_alpha=self.by_workers("allreduce.alpha", n, cluster.network.allreduce_alpha),
-            allreduce_bandwidth=self.by_workers("allreduce.bandwidth", n, cluster.network.allreduce_bandwidth),
+            allreduce_bandwidth=self.by_workers(
+                "allreduce.bandwidth", n, cluster.network.allreduce_bandwidth
+            ),
         )
         changed = replace(
             self._links(cluster, paced=scenario.run.links == "paced"),
@@ -154,13 +158,17 @@ class Profile:
         compute = StepTime(
             model=self.step_time_model,
             mean=self.by_workers("step_time.mean", n, old.mean),
-            spread=0.0 if self.step_time_model == "constant" else self.by_workers("step_time.spread", n, old.spread),
+            spread=0.0
+            if self.step_time_model == "constant"
+            else self.by_workers("step_time.spread", n, old.spread),
             scale=old.scale,
         )
         by_count = any(key.startswith("step_time.mean.") for key in self.constants)
         if by_count or "device.slots" not in self.constants:
             return replace(cluster, compute=compute)
-        return replace(cluster, compute=compute, workers_per_device=n, device_slots=self.value("device.slots"))
+        return replace(
+            cluster, compute=compute, workers_per_device=n, device_slots=self.value("device.slots")
+        )
 
     def _links(self, cluster: Cluster, paced: bool) -> Cluster:
         share = self.value("link.paced_efficiency", 1.0)
@@ -178,7 +186,12 @@ class Profile:
                 servers = replace(servers, bandwidth=rate(servers.bandwidth))
             return replace(cluster, layout=layout, servers=servers, machines=(), placement=())
         machines = tuple(
-            replace(m, up=rate(m.up), down=rate(m.down), latency=m.latency if latency is None else latency.value / 2)
+            replace(
+                m,
+                up=rate(m.up),
+                down=rate(m.down),
+                latency=m.latency if latency is None else latency.value / 2,
+            )
             for m in cluster.machines
         )
         return replace(cluster, machines=machines)
@@ -194,7 +207,9 @@ class Profile:
         if scenario.run.compute == "native":
             for key, there in self.workload.items():
                 if workload.get(key) != there:
-                    found.append(f"another workload: {key} is {workload.get(key)!r}, steps were measured at {there!r}")
+                    found.append(
+                        f"another workload: {key} is {workload.get(key)!r}, steps were measured at {there!r}"
+                    )
         for name, now in _extent(scenario).items():
             low, high = self.ranges.get(name, (-math.inf, math.inf))
             if not low <= now <= high:
@@ -226,7 +241,9 @@ class Profile:
     def write(self, path: str | Path) -> None:
         """Write JSON to ``path``; raises ``ScenarioError`` where that is impossible."""
         try:
-            Path(path).write_text(json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+            Path(path).write_text(
+                json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n", encoding="utf-8"
+            )
         except OSError as error:
             raise ScenarioError("profile", str(path), hint=f"cannot be written: {error}") from error
 

@@ -64,13 +64,17 @@ class Workload:
             raise ScenarioError("hidden", self.hidden, f"nothing: {self.model} has layers of its own")
         data = DATASETS[self.data]
         if data.real and 0 < self.classes < data.classes:
-            raise ScenarioError("classes", self.classes, f"at least {data.classes}, the classes of {self.data}")
+            raise ScenarioError(
+                "classes", self.classes, f"at least {data.classes}, the classes of {self.data}"
+            )
         if data.real and self.samples:
             raise ScenarioError("samples", self.samples, f"nothing: {self.data} is as large as it is")
         if self.model in ("resnet50", "vgg16") and 0 < self.image_size < 32:
             raise ScenarioError("image_size", self.image_size, f"at least 32 pixels for {self.model}")
         if self.model in ("resnet50", "vgg16") and self.data == "digits" and not self.image_size:
-            raise ScenarioError("image_size", self.image_size, f"at least 32 pixels for {self.model} on digits")
+            raise ScenarioError(
+                "image_size", self.image_size, f"at least 32 pixels for {self.model} on digits"
+            )
 
 
 _FIXED = ("name", "options", "lr", "lr_scaling", "momentum", "warmup_epochs", "milestones", "decay")
@@ -186,7 +190,9 @@ class Run:
         given = {name: getattr(self, name) for name in self.BUDGETS if getattr(self, name)}
         if len(given) != 1:
             found = ", ".join(f"{name} {value}" for name, value in given.items()) or "none"
-            raise ScenarioError("steps", hint=f"exactly one of steps, seconds and samples must be above 0; got {found}")
+            raise ScenarioError(
+                "steps", hint=f"exactly one of steps, seconds and samples must be above 0; got {found}"
+            )
 
 
 @dataclass(frozen=True)
@@ -212,7 +218,9 @@ class Scenario:
             try:
                 partition(layer_sizes(self.workload), range(count), self.cluster.servers.sharding)
             except OptionError as error:
-                raise ScenarioError(f"cluster.servers.{_SERVERS[error.field]}", error.value, error.valid) from error
+                raise ScenarioError(
+                    f"cluster.servers.{_SERVERS[error.field]}", error.value, error.valid
+                ) from error
 
     @classmethod
     def from_dict(cls, tree: Mapping[str, Any]) -> Scenario:

@@ -51,7 +51,9 @@ class StepTimes:
         self._blocks: list[list[Draw]] = [[] for _ in range(n)]
         self._block_of = [-1] * n
         if steady and not any(self._tails) and not any(self._timed):
-            self._pairs = [self._pair(self._model.mean * k, f) for k, f in zip(self._scale, self._fixed, strict=True)]
+            self._pairs = [
+                self._pair(self._model.mean * k, f) for k, f in zip(self._scale, self._fixed, strict=True)
+            ]
             self.draw: Callable[[int, int, float], Draw] = self._steady
         else:
             self.draw = self._general if any(self._timed) else self._drawn

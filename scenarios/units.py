@@ -23,7 +23,9 @@ __all__ = ["DIMENSIONS", "duration", "quantity", "rate", "size"]
 _PREFIXES = {"": Decimal(1), "k": Decimal(10**3), "K": Decimal(10**3), "M": Decimal(10**6),
              "G": Decimal(10**9), "T": Decimal(10**12)}  # fmt: skip
 _BINARY = {"Ki": Decimal(2**10), "Mi": Decimal(2**20), "Gi": Decimal(2**30), "Ti": Decimal(2**40)}
-_SIZES = {p + "B": f for p, f in (_PREFIXES | _BINARY).items()} | {p + "bit": f / 8 for p, f in _PREFIXES.items()}
+_SIZES = {p + "B": f for p, f in (_PREFIXES | _BINARY).items()} | {
+    p + "bit": f / 8 for p, f in _PREFIXES.items()
+}
 _RATES = {unit + "/s": f for unit, f in _SIZES.items()} | {p + "bps": f / 8 for p, f in _PREFIXES.items()}
 _SECONDS = {"s": Decimal(1), "ms": Decimal("1e-3"), "us": Decimal("1e-6"), "µs": Decimal("1e-6"),
             "ns": Decimal("1e-9"), "min": Decimal(60), "h": Decimal(3600)}  # fmt: skip
@@ -32,7 +34,9 @@ DIMENSIONS = {"seconds": _SECONDS, "bytes": _SIZES, "bytes/s": _RATES}
 """Units by dimension: name of the unit -> factor to the base unit."""
 
 _EXAMPLES = {"seconds": "50 ms", "bytes": "553 MB", "bytes/s": "10 Gbit/s"}
-_TEXT = re.compile(r"\s*([-+]?(?:\d+(?:_\d+)*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|[-+]?(?:inf|nan))\s*(.*?)\s*", re.ASCII)
+_TEXT = re.compile(
+    r"\s*([-+]?(?:\d+(?:_\d+)*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|[-+]?(?:inf|nan))\s*(.*?)\s*", re.ASCII
+)
 
 
 def quantity(value: Any, dimension: str, field: str = "") -> float:
@@ -53,7 +57,9 @@ def quantity(value: Any, dimension: str, field: str = "") -> float:
     if unit not in units:
         for other, names in DIMENSIONS.items():
             if unit in names:
-                raise ScenarioError(field, value, f"{dimension}, such as {_EXAMPLES[dimension]!r}, not {other}")
+                raise ScenarioError(
+                    field, value, f"{dimension}, such as {_EXAMPLES[dimension]!r}, not {other}"
+                )
         raise ScenarioError(field, value, hint=f"has an unknown unit — {suggestion(unit, units)}")
     return float(number * units[unit])
 

@@ -16,7 +16,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from scenarios.schema import Workload
 
-__all__ = ["DATASETS", "DataSet", "class_count", "hidden_widths", "image_shape", "layer_sizes", "training_samples"]
+__all__ = [
+    "DATASETS",
+    "DataSet",
+    "class_count",
+    "hidden_widths",
+    "image_shape",
+    "layer_sizes",
+    "training_samples",
+]
 
 
 @dataclass(frozen=True)
@@ -81,7 +89,12 @@ def layer_sizes(workload: Workload) -> tuple[int, ...]:
     if workload.model == "cnn":
         first, second, hidden = CNN
         flat = second * (height // 2) * (width // 2)
-        return _conv(channels, first, 3), _conv(first, second, 3), _linear(flat, hidden), _linear(hidden, classes)
+        return (
+            _conv(channels, first, 3),
+            _conv(first, second, 3),
+            _linear(flat, hidden),
+            _linear(hidden, classes),
+        )
     return _resnet50(channels, classes) if workload.model == "resnet50" else _vgg16(channels, classes)
 
 
