@@ -20,7 +20,19 @@ from typing import Any, ClassVar
 
 from scenarios.errors import ScenarioError, unknown
 from scenarios.fields import (
-    amount, check, choice, each, integer, of_kind, listed, nested, number, real, sequence, table, text,
+    amount,
+    check,
+    choice,
+    each,
+    integer,
+    listed,
+    nested,
+    number,
+    of_kind,
+    real,
+    sequence,
+    table,
+    text,
     whole,
 )  # fmt: skip
 

@@ -9,7 +9,7 @@ Rules this module obeys:
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -93,21 +93,9 @@ def read(text: str, source: str = "scenario") -> dict[str, Any]:
     """The tree of a YAML text; raises ``ScenarioError`` where it is no table or a key stands twice."""
     import yaml
 
-    class Loader(yaml.SafeLoader):
-        """Safe loader that refuses duplicate keys."""
-
-    def mapping(loader: Loader, node: yaml.MappingNode) -> dict[Hashable, Any]:
-        seen: set[Any] = set()
-        for key, _ in node.value:
-            if key.value in seen:
-                place = f"line {key.start_mark.line + 1}"
-                raise ScenarioError(str(key.value), hint=f"stands twice in one table ({source}, {place})")
-            seen.add(key.value)
-        return loader.construct_mapping(node, deep=True)
-
-    Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, mapping)
     try:
-        tree = yaml.load(text, Loader)  # noqa: S506 (a safe loader)
+        _refuse_twins(yaml.compose(text, yaml.SafeLoader), source)
+        tree = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ScenarioError(source, hint=f"is not valid YAML: {error}") from error
     if not isinstance(tree, dict):
@@ -115,3 +103,17 @@ def read(text: str, source: str = "scenario") -> dict[str, Any]:
             source, hint="is no scenario: expected a table of name, cluster, workload, algorithm, run"
         )
     return tree
+
+
+def _refuse_twins(node: Any, source: str) -> None:
+    """Raise where a table of the parsed YAML has a key twice (the loader would keep the last)."""
+    seen: set[str] = set()
+    children = getattr(node, "value", None)
+    for child in children if isinstance(children, list) else ():
+        key, value = child if isinstance(child, tuple) else (None, child)
+        if key is not None and key.value in seen:
+            where = f"{source}, line {key.start_mark.line + 1}"
+            raise ScenarioError(str(key.value), hint=f"stands twice in one table ({where})")
+        if key is not None:
+            seen.add(str(key.value))
+        _refuse_twins(value, source)

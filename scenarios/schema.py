@@ -22,7 +22,19 @@ from core.sharding import partition
 from scenarios.cluster import Cluster, Layout, Machine, Network, Servers, Slowdown, StepTime
 from scenarios.errors import ScenarioError, unknown, unknown_field
 from scenarios.fields import (
-    amount, boolean, build, check, choice, integer, listed, nested, number, of_kind, plain, real, text, whole,
+    amount,
+    boolean,
+    build,
+    check,
+    choice,
+    integer,
+    listed,
+    nested,
+    number,
+    plain,
+    real,
+    text,
+    whole,
 )  # fmt: skip
 from scenarios.workloads.layers import DATASETS, layer_sizes
 

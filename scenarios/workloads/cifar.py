@@ -32,17 +32,15 @@ Images = tuple[np.ndarray, np.ndarray]
 def read(folder: str) -> tuple[Images, Images]:
     """((images, labels) for training, (images, labels) for testing); raises ``ScenarioError``."""
     if not folder:
-        raise ScenarioError(
-            _FIELD, folder, "the folder that holds CIFAR-10 (data_batch_1.bin ... or data_batch_1 ...)"
-        )
+        raise ScenarioError(_FIELD, folder, "the folder that holds CIFAR-10 (data_batch_1.bin ...)")
     base = Path(folder)
     for place in (base, base / "cifar-10-batches-bin", base / "cifar-10-batches-py"):
         for suffix, parse in ((".bin", _binary), ("", _python)):
             if (place / f"{_TRAIN[0]}{suffix}").is_file():
                 train, test = ([place / f"{name}{suffix}" for name in names] for names in (_TRAIN, _TEST))
                 return _join([parse(path) for path in train]), _join([parse(path) for path in test])
-    raise ScenarioError(_FIELD, folder, "a folder with CIFAR-10: data_batch_1.bin to _5.bin and test_batch.bin, "
-                        "or the same names without .bin (or workload.data: synthetic)")  # fmt: skip
+    names = "data_batch_1.bin to data_batch_5.bin and test_batch.bin, or the same without .bin"
+    raise ScenarioError(_FIELD, folder, f"a folder with CIFAR-10: {names} (or workload.data: synthetic)")
 
 
 def _join(parts: list[Images]) -> Images:
@@ -108,6 +106,6 @@ def _python(path: Path) -> Images:
             raise ValueError(f"data has shape {images.shape} and type {images.dtype}")
     except ScenarioError:
         raise
-    except Exception as error:  # noqa: BLE001 (a hostile pickle may raise anything)
+    except Exception as error:
         raise ScenarioError(_FIELD, str(path), hint=f"is no CIFAR-10 file in Python form: {error}") from error
     return _checked(path, images, labels)

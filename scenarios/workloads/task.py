@@ -78,12 +78,15 @@ class Task:
             flat.add_(params, alpha=self.workload.weight_decay)
         return flat, loss.item()
 
-    @torch.no_grad()
     def evaluate(self, params: torch.Tensor) -> tuple[float, float]:
         """(mean cross-entropy, share of right answers) on the test set."""
         self._bind(params)
-        self._estimate_statistics()
-        self._model.eval()
+        with torch.no_grad():
+            self._estimate_statistics()
+            self._model.eval()
+            return self._score()
+
+    def _score(self) -> tuple[float, float]:
         loss = right = 0.0
         for start in range(0, self.data.tests, _CHUNK):
             images, labels = self.data.test(start, min(start + _CHUNK, self.data.tests))
