@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from core.algorithms import ALGORITHMS
 from core.record import Record
 
 __all__ = ["DRIVERS", "driver", "label", "title"]
@@ -10,10 +11,10 @@ DRIVERS = {"sim": "predicted", "real": "measured"}
 
 
 def label(name: str) -> str:
-    """How an algorithm is called: ``asp`` is ASP; a user's ``package.module:Class`` is Class."""
-    if "." in name or ":" in name:
-        return name.replace(":", ".").rsplit(".", 1)[-1]
-    return name.upper()
+    """How an algorithm is called: ``arsgd`` is AR-SGD; a user's ``package.module:Class`` is Class."""
+    if name in ALGORITHMS:
+        return str(getattr(ALGORITHMS[name], "title", name)).split(" (")[0]
+    return name.replace(":", ".").rsplit(".", 1)[-1]
 
 
 def driver(name: str) -> str:

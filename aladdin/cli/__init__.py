@@ -1,0 +1,87 @@
+"""The command ``aladdin``: parse, call ``aladdin.api``, print.
+
+Rules this package obeys:
+
+* One file per command; each defines one function ``command`` whose docstring is its help. It is
+  registered by being listed in ``COMMANDS``.
+* Importing a command's file is cheap: whatever is heavy is imported when the command runs.
+* Results go to stdout, progress, warnings and errors to stderr.
+
+Exit codes: 0 done; 1 a check failed (``verify``, ``crosscheck``); 2 bad input, one message; 3 the
+run failed (a dead server, a deadlock); 130 stopped by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from inspect import cleandoc
+
+__all__ = ["COMMANDS", "main"]
+
+COMMANDS = ("demo", "simulate", "train", "calibrate", "crosscheck", "verify", "plot", "trace", "list")
+
+ABOUT = """
+What will distributed training cost, before you pay for it? aladdin predicts throughput and where
+the time goes for BSP, ASP, AR-SGD and ALADDIN on any cluster, trains with them for real, and says
+how well the prediction was.
+
+A [bold]scenario[/bold] says what to run: a cluster, a model and its data, an algorithm. Some come
+with the program ([bold]aladdin list scenarios[/bold]); others are YAML files of your own.
+
+    aladdin simulate paper/vgg16 --algorithm all
+
+    aladdin demo
+"""
+
+CODES = {
+    "ScenarioError": 2, "OptionError": 2, "CalibrationError": 3, "TransportError": 3, "Deadlock": 3,
+    "Interrupted": 130, "KeyboardInterrupt": 130,
+}  # fmt: skip
+"""Exit code by an exception's class name, its bases' included: no driver is imported to ask it."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line ``argv`` (default: the process's own); returns the exit code."""
+    import typer
+
+    from aladdin.cli.common import top
+
+    app = typer.Typer(
+        name="aladdin", help=_paragraphs(ABOUT), no_args_is_help=True, add_completion=False, rich_markup_mode="rich",
+        pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]},
+    )  # fmt: skip
+    app.callback()(top)
+    for name in COMMANDS:
+        if find_spec(f"aladdin.cli.{name}"):
+            command = import_module(f"aladdin.cli.{name}").command
+            app.command(name, help=_paragraphs(command.__doc__))(command)
+    try:
+        app(args=None if argv is None else list(argv), prog_name="aladdin")
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except (Exception, KeyboardInterrupt) as error:
+        code = next((CODES[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in CODES), None)
+        if code is None:
+            raise
+        _complain(error, code)
+        return code
+    return 0
+
+
+def _paragraphs(text: str) -> str:
+    """Help text with its paragraphs unwrapped, so that they fill any terminal; indented ones stay."""
+    found = []
+    for paragraph in cleandoc(text).split("\n\n"):
+        found.append(paragraph if paragraph.startswith(" ") else " ".join(paragraph.split("\n")))
+    return "\n\n".join(found)
+
+
+def _complain(error: BaseException, code: int) -> None:
+    """One message on stderr."""
+    from aladdin.cli.common import say
+
+    where = getattr(error, "path", None) if code == 130 else None
+    text = (str(error) or "stopped") + (f"; what is finished is in {where}" if where else "")
+    say("stopped" if code == 130 else "error", text)

@@ -1,0 +1,329 @@
+"""The verbs of the command line as Python functions: scenario in, ``Result`` (and run directory) out.
+
+Rules this module obeys:
+
+* It composes the other packages and computes nothing itself. Drivers, pyarrow and matplotlib are
+  imported when a function needs them.
+* Whatever can be known to fail is checked before a run starts: the scenario, the profile, the
+  output folder.
+* Whatever must be known about a result stands in its manifest's ``flags``.
+
+A scenario is given as a ``Scenario``, the name of a bundled one (``paper/vgg16``) or the path of a
+YAML file. Bad input raises ``ScenarioError``, a simulation that cannot go on ``Deadlock``, a real
+run that cannot ``TransportError``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import scenarios
+from core.record import Record
+from scenarios import Scenario, ScenarioError
+
+__all__ = [
+    "Result", "algorithms", "compare", "list_algorithms", "list_scenarios", "list_workloads", "load",
+    "plot", "runs", "simulate", "trace", "train", "verify",
+]  # fmt: skip
+
+Progress = Callable[[int, int], None]
+"""Called now and then with the worker steps done and the worker steps in all (0 if unknown)."""
+
+Source = Scenario | str | Path
+
+DRIVERS = ("sim", "real")
+
+MODELS: dict[str, dict[str, Any]] = {
+    "mlp": {"data": "digits"},
+    "cnn": {"data": "digits"},
+    "resnet50": {"data": "synthetic", "image_size": 224, "classes": 1000},
+    "vgg16": {"data": "synthetic", "image_size": 224, "classes": 1000},
+}
+"""The models, each at the size that its parameters are usually counted at."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """One run: its ``record``, and the run directory ``path`` if one was written."""
+
+    record: Record = field(repr=False)
+    path: Path | None = None
+
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        """Figures of merit: throughput, speed-up, breakdown, ... (``analysis.metrics.summary``)."""
+        from analysis.metrics import summary
+
+        return summary(self.record)
+
+    @property
+    def flags(self) -> list[str]:
+        """Warnings that belong to the result, such as a profile from another machine."""
+        return list(self.record.manifest.get("flags", []))
+
+
+def load(scenario: Source, *, algorithm: str | None = None, overrides: Mapping[str, Any] | None = None) -> Scenario:
+    """The scenario with another algorithm and other fields: ``overrides={"cluster.workers": 16}``."""
+    chosen = {"algorithm.name": algorithm} if algorithm else {}
+    return scenarios.load(scenario, {**chosen, **(overrides or {})})
+
+
+def simulate(
+    scenario: Source,
+    *,
+    algorithm: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    profile: Any = None,
+    out: str | Path | None = None,
+    on_progress: Progress | None = None,
+) -> Result:
+    """Run ``scenario`` in virtual time: what it would do on its cluster, in a moment on this machine.
+
+    profile      a ``Profile`` or the path of one: the machine's calibrated constants
+    out          run directory to write; must not exist yet
+    on_progress  see ``Progress``
+    """
+    return _run("sim", load(scenario, algorithm=algorithm, overrides=overrides), profile, out, on_progress)
+
+
+def train(
+    scenario: Source,
+    *,
+    algorithm: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    out: str | Path | None = None,
+    into: str | Path | None = None,
+    on_progress: Progress | None = None,
+) -> Result:
+    """Run ``scenario`` for real: worker and server processes, real gradients, real messages.
+
+    ``out`` is the run directory; ``into`` is a folder in which one named after scenario, algorithm
+    and time is made. Stopped by Ctrl-C it writes what is finished (if either is given) and raises
+    ``real.errors.Interrupted``, whose ``record`` holds it and whose ``path`` says where.
+    """
+    chosen = load(scenario, algorithm=algorithm, overrides=overrides)
+    return _run("real", chosen, None, out, on_progress, into)
+
+
+def runs(
+    scenario: Source,
+    names: Sequence[str] | str = (),
+    *,
+    driver: str = "sim",
+    overrides: Mapping[str, Any] | None = None,
+    profile: Any = None,
+    out: str | Path | None = None,
+    into: str | Path | None = None,
+    on_progress: Callable[[str, int, int], None] | None = None,
+) -> Iterator[Result]:
+    """The same scenario under several algorithms, one after the other, each as it is finished.
+
+    names        a list, a text such as ``"asp,aladdin"``, ``"all"``; empty: the scenario's own
+    driver       ``sim`` (virtual time) or ``real``
+    out          one algorithm: the run directory; several: ``out/<algorithm>`` each
+    into         see ``train``
+    on_progress  as ``Progress``, with the algorithm's name in front
+    """
+    if driver not in DRIVERS:
+        raise ScenarioError("driver", driver, " or ".join(DRIVERS))
+    chosen = [load(scenario, algorithm=name, overrides=overrides) for name in algorithms(names) or [None]]
+    folders = [Path(out) / one.algorithm.name if out and len(chosen) > 1 else out for one in chosen]
+    for folder in folders:
+        _reserve(folder)
+    for one, folder in zip(chosen, folders, strict=True):
+        advance = partial(on_progress, one.algorithm.name) if on_progress else None
+        yield _run(driver, one, profile, folder, advance, into)
+
+
+def compare(scenario: Source, names: Sequence[str] | str = "all", **options: Any) -> list[Result]:
+    """All of ``runs(scenario, names, ...)`` as a list."""
+    return list(runs(scenario, names, **options))
+
+
+def algorithms(names: Sequence[str] | str) -> list[str]:
+    """Algorithm names out of a list, ``"asp,aladdin"`` or ``"all"``, without repetitions."""
+    from core.algorithms import ALGORITHMS
+
+    if names == "all":
+        return list(ALGORITHMS)
+    found = names.split(",") if isinstance(names, str) else names
+    return list(dict.fromkeys(name.strip() for name in found if name.strip()))
+
+
+def verify(path: str | Path) -> list[Any]:
+    """Run every case of an oracle file on the simulator; one row per case (``sim.verify.Row``)."""
+    from sim.verify import verify as run
+
+    return list(run(path))
+
+
+def plot(runs: Sequence[str | Path], out: str | Path) -> list[Path]:
+    """Draw whatever the given run directories hold into the folder ``out``; returns the files.
+
+    Breakdown always; timeline where spans were recorded; learning curves where models were
+    evaluated; speed-up where numbers of workers differ; predicted against measured where the same
+    scenario was both simulated and trained.
+    """
+    from analysis import pictures
+
+    return pictures.draw({str(path): _read(path) for path in runs}, Path(out))
+
+
+def trace(runs: Sequence[str | Path], out: str | Path) -> Path:
+    """Write one Chrome trace of the given run directories, side by side, for ui.perfetto.dev."""
+    from analysis import trace as chrome
+
+    labels: dict[str, Record] = {}
+    for path in runs:
+        record = _read(path)
+        name = f"{record.manifest.get('driver', 'run')} {record.manifest['scenario']['algorithm']['name']}"
+        labels[name if name not in labels else f"{name} ({path})"] = record
+    return chrome.write(labels, out)
+
+
+def list_algorithms() -> list[dict[str, Any]]:
+    """Name, title, kind and options with their defaults, of every algorithm."""
+    from core.algorithms import ALGORITHMS
+
+    return [
+        {
+            "name": name,
+            "title": getattr(kind, "title", name),
+            "centralized": bool(getattr(kind, "centralized", False)),
+            "options": {f.name: f.default for f in fields(kind) if f.init} if hasattr(kind, "__dataclass_fields__") else {},
+        }
+        for name, kind in ALGORITHMS.items()
+    ]
+
+
+def list_scenarios() -> list[dict[str, Any]]:
+    """Name, description, workers and model of every bundled scenario."""
+    found = []
+    for name in scenarios.names():
+        one = scenarios.load(name)
+        found.append({
+            "name": name, "description": one.description, "workers": one.cluster.workers,
+            "model": one.workload.model, "algorithm": one.algorithm.name,
+        })  # fmt: skip
+    return found
+
+
+def list_workloads() -> dict[str, list[dict[str, Any]]]:
+    """Models with their numbers of parameters, and data sets with their shapes."""
+    from scenarios.schema import Workload
+    from scenarios.workloads.layers import DATASETS, image_shape, layer_sizes
+
+    models = []
+    for name, chosen in MODELS.items():
+        workload = Workload(model=name, **chosen)
+        models.append({
+            "name": name, "parameters": sum(layer_sizes(workload)), "at": "x".join(map(str, image_shape(workload))),
+            "classes": workload.classes or DATASETS[workload.data].classes,
+        })  # fmt: skip
+    data = [
+        {"name": name, "real": one.real, "image": f"{one.channels}x{one.size}x{one.size}", "classes": one.classes,
+         "train": one.train, "test": one.test}
+        for name, one in DATASETS.items()
+    ]  # fmt: skip
+    return {"models": models, "data": data}
+
+
+def _run(driver: str, scenario: Scenario, profile: Any, out: str | Path | None,
+         on_progress: Progress | None, into: str | Path | None = None) -> Result:  # fmt: skip
+    """One run by either driver, its flags filled in, written to ``out`` or below ``into`` if given."""
+    path = _reserve(out)
+    if path is None and into is not None:
+        _reserve(Path(into) / f"{_name(scenario)}-partial")
+    flags: list[str] = []
+    if profile is not None:
+        scenario, flags = _calibrated(scenario, profile)
+    try:
+        record = _driver(driver)(scenario, on_progress=on_progress)
+    except Exception as stop:
+        unfinished = getattr(stop, "record", None)
+        if isinstance(unfinished, Record):
+            flags.append("interrupted: the run is not complete")
+            stop.path = _finish(unfinished, flags, path, into).path  # type: ignore[attr-defined]
+        raise
+    return _finish(record, flags, path, into)
+
+
+def _finish(record: Record, flags: list[str], path: Path | None, into: str | Path | None) -> Result:
+    """Put ``flags`` into the manifest and write the run directory that was asked for, if any."""
+    record.manifest["flags"] = [*record.manifest.get("flags", []), *flags]
+    if path is None and into is not None:
+        scenario = record.manifest["scenario"]
+        stamp = re.sub(r"[^0-9T]", "", str(record.manifest.get("environment", {}).get("time", "")))[:15]
+        path = _free(Path(into) / f"{_slug(scenario['name'])}-{_slug(scenario['algorithm']['name'])}-{stamp or 'run'}")
+    if path is None:
+        return Result(record)
+    from analysis.store import write
+
+    return Result(record, write(record, path))
+
+
+def _name(scenario: Scenario) -> str:
+    return f"{_slug(scenario.name)}-{_slug(scenario.algorithm.name)}"
+
+
+def _slug(text: str) -> str:
+    """``text`` as part of a file's name."""
+    return re.sub(r"[^A-Za-z0-9_.]+", "-", text).strip("-.") or "unnamed"
+
+
+def _free(path: Path) -> Path:
+    """``path``, or the first of ``path-2``, ``path-3``, ... that is not taken."""
+    number, found = 1, path
+    while found.exists():
+        number += 1
+        found = path.with_name(f"{path.name}-{number}")
+    return found
+
+
+def _driver(name: str) -> Callable[..., Record]:
+    if name == "sim":
+        import sim
+
+        return sim.simulate
+    try:
+        import real
+    except ImportError as error:
+        raise ScenarioError(
+            f"training for real needs more packages ({error}); install them with: pip install 'aladdin[real]'"
+        ) from error
+    return real.train
+
+
+def _calibrated(scenario: Scenario, profile: Any) -> tuple[Scenario, list[str]]:
+    """The scenario with a profile's constants, and where the prediction leaves what was measured."""
+    from scenarios.profile import Profile
+
+    if not isinstance(profile, Profile):
+        profile = Profile.read(profile)
+    return profile.apply(scenario), profile.warnings(scenario, hardware())
+
+
+def hardware() -> dict[str, Any]:
+    """This machine as profiles describe it; empty where that is not known."""
+    return {}
+
+
+def _reserve(out: str | Path | None) -> Path | None:
+    if out is None:
+        return None
+    from analysis.store import reserve
+
+    return reserve(out)
+
+
+def _read(path: str | Path) -> Record:
+    from analysis.store import read
+
+    return read(path)
+
+

@@ -1,0 +1,150 @@
+"""What commands share: their options, where they write, progress, warnings.
+
+Rules this module obeys:
+
+* stdout is for results alone: a table for people, or one JSON document.
+* Progress bars appear on stderr, and only where that is a terminal.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = [
+    "Algorithm", "Json", "Out", "ProfileFile", "Runs", "ScenarioName", "Set", "Spans", "console", "emit",
+    "progress", "say", "spinner", "top", "warn",
+]  # fmt: skip
+
+ScenarioName = Annotated[
+    str, typer.Argument(metavar="SCENARIO", help="A bundled scenario ([bold]aladdin list scenarios[/]) or a YAML file.")
+]
+
+Algorithm = Annotated[
+    str,
+    typer.Option(
+        "--algorithm", "-a", metavar="A,B|all",
+        help="Run these algorithms instead of the scenario's own, and compare them.",
+    ),
+]  # fmt: skip
+
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", "-s", metavar="PATH=VALUE",
+        help="Change a field of the scenario: [bold]cluster.workers=16[/], [bold]cluster.bandwidth='1 Gbit/s'[/]. "
+        "May be repeated.",
+    ),
+]  # fmt: skip
+
+ProfileFile = Annotated[
+    Path | None,
+    typer.Option("--profile", metavar="FILE", help="Use the constants that [bold]aladdin calibrate[/] measured."),
+]
+
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        "--out", "-o", metavar="DIR",
+        help="Write a run directory (several algorithms: one below it for each). Never overwrites one.",
+    ),
+]  # fmt: skip
+
+Spans = Annotated[
+    bool, typer.Option("--spans", help="Also record who did what when, for timelines and [bold]aladdin trace[/].")
+]
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
+
+Runs = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories, written with --out.")]
+
+WIDTH = 132
+"""Columns of a table that goes to a file or a pipe."""
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from aladdin import __version__
+
+        print(f"aladdin {__version__}")
+        raise typer.Exit
+
+
+def top(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Options of the program itself."""
+
+
+def console() -> Console:
+    """Where results go: stdout, wide enough for a table if that is no terminal."""
+    from rich.console import Console
+
+    return Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
+
+
+def say(kind: str, text: str) -> None:
+    """One message on stderr: ``error: ...``, ``warning: ...``, never wrapped, never marked up."""
+    from rich.console import Console
+    from rich.text import Text
+
+    colour = {"error": "bold red", "warning": "bold yellow"}.get(kind, "bold")
+    Console(stderr=True).print(Text.assemble((f"{kind}: ", colour), text), soft_wrap=True)
+
+
+def warn(flags: Sequence[str]) -> None:
+    """Every flag once, as a warning."""
+    for flag in dict.fromkeys(flags):
+        say("warning", flag)
+
+
+def emit(document: Any) -> None:
+    """One JSON document on stdout; NaN and infinity are null."""
+    from analysis.store import plain
+
+    print(json.dumps(plain(document), indent=2))
+
+
+@contextmanager
+def progress(unit: str = "steps") -> Iterator[Callable[[str, int, int], None]]:
+    """A bar per name; call what it yields with (name, done, total); a total of 0 is unknown."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import TimeRemainingColumn as Remaining
+
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit),
+        TimeElapsedColumn(), TextColumn("left"), Remaining(),
+    )  # fmt: skip
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bars:
+        tasks: dict[str, Any] = {}
+
+        def advance(name: str, done: int, total: int) -> None:
+            if name not in tasks:
+                tasks[name] = bars.add_task(name, total=total or None)
+            bars.update(tasks[name], completed=done, total=total or None)
+
+        yield advance
+
+
+@contextmanager
+def spinner(text: str) -> Iterator[None]:
+    """Says what is going on where nothing can be counted."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(text):
+        yield

@@ -1,0 +1,37 @@
+"""``aladdin plot``: pictures of run directories."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from aladdin.cli import common
+
+
+def command(
+    runs: common.Runs,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for the pictures.")] = Path("plots"),
+    json: common.Json = False,
+) -> None:
+    """Draw pictures of one or more runs.
+
+    Where a step goes (always), a timeline (runs recorded with --spans), learning curves (trained
+    runs), speed-up (runs with different numbers of workers), predicted against measured (a
+    scenario both simulated and trained).
+
+    Example:
+
+        aladdin simulate demo --algorithm all --spans --out runs/predicted
+        aladdin plot runs/predicted/* --out pictures
+    """
+    from aladdin import api
+
+    with common.spinner("drawing"):
+        files = api.plot(runs, out)
+    if json:
+        common.emit({"files": [str(file) for file in files]})
+        return
+    for file in files:
+        print(file)

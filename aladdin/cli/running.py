@@ -1,0 +1,62 @@
+"""What ``simulate`` and ``train`` have in common: run one algorithm after the other, print a table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from aladdin.cli import common
+
+__all__ = ["run"]
+
+
+def run(driver: str, scenario: str, names: str, sets: list[str] | None, *, spans: bool, as_json: bool,
+        **options: Any) -> None:  # fmt: skip
+    """Run, print what is finished, and raise whatever stopped it."""
+    from aladdin import api
+    from scenarios.overrides import parse
+
+    overrides: dict[str, Any] = dict(parse(sets or []))
+    if spans:
+        overrides["run.spans"] = True
+    results: list[api.Result] = []
+    stop: BaseException | None = None
+    try:
+        with common.progress() as advance:
+            for result in api.runs(
+                scenario, names, driver=driver, overrides=overrides, on_progress=advance, **options
+            ):
+                results.append(result)
+    except (Exception, KeyboardInterrupt) as error:
+        stop = error
+    if results:
+        _print(results, as_json, stopped=stop is not None)
+    if stop is not None:
+        raise stop
+
+
+def _print(results: list[Any], as_json: bool, stopped: bool) -> None:
+    """The table and what its reader must know, or the JSON document."""
+    from analysis import report
+
+    summaries = [
+        {**result.summary, **({"path": str(result.path)} if result.path else {})} for result in results
+    ]
+    common.warn([flag for summary in summaries for flag in summary["flags"]])
+    if as_json:
+        common.emit(report.document(summaries, **({"stopped": True} if stopped else {})))
+        return
+    console = common.console()
+    first = summaries[0]
+    plural = "" if first["servers"] == 1 else "s"
+    servers = f", {first['servers']} server{plural}" if first["servers"] else ""
+    console.print(report.table(summaries, f"{first['scenario']}: {first['workers']} workers{servers}"))
+    for note in report.notes(summaries):
+        console.print(note, style="dim", markup=False)
+    written = [result.path for result in results if result.path]
+    if written:
+        console.print(f"written to {_common(written)}", soft_wrap=True, markup=False)
+
+
+def _common(paths: list[Path]) -> str:
+    return ", ".join(str(path) for path in paths)
