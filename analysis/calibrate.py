@@ -28,7 +28,7 @@ from core.record import Record
 from core.tensors import OPERATIONS
 from scenarios.profile import Constant
 
-__all__ = ["CalibrationError", "StepFit", "fit_allreduce", "fit_links", "fit_steps", "fit_tensors"]
+__all__ = ["CalibrationError", "StepFit", "fit_allreduce", "fit_links", "fit_pacing", "fit_steps", "fit_tensors"]
 
 RESAMPLES = 400
 
@@ -93,6 +93,15 @@ _FROZEN = {"lognormal": _lognormal, "gamma": _gamma, "shifted_exponential": _shi
 def _distance(model: str, times: np.ndarray, mean: float, spread: float) -> StepFit:
     test = stats.kstest(times, _FROZEN[model](mean, min(spread, 0.999)).cdf)
     return StepFit(model, mean, spread, float(test.statistic), float(test.pvalue))
+
+
+def fit_pacing(record: Record, target: float, skip: int = 2) -> Constant:
+    """What a paced step takes beyond its ``target`` seconds, from one step's start to the next's."""
+    rows = record.steps["step"] >= skip
+    times = (record.steps["end"] - record.steps["start"])[rows]
+    if len(times) < 5:
+        raise CalibrationError(f"pacing probe: {len(times)} steps after warm-up are too few; expected at least 5")
+    return _constant(times - target, np.mean, "s")
 
 
 def fit_tensors(record: Record) -> dict[str, Constant]:

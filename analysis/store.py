@@ -29,7 +29,7 @@ MANIFEST = "manifest.json"
 
 FORMAT = "aladdin-run"
 
-TABLES = ("nodes", "steps", "gradients", "spans", "curves", "links")
+from core.record import TABLES
 
 
 def reserve(path: str | Path) -> Path:

@@ -1,0 +1,60 @@
+"""``aladdin demo``: everything once, on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from aladdin.cli import common
+from aladdin.cli.common import Json, Set
+
+
+def command(
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="DIR", help="Directory to write; default runs/demo-TIME.")
+    ] = None,
+    seconds: Annotated[
+        float, typer.Option("--seconds", help="Length of each of the eight real runs.", min=1.0, max=3600.0)
+    ] = 6.0,
+    set_: Set = None,
+    json: Json = False,
+) -> None:
+    """Calibrate this machine, predict four algorithms, train them for real, compare.
+
+    Under three minutes. Writes profile, predictions, records, pictures and traces to one directory.
+
+    Example:
+
+        aladdin demo --out runs/demo
+    """
+    from aladdin.calibration import pairs
+    from aladdin.demo import demo, fresh_directory
+    from scenarios.overrides import parse
+
+    with common.progress("parts") as advance:
+        found = demo(out or fresh_directory("runs/demo"), overrides=dict(parse(set_ or [])), seconds=seconds,
+                     on_progress=advance)  # fmt: skip
+    check = found.check
+    common.warn([flag for cell in check.cells for flag in cell.flags])
+    if json:
+        common.emit({
+            "cells": [cell.to_dict() for cell in check.cells], "figures": check.figures, "path": check.path,
+            "runs": [summary for slow in found.slows for summary in found.summaries(slow)],
+            "pictures": found.pictures, "traces": found.traces,
+        })  # fmt: skip
+        return
+    from analysis import report
+
+    console = common.console()
+    for slow in found.slows:
+        title = "All workers alike" if slow == 1 else f"One worker {slow:g} times slower"
+        console.print(report.table(found.summaries(slow), f"{title}: measured"))
+    console.print(report.comparison(pairs(check.cells), "Throughput, predicted before the runs and measured"))
+    for line in report.figures(check.figures):
+        console.print(line, markup=False)
+    console.print(f"written to {check.path}:", soft_wrap=True, markup=False)
+    for path in [*found.pictures, *found.traces]:
+        console.print(f"  {path.name}", markup=False)
+    console.print("open the traces in ui.perfetto.dev", markup=False)
