@@ -1,0 +1,127 @@
+"""Pictures: what is drawn is what the records hold; no text lies on other text."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import pytest
+from matplotlib.text import Text
+
+from analysis import metrics, pictures, plots
+from scenarios.errors import ScenarioError
+from tests.analysis.fakes import STEP, make
+
+SLOW = {"slowdowns": [{"kind": "fixed", "ranks": [1], "factor": 4.0}]}
+
+
+def overlaps(figure: Any) -> list[tuple[str, str]]:
+    """Pairs of texts, of the whole figure, whose boxes intersect by more than a pixel or two."""
+    figure.canvas.draw()
+    texts = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text().strip()]
+    boxes = [(t.get_text(), t.get_window_extent()) for t in texts]
+    return [
+        (a, b)
+        for (a, x), (b, y) in combinations(boxes, 2)
+        if min(x.x1, y.x1) - max(x.x0, y.x0) > 2 and min(x.y1, y.y1) - max(x.y0, y.y0) > 2
+    ]
+
+
+def widths(figure: Any) -> list[float]:
+    return [patch.get_width() for patch in figure.axes[0].patches]
+
+
+def test_breakdown_bars_add_up_to_the_step() -> None:
+    summaries = [metrics.summary(make([STEP] * 4, algorithm=name)) for name in ("bsp", "asp", "arsgd", "aladdin")]
+    figure = plots.breakdown(summaries)
+    assert sum(widths(figure)) == pytest.approx(4 * 200)
+    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ["BSP", "ASP", "AR-SGD", "ALADDIN"]
+    assert "ms" in figure.axes[0].get_xlabel()
+    assert overlaps(figure) == []
+
+
+def test_breakdown_tells_slow_from_fast_and_predicted_from_measured() -> None:
+    fast, slow = STEP, {**STEP, "compute": 0.4}
+    summaries = [metrics.summary(make([fast, slow], steps=20, driver=d, cluster=SLOW)) for d in ("sim", "real")]
+    figure = plots.breakdown(summaries)
+    names = [text.get_text() for text in figure.axes[0].get_yticklabels()]
+    assert names == [f"ASP, {kind}\n{speed} workers" for kind in ("predicted", "measured") for speed in ("fast", "slow")]
+    assert overlaps(figure) == []
+
+
+def test_timeline_has_a_row_per_node_and_needs_spans() -> None:
+    records = [make([STEP] * 6, spans=True, algorithm=name, servers=3) for name in ("bsp", "aladdin")]
+    figure = plots.timeline(records)
+    assert len(figure.axes) == 2
+    rows = [text.get_text() for text in figure.axes[0].get_yticklabels()]
+    assert rows == ["worker 0", "worker 1", "worker 2", "worker 3", "server 0", "server 1"]
+    assert overlaps(figure) == []
+    with pytest.raises(ScenarioError, match="--spans"):
+        plots.timeline([make([STEP])])
+
+
+def test_timeline_shows_the_time_asked_for() -> None:
+    figure = plots.timeline([make([STEP], spans=True)], start=0.0, seconds=0.2)
+    bars = [path for group in figure.axes[0].collections for path in group.get_paths()]
+    reach = max(path.get_extents().x1 for path in bars if path.get_extents().y0 < 0)
+    assert reach == pytest.approx(200)
+    assert len(figure.axes[0].collections[0].get_paths()) == 1
+
+
+def test_speedup_draws_the_ideal_and_a_line_per_algorithm() -> None:
+    summaries = [
+        metrics.summary(make([STEP] * n, algorithm=name, driver=driver))
+        for name in ("bsp", "asp") for n in (1, 2, 8) for driver in ("sim", "real")
+    ]  # fmt: skip
+    figure = plots.speedup(summaries)
+    labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert labels == ["ideal", "BSP", "ASP", "hollow: measured"]
+    ideal = figure.axes[0].get_lines()[0]
+    assert list(ideal.get_xdata()) == list(ideal.get_ydata()) == [1, 8]
+
+
+def test_predicted_measured_shows_every_cell_and_its_error() -> None:
+    pairs = [
+        {"label": f"{name}, n={n}", "algorithm": name, "predicted": 100.0 * n, "measured": 98.0 * n}
+        for n in (2, 4) for name in ("bsp", "asp", "arsgd", "aladdin")
+    ]  # fmt: skip
+    figure = plots.predicted_measured(pairs)
+    left, right = figure.axes
+    assert [text.get_text() for text in right.get_yticklabels()] == [pair["label"] for pair in pairs]
+    errors = [line.get_xdata()[1] for line in right.get_lines() if len(line.get_xdata()) == 2 and line.get_xdata()[1]]
+    assert errors == pytest.approx([100 * (100 / 98 - 1)] * 8)
+    assert left.get_xscale() == left.get_yscale() == "log"
+    assert overlaps(figure) == []
+
+
+def test_curves_need_an_evaluation() -> None:
+    figure = plots.curves([make([STEP], curves=True)])
+    assert [axes.get_ylabel() for axes in figure.axes] == ["loss", "accuracy (%)"]
+    with pytest.raises(ScenarioError, match="evaluated"):
+        plots.curves([make([STEP])])
+
+
+def test_an_unwritable_picture_is_bad_input(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ScenarioError, match="cannot be written"):
+        plots.save(plots.curves([make([STEP], curves=True)]), tmp_path / "file" / "a.png")
+
+
+def test_runs_get_the_pictures_that_they_hold(tmp_path: Path) -> None:
+    runs = {
+        f"{driver}{n}": make([STEP] * n, driver=driver, spans=driver == "sim", curves=driver == "real")
+        for driver in ("sim", "real") for n in (1, 2)
+    }  # fmt: skip
+    files = {file.name for file in pictures.draw(runs, tmp_path)}
+    assert files == {
+        "breakdown-fake-n1.png", "breakdown-fake-n2.png", "timeline-fake-n1.png", "timeline-fake-n2.png",
+        "learning-fake-n1.png", "learning-fake-n2.png", "speedup.png", "predicted-measured.png",
+    }  # fmt: skip
+    assert all((tmp_path / file).read_bytes()[:4] == b"\x89PNG" for file in files)
+
+
+def test_the_same_record_gives_the_same_picture(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        plots.save(plots.breakdown([metrics.summary(make([STEP]))]), tmp_path / name)
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()

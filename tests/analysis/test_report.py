@@ -1,0 +1,73 @@
+"""Tables and documents made of summaries."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import pytest
+from rich.console import Console
+
+from analysis import metrics, report
+from tests.analysis.fakes import STEP, make
+
+
+def text(table: object) -> str:
+    stream = io.StringIO()
+    Console(file=stream, width=140).print(table)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(0.0, "0 µs"), (5e-7, "0.5 µs"), (0.0123, "12.3 ms"), (1.0, "1 s"), (1234.5, "1,234 s")],
+)
+def test_durations(seconds: float, shown: str) -> None:
+    assert report.duration(seconds) == shown
+
+
+@pytest.mark.parametrize(("count", "shown"), [(0, "0 B"), (4.5e6, "4.5 MB"), (553e6, "553 MB"), (2e15, "2e+03 TB")])
+def test_sizes(count: float, shown: str) -> None:
+    assert report.size(count) == shown
+
+
+def test_table_has_every_figure() -> None:
+    shown = text(report.table([metrics.summary(make([STEP] * 4))], "title"))
+    for piece in ("title", "ASP", "200 ms", "2.00", "50.0", "5.0", "10.0", "30.0", "2 / 11", "(server 4)"):
+        assert piece in shown
+    assert "run" not in shown.split("\n")[1]
+
+
+def test_table_of_trained_runs_shows_accuracy_and_which_run_it_is() -> None:
+    shown = text(report.table([metrics.summary(make([STEP] * 2, driver="real", curves=True))]))
+    assert "measured" in shown
+    assert "84.0" in shown
+
+
+def test_slow_and_fast_workers_get_their_own_rows() -> None:
+    cluster = {"slowdowns": [{"kind": "fixed", "ranks": [1], "factor": 4.0}]}
+    shown = text(report.table([metrics.summary(make([STEP, {"compute": 0.4}], steps=20, cluster=cluster))]))
+    assert "fast workers" in shown
+    assert "slow workers" in shown
+
+
+def test_document_gathers_flags_and_is_strict_json() -> None:
+    summaries = [metrics.summary(make([STEP], flags=["out of range"], algorithm=name)) for name in ("asp", "bsp")]
+    found = report.document(summaries, extra=float("inf"))
+    assert found["flags"] == ["out of range"]
+    assert [run["algorithm"] for run in found["runs"]] == ["asp", "bsp"]
+    assert json.loads(json.dumps(found, allow_nan=False))["extra"] is None
+
+
+def test_notes_say_what_a_reader_must_know() -> None:
+    short = metrics.summary(make([STEP], steps=2, flags=["another hardware"]))
+    short["pending"] = 3
+    found = report.notes([short])
+    assert any("too few steps" in note for note in found)
+    assert any("3 gradients" in note for note in found)
+    assert found[-1] == "* another hardware"
+
+
+def test_comparison_shows_the_error() -> None:
+    pair = {"label": "ASP, n=2", "algorithm": "asp", "predicted": 103.0, "measured": 100.0}
+    assert "+3.0" in text(report.comparison([pair]))

@@ -1,0 +1,58 @@
+"""The Chrome trace: what Perfetto needs, and the spans, unchanged."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from analysis import trace
+from core.record import KINDS
+from scenarios.errors import ScenarioError
+from tests.analysis.fakes import STEP, make
+
+
+def test_every_span_is_a_complete_event_in_microseconds() -> None:
+    record = make([STEP] * 2, spans=True)
+    found = [event for event in trace.events({"run": record}) if event["ph"] == "X"]
+    assert len(found) == len(record.spans["node"])
+    for event, node, kind, start, end in zip(found, *(record.spans[c] for c in ("node", "kind", "start", "end")), strict=True):
+        assert (event["pid"], event["name"]) == (node, KINDS[kind])
+        assert event["ts"] == pytest.approx(1e6 * start, abs=1e-3)
+        assert event["dur"] == pytest.approx(1e6 * (end - start), abs=1e-3)
+
+
+def test_processes_and_threads_are_named() -> None:
+    found = trace.events({"run": make([STEP] * 2, spans=True)})
+    processes = {e["pid"]: e["args"]["name"] for e in found if e["name"] == "process_name"}
+    assert processes == {0: "worker 0", 1: "worker 1", 2: "server 0"}
+    threads = {(e["pid"], e["tid"]) for e in found if e["name"] == "thread_name"}
+    assert {(e["pid"], e["tid"]) for e in found if e["ph"] == "X"} <= threads
+
+
+def test_two_runs_stand_side_by_side() -> None:
+    runs = {"sim asp": make([STEP] * 2, spans=True), "real asp": make([STEP] * 2, spans=True)}
+    names = {e["pid"]: e["args"]["name"] for e in trace.events(runs) if e["name"] == "process_name"}
+    assert len(names) == 6
+    assert names[0] == "sim asp: worker 0"
+    assert names[5] == "real asp: server 0"
+
+
+def test_the_file_is_json_and_replaces_an_older_one_whole(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "trace.json"
+    for _ in range(2):
+        trace.write({"run": make([STEP], spans=True)}, path)
+    assert set(json.loads(path.read_text())) == {"displayTimeUnit", "traceEvents"}
+    assert [file.name for file in path.parent.iterdir()] == ["trace.json"]
+
+
+def test_a_run_without_spans_says_how_to_get_them() -> None:
+    with pytest.raises(ScenarioError, match=r"asp: the run has no spans; record it with --spans"):
+        trace.events({"asp": make([STEP])})
+
+
+def test_an_unwritable_file_is_bad_input(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ScenarioError, match="cannot be written"):
+        trace.write({"run": make([STEP], spans=True)}, tmp_path / "file" / "trace.json")
