@@ -1,0 +1,105 @@
+"""The thread that computes gradients, and how long a step is held.
+
+Rules this module obeys:
+
+* One gradient at a time, at the parameters as they were when it was asked for.
+* ``paced``: a step lasts what the scenario's compute model draws, real gradient included; a
+  gradient that takes longer than that is an overrun, and counted. ``native``: a step lasts as long
+  as its gradient, times the slow-down drawn for it.
+* Sleeping is the program thread's business (it waits for the step's absolute end); this thread
+  only computes.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from scenarios.steptime import StepTimes
+
+__all__ = ["Computer", "Step"]
+
+
+class Step:
+    """One gradient under way. ``end`` is when the step may end (monotonic), None until it is known."""
+
+    __slots__ = ("base", "end", "error", "factor", "gradient", "loss", "number", "params", "start")
+
+    def __init__(self, number: int, params: Any, start: float, base: float, factor: float) -> None:
+        self.number, self.params, self.start, self.base, self.factor = number, params, start, base, factor
+        self.gradient: Any = None
+        self.loss = float("nan")
+        self.end: float | None = None
+        self.error: BaseException | None = None
+
+
+class Computer:
+    """Evaluates ``task.gradient(params, rank, step)`` on a thread of its own.
+
+    done      called (from that thread) when a step's gradient is there
+    seconds   time that gradients themselves took, all steps together; overruns: paced steps whose
+              gradient took longer than the step
+    """
+
+    def __init__(self, task: Any, rank: int, times: StepTimes, *, paced: bool, device: str, done: Callable[[], None]) -> None:
+        self._task, self._rank, self._times, self._paced = task, rank, times, paced
+        self._synchronize = torch.cuda.synchronize if device.startswith("cuda") else None
+        self._done = done
+        self.seconds, self.overruns, self.steps = 0.0, 0, 0
+        self._jobs: queue.SimpleQueue[Step] = queue.SimpleQueue()
+        threading.Thread(target=self._run, name="computer", daemon=True).start()
+
+    def start(self, params: Any, step: int, now: float, zero: float) -> Step:
+        """Begin step ``step``; ``now`` and ``zero`` (the run's start) are monotonic seconds."""
+        base, factor = self._times.draw(self._rank, step, now - zero)
+        job = Step(step, params, now, base, factor)
+        self._jobs.put(job)
+        return job
+
+    def warm(self, params: Any) -> None:
+        """Compute one gradient on that thread before the clock starts (first calls are slow)."""
+        ready = threading.Event()
+        done, self._done = self._done, ready.set
+        job = Step(0, params, time.monotonic(), 0.0, 1.0)
+        self._jobs.put(job)
+        ready.wait()
+        self._done = done
+        if job.error is not None:
+            raise job.error
+        self.seconds, self.overruns, self.steps = 0.0, 0, 0
+
+    def _run(self) -> None:
+        torch.set_num_threads(1)
+        if self._paced:
+            _yield_to_others()
+        while True:
+            job = self._jobs.get()
+            try:
+                begin = time.monotonic()
+                job.gradient, job.loss = self._task.gradient(job.params, self._rank, job.number)
+                if self._synchronize is not None:
+                    self._synchronize()
+                finish = time.monotonic()
+            except BaseException as error:
+                job.error, job.end = error, job.start
+            else:
+                self.steps += 1
+                self.seconds += finish - begin
+                held = job.base if self._paced else finish - job.start
+                self.overruns += self._paced and finish > job.start + held * job.factor
+                job.end = job.start + held * job.factor
+            self._done()
+
+
+def _yield_to_others() -> None:
+    """Let the threads that keep time go first: paced gradients have time to spare."""
+    try:
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+    except OSError:
+        return

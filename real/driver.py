@@ -1,0 +1,327 @@
+"""Runs one node's programs on the wall clock: effects in, results back.
+
+Rules this module obeys:
+
+* One thread (the caller of ``run``) runs all programs of the node; between two yields a program
+  runs alone. Gradients, transfers and native all-reduces happen on other threads, which report by
+  the endpoint's condition.
+* A blocked effect is tried again whenever anything happened; nothing is ever polled.
+* The time of the main program is booked as ``real.booking`` says; companions cost it nothing but
+  the thread.
+* The driver, not the program, keeps ``node.step`` and ``node.live``.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Any, cast
+
+from core import collectives
+from core.effects import AllReduce, Compute, Effect, Flush, Now, Poll, Receive, Send, TrySend
+from core.node import Finished, Left, Message, Node
+from real.booking import Booker
+from real.compute import Computer, Step
+from real.endpoint import Endpoint
+from real.native import NativeGroup, Round
+
+__all__ = ["Driver", "Hooks", "Stopped"]
+
+_AGAIN = object()
+"""An effect that cannot be answered yet."""
+
+_GRACE = 10.0
+"""Seconds that a failed native all-reduce waits to hear which peer has left."""
+
+
+class Stopped(Exception):
+    """The run was stopped from outside while programs were running."""
+
+
+@dataclass
+class Hooks:
+    """What the process around a node decides.
+
+    more     whether the worker may begin a step: (step, seconds since start) -> bool
+    stepped  called after every step with the number completed
+    strike   called before step ``k`` (workers) or after the ``k``-th message (servers): faults
+    """
+
+    more: Callable[[int, float], bool]
+    stepped: Callable[[int], None] = lambda _: None
+    strike: Callable[[int], None] = lambda _: None
+
+
+@dataclass(eq=False)
+class _Running:
+    """One program: a stack of generators (an all-reduce runs on top of what yielded it)."""
+
+    stack: list[Generator[Effect, Any, None]]
+    main: bool = False
+    effect: Effect | None = None
+    step: Step | None = None
+    round: Round | None = None
+    thrown: BaseException | None = None
+
+
+class Driver:
+    """Node ``node``'s programs on its endpoint.
+
+    computer  for workers; group: the native all-reduce, or None for the message program
+    """
+
+    def __init__(
+        self, node: Node, endpoint: Endpoint, booker: Booker, hooks: Hooks,
+        computer: Computer | None = None, group: NativeGroup | None = None, device: str = "cpu",
+    ) -> None:  # fmt: skip
+        self.node, self.endpoint, self.booker, self.hooks = node, endpoint, booker, hooks
+        self.computer, self.group, self.device = computer, group, device
+        self.changed: threading.Condition = endpoint.changed
+        self.losses: list[tuple[float, int, float]] = []
+        self.reduced = 0
+        self.read = 0
+        self._stop = self._finish = False
+        self._programs: list[_Running] = []
+
+    # ---- from other threads -------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """End now; ``run`` raises ``Stopped`` at the next effect."""
+        self._stop = True
+        self.endpoint.notify()
+
+    def finish(self) -> None:
+        """All workers have ended: companions and servers end when nothing is left to do."""
+        self._finish = True
+        self.endpoint.notify()
+
+    def waiting(self) -> str:
+        """What the blocked programs wait for, for error messages; empty while anything runs or moves."""
+        with self.changed:
+            if any(p.effect is None or p.step is not None or p.round is not None for p in self._programs):
+                return ""
+            return "; ".join(repr(p.effect) for p in self._programs)
+
+    # ---- the programs' thread -----------------------------------------------------------------
+
+    def run(self, main: Generator[Effect, Any, None], *companions: Generator[Effect, Any, None]) -> None:
+        """Run until the main program ends (workers) or ``finish`` finds everything done (servers)."""
+        self.booker.begin(time.monotonic())
+        leader = _Running([main], main=True)
+        self._programs = [leader, *(_Running([program]) for program in companions)]
+        for program in self._programs:
+            self._advance(program, None)
+        self._loop(lambda: leader not in self._programs)
+        if leader in self._programs:
+            self._end(leader)
+
+    def drain(self) -> None:
+        """After the main program: wait until all that was sent is delivered; companions go on."""
+        nodes = [to for to, left in self.endpoint.undelivered.items() if left]
+        self._loop(lambda: self.endpoint.delivered(nodes))
+
+    def serve(self) -> None:
+        """Go on with the companions until the run is over."""
+        self._loop(lambda: self._finish)
+
+    def _loop(self, over: Callable[[], bool]) -> None:
+        """Advance whatever can be advanced until ``over``, sleeping when nothing can."""
+        while not over():
+            if self._stop:
+                raise Stopped
+            with self.changed:
+                program, answer = self._ready()
+                if program is None:
+                    if over() or (self._finish and self._nothing_left()):
+                        return
+                    self.changed.wait(self._patience())
+                    continue
+            self._resume(program, answer)
+
+    def _ready(self) -> tuple[_Running | None, Any]:
+        """A blocked program that can go on, with its answer."""
+        for program in self._programs:
+            answer = self._attempt(program)
+            if answer is not _AGAIN:
+                return program, answer
+        return None, None
+
+    def _nothing_left(self) -> bool:
+        """Whether all workers are known to have left and no program can receive anything more."""
+        others = set(range(self.node.workers)) - {self.node.id}
+        return others <= self.endpoint.mailbox.left and all(isinstance(p.effect, Receive) for p in self._programs)
+
+    def _patience(self) -> float | None:
+        """Seconds until a step may end; None if only an event can help."""
+        ends = [p.step.end for p in self._programs if p.step is not None and p.step.end is not None]
+        ends += [p.round.failed + _GRACE for p in self._programs if p.round is not None and p.round.failed]
+        return max(0.0, min(ends) - time.monotonic()) if ends else None
+
+    # ---- one program --------------------------------------------------------------------------
+
+    def _resume(self, program: _Running, answer: Any) -> None:
+        """Book the time that the program was blocked, hand it the answer and let it run."""
+        now = time.monotonic()
+        if program.main:
+            self._book(program, now)
+        self._settle(program, now)
+        program.effect = None
+        self._advance(program, self._hand_over(answer))
+
+    def _advance(self, program: _Running, answer: Any) -> None:
+        """Run the program until it blocks: effects that can be answered at once are."""
+        while True:
+            try:
+                thrown, program.thrown = program.thrown, None
+                top = program.stack[-1]
+                effect = top.throw(thrown) if thrown is not None else top.send(answer)
+            except StopIteration:
+                program.stack.pop()
+                if not program.stack:
+                    self._end(program)
+                    return
+                answer = None
+                self.reduced += 1
+                continue
+            if self._stop:
+                raise Stopped
+            program.effect = effect
+            if program.main:
+                self.booker.active(time.monotonic())
+            self._begin(program, effect)
+            with self.changed:
+                answer = self._attempt(program)
+            if answer is _AGAIN:
+                return
+            program.effect = None
+            answer = self._hand_over(answer)
+
+    def _end(self, program: _Running) -> None:
+        if program.main:
+            blocked = program.effect is not None
+            self.booker.finish(self.booker.mark if blocked else time.monotonic(), self.node.blends)
+        for generator in reversed(program.stack):
+            generator.close()
+        self._programs.remove(program)
+
+    def abandon(self) -> None:
+        """After ``Stopped``: book what was under way and end all programs."""
+        for program in list(self._programs):
+            if program.main and program.effect is not None:
+                self._book(program, time.monotonic())
+            self._end(program)
+
+    def _begin(self, program: _Running, effect: Effect) -> None:
+        """Start what an effect sets in motion (once; ``_attempt`` then asks whether it is done)."""
+        if isinstance(effect, Compute):
+            self._begin_step(program)
+        elif isinstance(effect, AllReduce):
+            self._begin_round(program, effect)
+
+    def _begin_step(self, program: _Running) -> None:
+        now, node = time.monotonic(), self.node
+        if self.computer is None:
+            raise TypeError(f"node {node.id} is a server: it cannot Compute")
+        if not self.hooks.more(node.step, now - self.booker.zero):
+            program.thrown = Finished()
+            return
+        self.hooks.strike(node.step)
+        if program.main:
+            self.booker.row(node.step, now, node.blends)
+        alone = len(self._programs) == 1
+        params = node.params if alone else node.params.clone()
+        program.step = self.computer.start(params, node.step, now, self.booker.zero)
+
+    def _begin_round(self, program: _Running, effect: AllReduce) -> None:
+        if self.group is None or self.node.workers == 1:
+            program.stack.append(collectives.all_reduce(self.node, effect.tensor))
+        else:
+            program.round = self.group.start(effect.tensor)
+
+    def _attempt(self, program: _Running) -> Any:
+        """The answer to the program's effect, or ``_AGAIN``."""
+        effect, endpoint = program.effect, self.endpoint
+        if program.thrown is not None:
+            return None
+        if isinstance(effect, Compute):
+            step = cast(Step, program.step)
+            ready = step.end is not None and (step.error is not None or time.monotonic() >= step.end)
+            return step.gradient if ready else _AGAIN
+        if isinstance(effect, Send):
+            return None if endpoint.submit(effect.pairs, effect.window) else _AGAIN
+        if isinstance(effect, TrySend):
+            return endpoint.submit(effect.pairs)
+        if isinstance(effect, Flush):
+            return None if endpoint.delivered(effect.to) else _AGAIN
+        if isinstance(effect, Receive | Poll):
+            tags = (effect.tag,) if isinstance(effect.tag, str) else effect.tag
+            item = endpoint.take(tags, effect.source, effect.step)
+            return _AGAIN if item is None and isinstance(effect, Receive) else item
+        if isinstance(effect, AllReduce):
+            return self._attempt_round(program)
+        if isinstance(effect, Now):
+            return time.monotonic() - self.booker.zero
+        raise TypeError(f"a program yielded {effect!r}, which is no effect")
+
+    def _attempt_round(self, program: _Running) -> Any:
+        """A native round: done, still under way, or lost with a peer (and then done by messages)."""
+        round_ = program.round
+        if round_ is None or round_.total is not None or self._absentees(round_.number):
+            return None
+        if round_.error is not None and time.monotonic() >= round_.failed + _GRACE:
+            raise round_.error
+        return _AGAIN
+
+    def _absentees(self, number: int) -> set[int]:
+        """Peers that left without taking part in round ``number``."""
+        ended, workers = self.endpoint.ended, self.node.workers
+        return {rank for rank in self.endpoint.mailbox.left if rank < workers and ended.get(rank, -1) < number}
+
+    def _settle(self, program: _Running, now: float) -> None:
+        """Close what a finished effect had in motion."""
+        step, round_ = program.step, program.round
+        program.step = program.round = None
+        if step is not None:
+            if step.error is not None:
+                raise step.error
+            self.node.step += 1
+            self.losses.append((now - self.booker.zero, step.number, step.loss))
+            self.hooks.stepped(self.node.step)
+        if round_ is not None:
+            if round_.total is not None:
+                round_.finish()
+                collectives.completed(self.node, round_.tensor)
+                self.reduced += 1
+            else:
+                self.group = None
+                self.node.live -= self._absentees(round_.number)
+                program.stack.append(collectives.all_reduce(self.node, round_.tensor))
+
+    def _book(self, program: _Running, now: float) -> None:
+        """Book the blocked stretch that ends now."""
+        effect = program.effect
+        if isinstance(effect, Compute):
+            self.booker.compute(now)
+        elif program.round is not None:
+            self.booker.reduce(program.round.number, now)
+        else:
+            endpoint, awaited = self.endpoint, []
+            with self.changed:
+                if isinstance(effect, Receive):
+                    tags = (effect.tag,) if isinstance(effect.tag, str) else effect.tag
+                    awaited = [m for m in endpoint.moving_in.motions if m.matches(tags, effect.source, effect.step)]
+                self.booker.blocked(now, endpoint.moving_in, endpoint.moving_out, awaited)
+
+    def _hand_over(self, answer: Any) -> Any:
+        """What a program is given: messages with their tensors on the node's device."""
+        if type(answer) is Left:
+            self.node.live.discard(answer.rank)
+        elif type(answer) is Message:
+            if self.device != "cpu" and answer.tensor is not None:
+                answer.tensor = answer.tensor.to(self.device)
+            self.read += 1
+            if self.booker.server:
+                self.hooks.strike(self.read)
+        return answer

@@ -1,0 +1,406 @@
+"""One node's side of the transport protocol: who may send what when. No sockets, no sleeping.
+
+Rules this module obeys:
+
+* Sans I/O: frames come in by ``on_frame``, frames to send go out by ``tick``; time is injected, so
+  the same code runs over sockets (``real.transport``) and in memory (``real.memory``).
+* Outgoing messages leave in order, at most ``slots`` at once; messages of one (sender, receiver)
+  pair move one at a time. The head asks for a grant while its predecessor still moves.
+* The receiver grants in order of request, as soon as a slot is free, and only while fewer than
+  ``inbox`` messages of that sender lie unread; a request withheld for a full inbox is put aside at
+  the sender (``HOLD``, later ``RESUME``) so that messages behind it, to other receivers, pass.
+* ``window`` bounds the undelivered messages per (sender, receiver); all of one submission are
+  taken or none.
+* Nothing is allocated before a request was checked, and at most one buffer per sender.
+* Any thread may call any method: one lock, held briefly and never while payload is copied.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from core.node import Left, Message
+from real import wire
+from real.errors import WireError
+from real.mailbox import Mailbox, Motion, Traffic
+from real.pacing import CREDIT, Links
+from real.wire import Agreed, Header
+
+__all__ = ["Allocate", "Endpoint", "Expose", "Frame"]
+
+Frame = tuple[int, bytes, memoryview | None]
+"""(receiver, packed header, payload)."""
+
+Allocate = Callable[[int, str], tuple[Any, memoryview]]
+Expose = Callable[[Any], tuple[str, memoryview]]
+
+
+@dataclass(slots=True, eq=False)
+class _Outgoing:
+    """A message on its way out; ``asked``/``aside``/``motion`` say how far it has come."""
+
+    to: int
+    message: Message
+    dtype: str
+    payload: memoryview
+    sequence: int
+    ready: float
+    asked: bool = False
+    aside: bool = False
+    motion: Motion | None = None
+    pieces: list[tuple[float, int, int]] = field(default_factory=list)
+
+
+@dataclass(slots=True, eq=False)
+class _Incoming:
+    """A message that is granted and moving in."""
+
+    head: Header
+    tensor: Any
+    buffer: memoryview
+    motion: Motion
+    received: int = 0
+    begun: bool = False
+
+    @property
+    def complete(self) -> bool:
+        return self.begun and self.received == self.head.total
+
+
+class Endpoint:
+    """Node ``me``'s queues, grants and mailbox.
+
+    slots   messages at once through a NIC direction (``admission``)
+    window  undelivered messages per receiver; inbox: unread ones per sender (may be infinite)
+    kick    called when another thread than the transport's has made frames or deadlines
+    """
+
+    def __init__(
+        self, me: int, agreed: Agreed, links: Links, *, allocate: Allocate, expose: Expose,
+        clock: Callable[[], float], slots: int = 1, window: float = 1, inbox: float = 2,
+    ) -> None:  # fmt: skip
+        self.me, self.agreed, self.links = me, agreed, links
+        self.slots, self.window, self.inbox = slots, window, inbox
+        self._allocate, self._expose, self.clock = allocate, expose, clock
+        self.kick: Callable[[], None] = lambda: None
+        self.changed = threading.Condition(threading.RLock())
+        self.mailbox = Mailbox()
+        self.moving_in, self.moving_out = Traffic(), Traffic()
+        self.undelivered: Counter[int] = Counter()
+        self.gone: set[int] = set()
+        self.ended: dict[int, int] = {}
+        self.sent, self.received = Counter[str](), Counter[str]()
+        self._queue: list[_Outgoing] = []
+        self._moving: dict[tuple[int, int], _Outgoing] = {}
+        self._sequence: Counter[int] = Counter()
+        self._out_free = 0.0
+        self._requests: dict[int, tuple[float, int, Header]] = {}
+        self._held: dict[int, Header] = {}
+        self._incoming: dict[int, _Incoming] = {}
+        self._expected: Counter[int] = Counter()
+        self._arrivals = 0
+        self._in_free = 0.0
+        self._outbox: list[Frame] = []
+
+    # ---- the program's side -------------------------------------------------------------------
+
+    def submit(self, pairs: Sequence[tuple[int, Message]], window: float | None = None) -> bool:
+        """Take all messages, or none if any window is full; those to nodes that left are dropped."""
+        limit = self.window if window is None else window
+        with self.changed:
+            wanted = Counter(to for to, _ in pairs if to not in self.gone)
+            if any(self.undelivered[to] + more > max(limit, more) for to, more in wanted.items()):
+                return False
+        exposed = [self._expose(message.tensor) for _, message in pairs]
+        with self.changed:
+            now = self.clock()
+            for (to, message), (dtype, payload) in zip(pairs, exposed, strict=True):
+                if to in self.gone:
+                    continue
+                self.undelivered[to] += 1
+                ready = now + self.links.path_latency(self.me, to)
+                self._queue.append(_Outgoing(to, message, dtype, payload, self._sequence[to], ready))
+                self._sequence[to] += 1
+            self._ask(now)
+        self.kick()
+        return True
+
+    def delivered(self, receivers: Iterable[int]) -> bool:
+        """Whether everything sent to ``receivers`` is delivered (or they have left)."""
+        with self.changed:
+            return all(self.undelivered[to] == 0 for to in receivers)
+
+    def take(self, tags: tuple[str, ...], source: int | None, step: int | None) -> Message | Left | None:
+        """The first unread message (or departure) that matches, or None."""
+        with self.changed:
+            item = self.mailbox.take(tags, source, step)
+            if item is None or type(item) is Left or item.source not in self._held:
+                return item
+            if self.mailbox.unread[item.source] < self.inbox:
+                head = self._held.pop(item.source)
+                self._reply(head, wire.RESUME, self.clock())
+                self.kick()
+            return item
+
+    def say(self, kind: int, receivers: Iterable[int], *, step: int = 0, flags: int = 0) -> None:
+        """Send a frame without payload outside all queues (``BYE``, ``PING``)."""
+        with self.changed:
+            for to in receivers:
+                self._frame(to, Header(kind, self.me, step=step, flags=flags, time=self.clock()))
+        self.kick()
+
+    def notify(self) -> None:
+        """Wake whoever waits on ``changed``: something happened elsewhere."""
+        with self.changed:
+            self.changed.notify_all()
+
+    # ---- the transport's side -----------------------------------------------------------------
+
+    def tick(self) -> list[Frame]:
+        """Do what is due; returns the frames to send now, in order."""
+        with self.changed:
+            now = self.clock()
+            for source, coming in list(self._incoming.items()):
+                if coming.complete and coming.motion.end <= now:
+                    self._deliver(source, coming, now)
+            self._grant(now)
+            for going in list(self._moving.values()):
+                self._release(going, now)
+            self._ask(now)
+            frames, self._outbox = self._outbox, []
+            return frames
+
+    def deadline(self) -> float:
+        """When ``tick`` has something to do next, if nothing arrives before; infinite if nothing."""
+        with self.changed:
+            times = [going.pieces[0][0] for going in self._moving.values() if going.pieces]
+            times += [coming.motion.end for coming in self._incoming.values() if coming.complete]
+            if len(self._incoming) < self.slots:
+                times += [at for source, (at, _, _) in self._requests.items() if source not in self._incoming]
+            return 0.0 if self._outbox else min(times, default=float("inf"))
+
+    def on_frame(self, header: Header, payload: memoryview | None = None) -> None:
+        """Handle one checked frame. Raises ``WireError`` if it does not fit what went before."""
+        source = header.source
+        if header.kind == wire.DATA:
+            self._data(header, payload)
+            return
+        with self.changed:
+            now = self.clock()
+            if source in self.gone:
+                return
+            if header.kind == wire.REQ:
+                self._request(header, now)
+            elif header.kind == wire.PING:
+                self._frame(source, Header(wire.PONG, self.me))
+            elif header.kind == wire.PONG:
+                self.received["pong"] += 1
+                self.changed.notify_all()
+            elif header.kind == wire.BYE:
+                self.ended[source] = header.step
+                self.depart(source, serving=bool(header.flags))
+            else:
+                self._answer(header, now)
+
+    def depart(self, rank: int, *, serving: bool = False) -> None:
+        """``rank`` has ended or died: forget what moves to and from it, tell the program."""
+        with self.changed:
+            if not self.mailbox.depart(rank):
+                return
+            now = self.clock()
+            if not serving:
+                self.gone.add(rank)
+                self._queue = [going for going in self._queue if going.to != rank]
+                for key in [key for key in self._moving if key[0] == rank]:
+                    self._stop(self._moving.pop(key).motion, now)
+                self.undelivered[rank] = 0
+                self._requests.pop(rank, None)
+                self._held.pop(rank, None)
+                broken = self._incoming.pop(rank, None)
+                if broken is not None:
+                    self._stop(broken.motion, now)
+                    self._in_free = now
+            self._ask(now)
+            self._grant(now)
+            self.changed.notify_all()
+        self.kick()
+
+    # ---- sending ------------------------------------------------------------------------------
+
+    def _ask(self, now: float) -> None:
+        """Send requests for the messages at the head, as many as there are free slots."""
+        busy = sum(1 for going in self._moving.values() if going.pieces and not self.links.paced)
+        busy += sum(1 for going in self._queue if going.asked)
+        blocked = {going.to for going in self._queue if going.asked}
+        blocked |= {to for (to, _), going in self._moving.items() if going.pieces and not self.links.paced}
+        for going in self._queue:
+            if busy >= self.slots:
+                return
+            if going.asked or going.aside or going.to in blocked:
+                blocked.add(going.to)
+                continue
+            going.asked = True
+            blocked.add(going.to)
+            busy += 1
+            self._send_head(going, wire.REQ, max(going.ready, self._out_free) if self.links.paced else now)
+
+    def _send_head(self, going: _Outgoing, kind: int, time: float, offset: int = 0, piece: Any = None) -> None:
+        message = going.message
+        header = Header(
+            kind, self.me, going.sequence, message.tag, going.dtype, 0, 0, message.step, message.count,
+            message.versions, message.number, len(going.payload), offset, time,
+        )  # fmt: skip
+        self._outbox.append((going.to, wire.pack(header, self.agreed.token), piece))
+
+    def _answer(self, header: Header, now: float) -> None:
+        """A receiver's ``GRANT``, ``HOLD``, ``RESUME`` or ``DONE``."""
+        source, sequence = header.source, header.sequence
+        if header.kind == wire.DONE:
+            going = self._moving.pop((source, sequence), None)
+            if going is None:
+                raise WireError(f"node {source} confirms message {sequence}, which is not under way")
+            if going.motion is not None and not self.links.paced:
+                self._stop(going.motion, max(header.time, going.motion.start))
+            self.undelivered[source] -= 1
+            self.sent["messages"] += 1
+            self.sent["bytes"] += len(going.payload)
+            self._ask(now)
+            self.changed.notify_all()
+            return
+        waiting = next((g for g in self._queue if g.to == source and g.sequence == sequence), None)
+        if waiting is None or (header.kind == wire.RESUME) == waiting.asked:
+            raise WireError(f"node {source} answers message {sequence}, which did not ask")
+        if header.kind == wire.GRANT:
+            self._queue.remove(waiting)
+            self._start(waiting, header.time, now)
+        else:
+            waiting.asked, waiting.aside = False, header.kind == wire.HOLD
+            if not waiting.aside:
+                waiting.ready = header.time
+        self._ask(now)
+
+    def _start(self, going: _Outgoing, granted: float, now: float) -> None:
+        start = max(granted, self._out_free, now - CREDIT) if self.links.paced else now
+        duration = self.links.duration(self.me, going.to, len(going.payload))
+        end = start + duration if self.links.paced else float("inf")
+        self._out_free = max(self._out_free, end) if self.links.paced else 0.0
+        going.motion = self.moving_out.add(Motion(going.to, going.message.tag, going.message.step, start, end))
+        going.pieces = self.links.pieces(self.me, going.to, len(going.payload), start)
+        self._moving[going.to, going.sequence] = going
+        self._release(going, now)
+
+    def _release(self, going: _Outgoing, now: float) -> None:
+        """Put out the pieces that are due; before the last one, the next message's request."""
+        while going.pieces and going.pieces[0][0] <= now:
+            _, offset, length = going.pieces.pop(0)
+            if not going.pieces:
+                self._ask(now)
+            assert going.motion is not None
+            piece = going.payload[offset : offset + length] if length else None
+            self._send_head(going, wire.DATA, going.motion.start, offset, piece)
+
+    # ---- receiving ----------------------------------------------------------------------------
+
+    def _request(self, header: Header, now: float) -> None:
+        source, current = header.source, self._incoming.get(header.source)
+        due = self._expected[source] + (current is not None)
+        if header.sequence != due or source in self._requests or source in self._held:
+            raise WireError(f"node {source} asks for message {header.sequence}; expected {due}")
+        if source == self.me:
+            raise WireError("a node does not send to itself")
+        self._arrivals += 1
+        self._requests[source] = (max(header.time, now - CREDIT), self._arrivals, header)
+        self._grant(now)
+
+    def _grant(self, now: float) -> None:
+        """Grant in order of request while slots are free; put aside those whose inbox is full."""
+        while True:
+            ready = [
+                (at, arrival, source)
+                for source, (at, arrival, _) in self._requests.items()
+                if at <= now and source not in self._incoming
+            ]
+            if not ready:
+                return
+            for at, arrival, source in sorted(ready):
+                if self.mailbox.unread[source] >= self.inbox:
+                    head = self._requests.pop(source)[2]
+                    self._held[source] = head
+                    self._reply(head, wire.HOLD, now)
+                    break
+                if len(self._incoming) >= self.slots:
+                    continue
+                self._accept(self._requests.pop(source)[2], at, now)
+                break
+            else:
+                return
+
+    def _accept(self, head: Header, asked: float, now: float) -> None:
+        tensor, buffer = self._allocate(head.total, head.dtype)
+        start = max(asked, self._in_free, now - CREDIT) if self.links.paced else float("inf")
+        motion = self.moving_in.add(Motion(head.source, head.tag, head.step, start))
+        self._incoming[head.source] = _Incoming(head, tensor, buffer, motion)
+        self._reply(head, wire.GRANT, start if self.links.paced else now)
+
+    def _data(self, header: Header, payload: memoryview | None) -> None:
+        """One piece of payload, copied into place outside the lock (only this thread writes it)."""
+        with self.changed:
+            coming = self._incoming.get(header.source)
+            if coming is None:
+                if header.source in self.gone:
+                    return
+                raise WireError(f"data from node {header.source} without a grant")
+            head = coming.head
+            if (header.sequence, header.offset, header.total, header.dtype) != (
+                head.sequence, coming.received, head.total, head.dtype,
+            ):  # fmt: skip
+                raise WireError(f"data from node {header.source} that does not follow")
+            if not coming.begun:
+                coming.begun = True
+                now = self.clock()
+                coming.motion.start = min(header.time, now + CREDIT)
+                if self.links.paced:
+                    coming.motion.end = coming.motion.start + self.links.duration(
+                        head.source, self.me, head.total
+                    )
+        if payload:
+            coming.buffer[header.offset : header.offset + len(payload)] = payload
+        with self.changed:
+            coming.received += len(payload) if payload else 0
+            now = self.clock()
+            due = coming.motion.end if self.links.paced else now
+            if coming.complete and due <= now and self._incoming.get(header.source) is coming:
+                self._deliver(header.source, coming, now)
+                self._grant(now)
+
+    def _deliver(self, source: int, coming: _Incoming, now: float) -> None:
+        head = coming.head
+        del self._incoming[source]
+        if not self.links.paced:
+            self._stop(coming.motion, max(now, coming.motion.start))
+        self._in_free = coming.motion.end
+        self._expected[source] += 1
+        self.received["messages"] += 1
+        self.received["bytes"] += head.total
+        self.mailbox.deliver(
+            Message(head.tag, coming.tensor, head.step, head.count, head.versions, head.number, source)
+        )
+        self._reply(head, wire.DONE, coming.motion.end)
+        self.changed.notify_all()
+
+    # ---- both ---------------------------------------------------------------------------------
+
+    def _reply(self, head: Header, kind: int, time: float) -> None:
+        self._frame(head.source, Header(kind, self.me, head.sequence, time=time))
+
+    def _frame(self, to: int, header: Header) -> None:
+        self._outbox.append((to, wire.pack(header, self.agreed.token), None))
+
+    @staticmethod
+    def _stop(motion: Motion | None, at: float) -> None:
+        if motion is not None:
+            motion.end = min(motion.end, at)

@@ -1,0 +1,346 @@
+"""Starts the processes of a real run, watches over them and gathers what they leave behind.
+
+Rules this module obeys:
+
+* It is the only one that reads or sets environment variables.
+* Every wait is bounded: starting up, silence (heartbeats), standstill, stopping.
+* It alone decides who is dead: a process that ended without saying so, or one that fell silent for
+  ``run.heartbeat_timeout`` (which is then killed). It tells all others.
+* A dead worker leaves the run to the rest; a dead server ends it with ``TransportError``. Whatever
+  happens, no process outlives ``train``; if this process is killed, they notice and end.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import secrets
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from core.record import Record
+from real.errors import Interrupted, TransportError
+from real.faults import Faults
+from scenarios.errors import ScenarioError
+from scenarios.plan import Plan, plan
+from scenarios.schema import Scenario
+
+__all__ = ["check", "train"]
+
+Progress = Callable[[int, int], None]
+
+_STARTING = 120.0
+_STOPPING = 10.0
+_HEAD_START = 0.2
+_STANDSTILL = 10.0
+
+
+def train(
+    scenario: Scenario,
+    *,
+    on_progress: Progress | None = None,
+    kill: Mapping[int, int] | None = None,
+    stall: Mapping[int, int] | None = None,
+) -> Record:
+    """Run ``scenario`` on processes of this machine and return its record.
+
+    on_progress  called now and then with the worker steps done and those in all (0 if unknown)
+    kill, stall  faults to inject (``real.faults.Faults``)
+
+    Raises ``ScenarioError`` for what this driver or this machine cannot do, ``TransportError`` when
+    a server dies, a process does not start or nothing moves any more, and ``Interrupted`` (with the
+    partial record) on Ctrl-C.
+    """
+    made = plan(scenario)
+    check(made)
+    faults = Faults(dict(kill or {}), dict(stall or {}))
+    faults.check(len(made.nodes))
+    return _Launch(made, faults, on_progress).run()
+
+
+def check(plan: Plan) -> None:
+    """Raise ``ScenarioError`` for a scenario that is valid but not possible here."""
+    scenario = plan.scenario
+    if scenario.cluster.network.admission == "fair":
+        raise ScenarioError(
+            "cluster.network.admission", "fair", "fifo or a number: only links shaped by the kernel are shared fairly"
+        )
+    if scenario.run.links == "paced":
+        if scenario.cluster.network.admission not in ("fifo", 1):
+            raise ScenarioError(
+                "cluster.network.admission", scenario.cluster.network.admission,
+                "fifo with run.links: paced (a paced link moves one message at a time)",
+            )  # fmt: skip
+        home: dict[int, int] = {}
+        for node, machine in enumerate(plan.machine_of):
+            if machine in home:
+                name = scenario.cluster.machines[machine].name or str(machine)
+                raise ScenarioError(
+                    "run.links", "paced",
+                    f"one node per machine, but nodes {home[machine]} and {node} share machine {name}; or native",
+                )  # fmt: skip
+            home[machine] = node
+    if scenario.run.device == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise ScenarioError("run.device", "cuda", "cpu: torch finds no CUDA device here")
+
+
+def child(pipe: Connection, samples: Any) -> None:
+    """Entry of every node's process."""
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    from real.process import main
+
+    main(pipe, samples)
+
+
+@dataclass(eq=False)
+class _Member:
+    """One node's process as the launcher sees it."""
+
+    node: int
+    process: Any
+    pipe: Connection
+    heard: float = 0.0
+    state: str = "starting"
+    steps: int = 0
+    waiting: str = ""
+    waiting_since: float = 0.0
+    tables: dict[str, Any] = field(default_factory=dict)
+    params: bytes = b""
+
+    @property
+    def gone(self) -> bool:
+        return self.state in ("dead", "done")
+
+
+class _Launch:
+    """One run from first process to record."""
+
+    def __init__(self, plan: Plan, faults: Faults, on_progress: Progress | None) -> None:
+        self.plan, self.faults, self.on_progress = plan, faults, on_progress
+        self.scenario = plan.scenario
+        self.members: list[_Member] = []
+        self.left: dict[int, str] = {}
+        self.finishing = False
+        self.deadline = float("inf")
+        self.zero = 0.0
+
+    def run(self) -> Record:
+        """Start, watch, gather; in any case end all processes."""
+        from real.gather import assemble
+
+        with tempfile.TemporaryDirectory(prefix="aladdin-") as folder:
+            try:
+                self._start(folder)
+                interrupted = False
+                try:
+                    self._watch()
+                except KeyboardInterrupt:
+                    interrupted = True
+                    self._stop()
+                tables = {m.node: m.tables for m in self.members if m.tables}
+                params = {m.node: m.params for m in self.members if m.params}
+                record = assemble(self.plan, tables, {} if interrupted else params, self.left, complete=not interrupted)
+            finally:
+                self._end()
+        if interrupted:
+            raise Interrupted("the run was interrupted; what was finished is kept", record)
+        return record
+
+    # ---- starting -----------------------------------------------------------------------------
+
+    def _start(self, folder: str) -> None:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["torch", "real.process"])
+        samples = context.Value("q", 0)
+        token = secrets.token_bytes(8)
+        gpus = self._gpus()
+        for node in self.plan.nodes:
+            ours, theirs = context.Pipe()
+            process = context.Process(target=child, args=(theirs, samples), name=f"aladdin-{node}", daemon=True)
+            process.start()
+            theirs.close()
+            self.members.append(_Member(node, process, ours))
+        for member in self.members:
+            worker = member.node < self.plan.workers
+            device = f"cuda:{member.node % gpus}" if gpus and worker else "cpu"
+            self._tell(
+                member, node=member.node, scenario=self.scenario.to_dict(), token=token, device=device,
+                rendezvous=str(Path(folder) / "rendezvous"), nccl=bool(gpus) and self.plan.workers <= gpus,
+                kill=dict(self.faults.kill), stall=dict(self.faults.stall),
+            )  # fmt: skip
+        addresses = {m.node: self._expect(m, "listening")["address"] for m in self.members}
+        for member in self.members:
+            self._tell(member, addresses=addresses)
+        for member in self.members:
+            self._expect(member, "ready")
+        self.zero = time.monotonic() + _HEAD_START
+        for member in self.members:
+            member.state, member.heard = "running", self.zero
+            self._tell(member, zero=self.zero)
+
+    def _gpus(self) -> int:
+        if self.scenario.run.device != "cuda":
+            return 0
+        import torch
+
+        return torch.cuda.device_count()
+
+    def _expect(self, member: _Member, what: str) -> dict[str, Any]:
+        """The next message of a process that is starting up, which must be ``what``."""
+        if not member.pipe.poll(_STARTING):
+            raise TransportError(f"{self._name(member.node)} did not start within {_STARTING:g} s")
+        try:
+            message: dict[str, Any] = msgspec.msgpack.decode(member.pipe.recv_bytes())
+        except (EOFError, OSError) as error:
+            raise TransportError(f"{self._name(member.node)} ended while starting up") from error
+        if message["is"] != what:
+            raise TransportError(f"{self._name(member.node)} failed to start:\n{message.get('text', message)}")
+        return message
+
+    # ---- watching -----------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        """Until every process has handed over its tables or died."""
+        while any(not m.gone for m in self.members):
+            for ready in wait([m.pipe for m in self.members if not m.gone], timeout=0.2):
+                self._hear(next(m for m in self.members if m.pipe is ready))
+            self._check_silence()
+            self._check_end()
+            if time.monotonic() > self.deadline:
+                late = ", ".join(self._name(m.node) for m in self.members if not m.gone)
+                raise TransportError(f"{late} did not end within {_STOPPING:g} s")
+
+    def _hear(self, member: _Member) -> None:
+        try:
+            data = member.pipe.recv_bytes()
+        except (EOFError, OSError):
+            self._lost(member, "its process ended")
+            return
+        member.heard = time.monotonic()
+        if member.state == "params":
+            member.params, member.state = data, "done"
+            return
+        message = msgspec.msgpack.decode(data)
+        kind = message["is"]
+        if kind == "beat":
+            self._beat(member, message)
+        elif kind == "ended":
+            member.state = "ended"
+        elif kind == "tables":
+            member.tables = message
+            member.steps = message["totals"]["steps"]
+            member.state = "params" if self.scenario.run.evaluate else "done"
+        elif kind == "error":
+            raise TransportError(f"{self._name(member.node)} failed:\n{message['text']}")
+
+    def _beat(self, member: _Member, message: dict[str, Any]) -> None:
+        if message["waiting"] != member.waiting or message["steps"] != member.steps:
+            member.waiting_since = member.heard
+        member.waiting, member.steps = message["waiting"], message["steps"]
+        if self.on_progress is not None:
+            self.on_progress(sum(m.steps for m in self.members), self._total())
+
+    def _total(self) -> int:
+        run, n = self.scenario.run, self.plan.workers
+        return run.steps * n if run.steps else -(-run.samples // self.scenario.workload.batch)
+
+    def _check_silence(self) -> None:
+        """Take for dead who said nothing for too long; give up where nothing moves any more."""
+        now, limit = time.monotonic(), self.scenario.run.heartbeat_timeout
+        active = [m for m in self.members if m.state in ("running", "ended")]
+        for member in active:
+            if now - member.heard > limit:
+                member.process.kill()
+                self._lost(member, f"it was silent for {limit:g} s")
+        stuck = [m for m in active if m.waiting and now - m.waiting_since > max(_STANDSTILL, 2 * limit)]
+        running = [m for m in active if m.state == "running"]
+        if running and not self.finishing and len(stuck) >= len(active) > 0:
+            who = "\n".join(f"  {self._name(m.node)} waits for {m.waiting}" for m in running)
+            raise TransportError(f"nothing moves any more:\n{who}")
+
+    def _lost(self, member: _Member, why: str) -> None:
+        """A process is gone: a server ends the run, a worker leaves it."""
+        if member.gone:
+            return
+        member.state = "dead"
+        self.left[member.node] = why
+        if member.node >= self.plan.workers:
+            raise TransportError(
+                f"{self._name(member.node)} is gone ({why}) after {time.monotonic() - self.zero:.1f} s and its part "
+                f"of the model with it; the run cannot go on. Start it again, with fewer workers if the machine "
+                f"ran out of memory"
+            )
+        for other in self.members:
+            if not other.gone:
+                self._tell(other, do="left", node=member.node)
+        if all(m.state == "dead" for m in self.members[: self.plan.workers]):
+            raise TransportError(f"all workers are gone; the last was {self._name(member.node)} ({why})")
+
+    def _check_end(self) -> None:
+        """Once no worker runs any more, let servers and companions finish."""
+        workers = self.members[: self.plan.workers]
+        if not self.finishing and all(m.state != "running" for m in workers):
+            self.finishing = True
+            self.deadline = time.monotonic() + _STOPPING + self._pending_seconds()
+            for member in self.members:
+                if not member.gone:
+                    self._tell(member, do="finish")
+
+    def _pending_seconds(self) -> float:
+        """Time to allow for handing over parameters: a slow 50 MB/s."""
+        return 4 * self.plan.parameters * len(self.members) / 50e6
+
+    def _stop(self) -> None:
+        """Ask all processes to hand over what they have; a second Ctrl-C or the deadline ends that."""
+        for member in self.members:
+            if not member.gone:
+                self._tell(member, do="stop")
+        until = time.monotonic() + _STOPPING
+        try:
+            while any(not m.gone for m in self.members) and time.monotonic() < until:
+                for ready in wait([m.pipe for m in self.members if not m.gone], timeout=0.2):
+                    member = next(m for m in self.members if m.pipe is ready)
+                    try:
+                        self._hear(member)
+                    except TransportError:
+                        member.state = "dead"
+        except KeyboardInterrupt:
+            return
+
+    # ---- ending -------------------------------------------------------------------------------
+
+    def _end(self) -> None:
+        """Let processes go, and end those that do not."""
+        for member in self.members:
+            if member.state == "done":
+                self._tell(member, do="exit")
+            else:
+                member.process.kill()
+        until = time.monotonic() + 3.0
+        for member in self.members:
+            member.process.join(max(0.0, until - time.monotonic()))
+            if member.process.is_alive():
+                member.process.kill()
+                member.process.join(1.0)
+            member.pipe.close()
+
+    def _tell(self, member: _Member, **order: Any) -> None:
+        try:
+            member.pipe.send_bytes(msgspec.msgpack.encode(order))
+        except OSError:
+            return
+
+    def _name(self, node: int) -> str:
+        kind = "worker" if node < self.plan.workers else "server"
+        pid = next((m.process.pid for m in self.members if m.node == node), None)
+        return f"{kind} {node} (process {pid})"

@@ -1,0 +1,67 @@
+"""When the bytes of a message may leave, on links that emulate a NIC's rate.
+
+Rules this module obeys:
+
+* No clock and no sleeping: it only says when. Times are absolute monotonic seconds; rates bytes/s.
+* A message whose transmission starts at ``t`` occupies both NICs during [t, t + overhead +
+  bytes/rate], rate = min(sender's up, receiver's down). That is the fluid FIFO model; lateness of
+  the host never shifts the following message, because every time is derived from the NIC's own.
+* A piece is released ``LEAD`` before the instant at which its last byte would have left, so it has
+  crossed the host's sockets by then; the receiver delivers no message before its last byte is due.
+* ``native`` links are the same code with an infinite rate: everything is released at once.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from real.wire import CHUNK
+
+__all__ = ["CREDIT", "LEAD", "Links"]
+
+LEAD = 1e-3
+"""Seconds by which a piece may leave early (it is held back at the receiver)."""
+
+CREDIT = 5e-3
+"""Bound on how far in the past a transmission may start to make up for the host's scheduling."""
+
+_PIECE, _TAIL = 1 << 20, 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Links:
+    """Every node's NIC: rates by node id (bytes/s), latency in seconds; ``paced`` False = native.
+
+    overhead: seconds per message that occupy the NICs (paced only).
+    """
+
+    paced: bool
+    up: tuple[float, ...] = ()
+    down: tuple[float, ...] = ()
+    latency: tuple[float, ...] = ()
+    overhead: float = 0.0
+
+    def rate(self, source: int, to: int) -> float:
+        """Bytes per second from ``source`` to ``to``; infinite on native links."""
+        return min(self.up[source], self.down[to]) if self.paced else math.inf
+
+    def path_latency(self, source: int, to: int) -> float:
+        """Seconds that a request takes from ``source`` to ``to`` (0 on native links: the host's own)."""
+        return self.latency[source] + self.latency[to] if self.paced else 0.0
+
+    def duration(self, source: int, to: int, nbytes: int) -> float:
+        """Seconds that a message of ``nbytes`` occupies both NICs."""
+        return self.overhead + nbytes / self.rate(source, to) if self.paced else 0.0
+
+    def pieces(self, source: int, to: int, nbytes: int, start: float) -> list[tuple[float, int, int]]:
+        """(release time, offset, length) of every piece of a message that starts at ``start``."""
+        if nbytes == 0:
+            return [(start + self.duration(source, to, 0) - LEAD if self.paced else start, 0, 0)]
+        if not self.paced:
+            return [(start, at, min(CHUNK, nbytes - at)) for at in range(0, nbytes, CHUNK)]
+        rate, begin = self.rate(source, to), start + self.overhead
+        step = min(max(_PIECE, 1 << int(rate * 8e-3).bit_length()), CHUNK)
+        cuts = [*range(0, max(nbytes - _TAIL, 1), step), max(nbytes - _TAIL, 0), nbytes]
+        cuts = sorted(set(cuts))
+        return [(begin + b / rate - LEAD, a, b - a) for a, b in zip(cuts, cuts[1:], strict=False)]

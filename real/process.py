@@ -1,0 +1,276 @@
+"""One node's process: sets the node up, runs its programs, hands back its tables.
+
+Rules this module obeys:
+
+* The process obeys its launcher over one inherited pipe (messages of ``msgspec.msgpack``, never
+  pickles) and ends when that pipe breaks: no orphans. It ignores Ctrl-C, which is the launcher's.
+* The pipe also carries heartbeats, apart from all data; a thread of its own sends them.
+* Nothing slow happens after the clock has started: connections are opened, one gradient and one
+  native all-reduce are done before.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import threading
+import time
+import traceback
+from functools import partial
+from multiprocessing.connection import Connection
+from typing import Any
+
+import msgspec
+import numpy as np
+import torch
+
+from core.record import GRADIENT_COLUMNS, Ledger, StepLog
+from real import wire
+from real.booking import Booker
+from real.buffers import allocate, expose
+from real.compute import Computer
+from real.driver import Driver, Hooks, Stopped
+from real.endpoint import Endpoint
+from real.errors import TransportError
+from real.faults import Faults
+from real.native import NativeGroup
+from real.pacing import Links
+from real.tensors import TimedTensors
+from real.transport import ZmqTransport
+from scenarios.plan import Plan, plan
+from scenarios.schema import Scenario
+from scenarios.steptime import StepTimes
+from scenarios.workloads import load
+
+__all__ = ["BEAT", "links_of", "main", "slots_of"]
+
+BEAT = 0.2
+"""Seconds between heartbeats."""
+
+_PR_SET_TIMERSLACK = 29
+_OPENING = 30.0
+
+
+def main(pipe: Connection, samples: Any) -> None:
+    """Entry of a node's process; ``samples`` is the counter of begun steps that all workers share."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+    ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1000, 0, 0, 0)
+    try:
+        _Process(pipe, samples).run()
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        os._exit(1)
+    except BaseException:
+        try:
+            pipe.send_bytes(msgspec.msgpack.encode({"is": "error", "text": traceback.format_exc()}))
+        finally:
+            os._exit(1)
+    os._exit(0)
+
+
+def links_of(plan: Plan) -> Links:
+    """The NICs of all nodes as the transport paces them; native links without rates."""
+    scenario, machines = plan.scenario, plan.scenario.cluster.machines
+    if scenario.run.links != "paced":
+        return Links(paced=False)
+    own = [machines[plan.machine_of[node]] for node in plan.nodes]
+    return Links(
+        paced=True,
+        up=tuple(m.up for m in own),
+        down=tuple(m.down for m in own),
+        latency=tuple(m.latency for m in own),
+        overhead=scenario.cluster.network.overhead,
+    )
+
+
+def slots_of(scenario: Scenario) -> int:
+    """Messages at once through a NIC direction."""
+    admission = scenario.cluster.network.admission
+    return 1 if admission == "fifo" else int(admission)
+
+
+class _Process:
+    """Set-up, run and hand-over of one node."""
+
+    def __init__(self, pipe: Connection, samples: Any) -> None:
+        self.pipe, self.samples = pipe, samples
+        self.sending = threading.Lock()
+        spec = self.hear()
+        self.id, self.device, self.token = spec["node"], spec["device"], spec["token"]
+        self.scenario = Scenario.from_dict(spec["scenario"])
+        self.plan = plan(self.scenario)
+        self.rendezvous, self.nccl = spec["rendezvous"], spec["nccl"]
+        self.faults = Faults(spec["kill"], spec["stall"])
+        self.is_server = self.id >= self.plan.workers
+        self.over = threading.Event()
+
+    # ---- the pipe -----------------------------------------------------------------------------
+
+    def hear(self) -> dict[str, Any]:
+        """The launcher's next message."""
+        message: dict[str, Any] = msgspec.msgpack.decode(self.pipe.recv_bytes(), strict=False)
+        return message
+
+    def tell(self, **message: Any) -> None:
+        """Send the launcher a message."""
+        with self.sending:
+            self.pipe.send_bytes(msgspec.msgpack.encode(message))
+
+    def _listen(self) -> None:
+        """The pipe's thread: heartbeats out, orders in. Ends the process when the launcher is gone."""
+        try:
+            while True:
+                if not self.pipe.poll(BEAT):
+                    self.tell(**{"is": "beat"}, steps=self.driver.node.step, waiting=self.driver.waiting())
+                    continue
+                order = self.hear()
+                if order["do"] == "left":
+                    self.endpoint.depart(order["node"])
+                    self.endpoint.notify()
+                elif order["do"] == "finish":
+                    self.driver.finish()
+                elif order["do"] == "stop":
+                    self.driver.stop()
+                elif order["do"] == "exit":
+                    self.over.set()
+        except (OSError, EOFError):
+            os._exit(1)
+
+    # ---- the life of a node -------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Set up, wait for the common start, run, hand over."""
+        self._build()
+        self.tell(**{"is": "listening"}, address=self.transport.address)
+        self.transport.start({int(node): address for node, address in self.hear()["addresses"].items()})
+        self._warm()
+        self.tell(**{"is": "ready"})
+        self.driver.booker.zero = zero = self.hear()["zero"]
+        threading.Thread(target=self._listen, name="pipe", daemon=True).start()
+        time.sleep(max(0.0, zero - time.monotonic()))
+        stopped = False
+        try:
+            self.driver.run(*self.programs)
+            if not self.is_server:
+                self._leave()
+        except Stopped:
+            stopped = True
+            self.driver.abandon()
+        self._report(stopped)
+        self.over.wait()
+        self.transport.close()
+
+    def _build(self) -> None:
+        """Task, node, endpoint, transport, programs."""
+        scenario, plan, run = self.scenario, self.plan, self.scenario.run
+        torch.manual_seed(run.seed)
+        task = load(scenario.workload, run.seed, self.device)
+        initial = task.initial()
+        if self.is_server:
+            initial = plan.shards[self.id - plan.workers].of(initial).clone()
+        self.tensors = TimedTensors(self.device)
+        self.gradients = StepLog(GRADIENT_COLUMNS)
+        self.booker = Booker(self.id, server=self.is_server, spans=run.spans)
+        ledger = Ledger(self.id, self.gradients, clock=lambda: time.monotonic() - self.booker.zero)
+        node = plan.node(self.id, initial, self.tensors, ledger)
+        network = scenario.cluster.network
+        agreed = wire.Agreed(self.token, len(plan.nodes), 4 * plan.parameters)
+        self.endpoint = Endpoint(
+            self.id, agreed, links_of(plan), allocate=allocate, expose=expose, clock=time.monotonic,
+            slots=slots_of(scenario), window=network.window, inbox=network.inbox,
+        )  # fmt: skip
+        self.transport = ZmqTransport(self.endpoint, self._fail)
+        notify = self.endpoint.notify
+        computer = group = None
+        if not self.is_server:
+            times = StepTimes(scenario.cluster, run.seed)
+            paced = run.compute == "paced"
+            computer = Computer(task, self.id, times, paced=paced, device=self.device, done=notify)
+            if plan.algorithm.collective and network.collective == "native" and plan.workers > 1:
+                group = NativeGroup(self.id, plan.workers, self.rendezvous, nccl=self.nccl, done=notify)
+        hooks = Hooks(more=self._more, strike=partial(self.faults.strike, self.id))
+        self.driver = Driver(node, self.endpoint, self.booker, hooks, computer, group, self.device)
+        algorithm = plan.algorithm
+        main = algorithm.server(node) if self.is_server else algorithm.worker(node)
+        self.programs = [main, *(() if self.is_server else algorithm.companions(node))]
+
+    def _warm(self) -> None:
+        """Open all connections, and do once what is slow the first time."""
+        others = [node for node in self.plan.nodes if node != self.id]
+        self.endpoint.say(wire.PING, others)
+        driver = self.driver
+        if driver.computer is not None:
+            driver.computer.warm(driver.node.params)
+        if driver.group is not None:
+            driver.group.warm(driver.node.params)
+        with self.endpoint.changed:
+            everyone = self.endpoint.changed.wait_for(
+                lambda: self.endpoint.received["pong"] == len(others), timeout=_OPENING
+            )
+        if not everyone:
+            raise TransportError(f"node {self.id}: not all other nodes answer within {_OPENING:g} s")
+
+    def _leave(self) -> None:
+        """After a worker's program: deliver what is under way, say goodbye, serve on if it has companions."""
+        self.driver.drain()
+        others = [node for node in self.plan.nodes if node != self.id]
+        serving = len(self.programs) > 1
+        self.endpoint.say(wire.BYE, others, step=self.driver.reduced, flags=int(serving))
+        self.tell(**{"is": "ended"})
+        self.driver.serve()
+
+    def _more(self, step: int, now: float) -> bool:
+        """Whether the budget allows this worker another step."""
+        run = self.scenario.run
+        if run.steps:
+            return step < run.steps
+        if run.seconds:
+            return now < run.seconds
+        held = self.samples.get_lock().acquire(timeout=1.0)
+        try:
+            begun: int = self.samples.value
+            self.samples.value = begun + self.scenario.workload.batch
+        finally:
+            if held:
+                self.samples.get_lock().release()
+        return begun < run.samples
+
+    def _fail(self, error: BaseException) -> None:
+        """The transport cannot go on, so neither can this node."""
+        text = "".join(traceback.format_exception(error))
+        self.tell(**{"is": "error"}, text=text)
+        os._exit(1)
+
+    # ---- what it hands back -------------------------------------------------------------------
+
+    def _report(self, stopped: bool) -> None:
+        """Tables and totals, then (asked for) the parameters."""
+        driver, booker, node, endpoint = self.driver, self.booker, self.driver.node, self.endpoint
+        computer = driver.computer
+        totals = {
+            "node": self.id, "role": int(self.is_server), "steps": node.step,
+            "samples": node.step * node.batch, "parts": booker.parts, "end": booker.end - booker.zero,
+            "messages_out": endpoint.sent["messages"], "messages_in": endpoint.received["messages"],
+            "bytes_out": endpoint.sent["bytes"], "bytes_in": endpoint.received["bytes"],
+            "blends": node.blends, "applied": node.ledger.applied_total,
+            "pending": sum(node.ledger.pending().values()),
+        }  # fmt: skip
+        self.tell(
+            **{"is": "tables"},
+            stopped=stopped,
+            totals=totals,
+            rows=booker.rows.values.tobytes(),
+            gradients=self.gradients.values.tobytes(),
+            spans=booker.spans.values.tobytes() if booker.spans is not None else b"",
+            joins=booker.joins,
+            losses=driver.losses,
+            tensors=self.tensors.totals,
+            overruns=computer.overruns if computer else 0,
+            gradient_seconds=computer.seconds / max(computer.steps, 1) if computer else 0.0,
+            dropped=self.transport.dropped,
+        )
+        if self.scenario.run.evaluate:
+            flat = np.ascontiguousarray(node.params.detach().cpu().numpy())
+            with self.sending:
+                self.pipe.send_bytes(memoryview(flat).cast("B"))

@@ -1,0 +1,165 @@
+"""Frames between processes: pyzmq sockets on loopback, and the thread that moves them.
+
+Rules this module obeys:
+
+* One ROUTER per node, bound to an ephemeral port of 127.0.0.1, takes what comes; one DEALER per
+  peer sends. Grants for a connection's data travel against it, so they never queue behind data.
+* Sockets are touched by this thread alone. It sleeps in ``select`` until a frame comes, another
+  thread kicks it, or the endpoint's next deadline; there is no polling.
+* A frame that does not parse, or does not fit what was agreed, is dropped and counted, and its
+  connection is cut off: nothing more of it is looked at. Other connections are not affected.
+* libzmq itself closes connections that announce frames larger than the largest agreed one.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import zmq
+
+from real import wire
+from real.endpoint import Endpoint
+from real.errors import WireError
+
+__all__ = ["ZmqTransport"]
+
+_HOST = "tcp://127.0.0.1"
+_MOST_BANNED = 10_000
+
+
+class ZmqTransport:
+    """Moves an endpoint's frames; ``address`` is where this node listens.
+
+    dropped     frames dropped, by reason
+    on_failure  called with the exception if the thread cannot go on
+    """
+
+    def __init__(self, endpoint: Endpoint, on_failure: Callable[[BaseException], None]) -> None:
+        self.endpoint, self._on_failure = endpoint, on_failure
+        self.dropped: dict[str, int] = {}
+        self._banned: set[bytes] = set()
+        self._context = zmq.Context(io_threads=1)
+        self._router = self._context.socket(zmq.ROUTER)
+        self._prepare(self._router)
+        self._router.setsockopt(zmq.MAXMSGSIZE, max(wire.CHUNK, wire.HEADER_BYTES))
+        port = self._router.bind_to_random_port(_HOST)
+        self.address = f"{_HOST}:{port}"
+        self._dealers: dict[int, Any] = {}
+        self._identities: dict[int, bytes] = {}
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="mover", daemon=True)
+        endpoint.kick = self.kick
+
+    def start(self, addresses: dict[int, str]) -> None:
+        """Connect to the other nodes and start moving frames."""
+        agreed = self.endpoint.agreed
+        for peer, address in addresses.items():
+            if peer != self.endpoint.me:
+                dealer = self._context.socket(zmq.DEALER)
+                self._prepare(dealer)
+                dealer.setsockopt(zmq.MAXMSGSIZE, wire.HEADER_BYTES)
+                dealer.setsockopt(zmq.IDENTITY, self._identity(agreed.token, self.endpoint.me))
+                dealer.connect(address)
+                self._dealers[peer] = dealer
+        self._identities = {peer: self._identity(agreed.token, peer) for peer in addresses}
+        self._thread.start()
+
+    def kick(self) -> None:
+        """Wake the thread: there are frames to send or new deadlines."""
+        if threading.current_thread() is not self._thread and not self._closing:
+            os.eventfd_write(self._wake, 1)
+
+    def close(self) -> None:
+        """Stop the thread and drop what was not sent; waits at most two seconds."""
+        self._closing = True
+        os.eventfd_write(self._wake, 1)
+        if self._thread.ident is not None:
+            self._thread.join(2.0)
+        if not self._thread.is_alive():
+            for socket in (self._router, *self._dealers.values()):
+                socket.close(linger=0)
+            self._context.term()
+
+    @staticmethod
+    def _identity(token: bytes, node: int) -> bytes:
+        return b"n" + token + node.to_bytes(4, "little")
+
+    @staticmethod
+    def _prepare(socket: Any) -> None:
+        for option in (zmq.SNDHWM, zmq.RCVHWM, zmq.LINGER):
+            socket.setsockopt(option, 0)
+        socket.setsockopt(zmq.IMMEDIATE, 0)
+
+    # ---- the thread ---------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            while not self._closing:
+                self._turn()
+        except BaseException as error:
+            if not self._closing:
+                self._on_failure(error)
+
+    def _turn(self) -> None:
+        """Send what is due, take what has come, sleep until there is more."""
+        frames = self.endpoint.tick()
+        for to, header, payload in frames:
+            self._send(to, header, payload)
+        heard = self._drain(self._router, routed=True)
+        for dealer in self._dealers.values():
+            heard |= self._drain(dealer, routed=False)
+        if heard or frames:
+            return
+        timeout = self.endpoint.deadline() - self.endpoint.clock()
+        if timeout > 0:
+            descriptors = [self._wake, self._router.FD, *(dealer.FD for dealer in self._dealers.values())]
+            readable, _, _ = select.select(descriptors, (), (), None if timeout == float("inf") else timeout)
+            if self._wake in readable:
+                os.eventfd_read(self._wake)
+
+    def _send(self, to: int, header: bytes, payload: memoryview | None) -> None:
+        """Out of the connection that fits: answers go back on the peer's own connection."""
+        if header[wire.KIND_AT] in wire.ANSWERS:
+            self._router.send_multipart((self._identities[to], header), flags=zmq.NOBLOCK, copy=True)
+        elif payload is None:
+            self._dealers[to].send(header, flags=zmq.NOBLOCK)
+        else:
+            self._dealers[to].send(header, flags=zmq.NOBLOCK | zmq.SNDMORE)
+            self._dealers[to].send(payload, flags=zmq.NOBLOCK, copy=len(payload) < 1 << 16)
+
+    def _drain(self, socket: Any, routed: bool) -> bool:
+        """Take all frames that a socket holds; True if there were any."""
+        heard = False
+        while True:
+            try:
+                parts = socket.recv_multipart(flags=zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                return heard
+            heard = True
+            identity = parts.pop(0).bytes if routed else b""
+            if identity in self._banned:
+                self._drop("cut off")
+                continue
+            try:
+                self._handle(identity, parts)
+            except WireError as error:
+                self._drop(str(error))
+                if routed and len(self._banned) < _MOST_BANNED:
+                    self._banned.add(identity)
+
+    def _handle(self, identity: bytes, parts: list[Any]) -> None:
+        if not 1 <= len(parts) <= 2:
+            raise WireError(f"{len(parts)} parts; expected a header and at most one payload")
+        payload = parts[1].buffer if len(parts) == 2 else None
+        header = wire.unpack(parts[0].buffer, self.endpoint.agreed, len(payload) if payload is not None else 0)
+        if identity and self._identities.get(header.source) != identity:
+            raise WireError(f"a frame of node {header.source} from another connection")
+        self.endpoint.on_frame(header, payload)
+
+    def _drop(self, reason: str) -> None:
+        self.dropped[reason] = self.dropped.get(reason, 0) + 1
