@@ -23,11 +23,12 @@ from pathlib import Path
 from typing import Any
 
 import scenarios
+from aladdin.hardware import hardware
 from core.record import Record
 from scenarios import Scenario, ScenarioError
 
 __all__ = [
-    "Result", "algorithms", "compare", "list_algorithms", "list_scenarios", "list_workloads", "load",
+    "Result", "algorithms", "compare", "free", "hardware", "list_algorithms", "list_scenarios", "list_workloads", "load",
     "plot", "runs", "simulate", "trace", "train", "verify",
 ]  # fmt: skip
 
@@ -258,8 +259,8 @@ def _finish(record: Record, flags: list[str], path: Path | None, into: str | Pat
     record.manifest["flags"] = [*record.manifest.get("flags", []), *flags]
     if path is None and into is not None:
         scenario = record.manifest["scenario"]
-        stamp = re.sub(r"[^0-9T]", "", str(record.manifest.get("environment", {}).get("time", "")))[:15]
-        path = _free(Path(into) / f"{_slug(scenario['name'])}-{_slug(scenario['algorithm']['name'])}-{stamp or 'run'}")
+        stamp = re.sub(r"[^0-9T]", "", str(record.manifest.get("environment", {}).get("when", "")))[:15]
+        path = free(Path(into) / f"{_slug(scenario['name'])}-{_slug(scenario['algorithm']['name'])}-{stamp or 'run'}")
     if path is None:
         return Result(record)
     from analysis.store import write
@@ -276,7 +277,7 @@ def _slug(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.]+", "-", text).strip("-.") or "unnamed"
 
 
-def _free(path: Path) -> Path:
+def free(path: Path) -> Path:
     """``path``, or the first of ``path-2``, ``path-3``, ... that is not taken."""
     number, found = 1, path
     while found.exists():
@@ -306,11 +307,6 @@ def _calibrated(scenario: Scenario, profile: Any) -> tuple[Scenario, list[str]]:
     if not isinstance(profile, Profile):
         profile = Profile.read(profile)
     return profile.apply(scenario), profile.warnings(scenario, hardware())
-
-
-def hardware() -> dict[str, Any]:
-    """This machine as profiles describe it; empty where that is not known."""
-    return {}
 
 
 def _reserve(out: str | Path | None) -> Path | None:

@@ -17,7 +17,7 @@ from analysis.names import driver, label
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["comparison", "document", "duration", "notes", "size", "table"]
+__all__ = ["comparison", "constants", "document", "duration", "figures", "notes", "size", "table"]
 
 PART_HEADS = {"compute": "compute", "update": "update", "send": "send", "wait": "wait", "receive": "recv"}
 
@@ -81,13 +81,67 @@ def comparison(pairs: Sequence[Mapping[str, Any]], title: str = "") -> Table:
     """Predicted against measured throughput; ``pairs`` as in ``plots.predicted_measured``."""
     grid = _grid(title)
     grid.add_column("run", no_wrap=True)
-    for head in ("predicted\nsamples/s", "measured\nsamples/s", "error\n%"):
+    for head in ("predicted\nsamples/s", "measured\nsamples/s", "95 % interval", "error\n%"):
         grid.add_column(head, justify="right")
     for pair in pairs:
         error = 100 * (pair["predicted"] / pair["measured"] - 1) if pair["measured"] else None
         shown = "–" if error is None else f"{error:+.1f}"
-        grid.add_row(pair["label"], _number(pair["predicted"]), _number(pair["measured"]), shown)
+        known = pair.get("low") is not None and pair.get("high") is not None
+        interval = f"{_number(pair['low'])} … {_number(pair['high'])}" if known else "–"
+        style = "" if error is None or abs(error) <= 5 else "yellow"
+        grid.add_row(
+            pair["label"], _number(pair["predicted"]), _number(pair["measured"]), interval, shown, style=style
+        )
     return grid
+
+
+def figures(found: Mapping[str, Any]) -> list[str]:
+    """Lines that sum up a cross-check (``crosscheck.summarize``)."""
+    lines = [
+        f"{found['cells']} cells: throughput error {found['median_error']:.1%} (median), "
+        f"{found['p90_error']:.1%} (90th percentile), {found['worst_error']:.1%} (worst: "
+        f"{_cell(found['worst_cell'])}); {found['within_5_percent']:.0%} of them within 5 %",
+        f"worst error of a part of the step: {found['worst_part_error']:.1%} of the step",
+    ]
+    wrong = found["rankings_wrong"]
+    tail = "all right" if not wrong else f"{len(wrong)} pairs the wrong way round: {'; '.join(map(_cell, wrong))}"
+    lines.append(f"ranking of the algorithms in {found['rankings']} circumstances: {tail}")
+    contended = found["contended"]
+    if contended["cells"]:
+        lines.append(f"mean error on the {contended['cells']} contended cells: {contended['ours']:.1%}")
+        lines += [
+            f"  a predictor with {name} instead: {other['error']:.1%}"
+            for name, other in contended.items()
+            if isinstance(other, Mapping)
+        ]
+    return lines
+
+
+def _cell(circumstances: Sequence[Any]) -> str:
+    return ", ".join(" / ".join(map(str, c)) if isinstance(c, list | tuple) else str(c) for c in circumstances)
+
+
+def constants(found: Mapping[str, Mapping[str, Any]], title: str = "") -> Table:
+    """A profile's constants (``Profile.to_dict()["constants"]``) with units and 95 % intervals."""
+    grid = _grid(title)
+    grid.add_column("constant", no_wrap=True)
+    for head in ("value", "95 % interval", "samples"):
+        grid.add_column(head, justify="right")
+    grid.add_column("note")
+    for name, one in sorted(found.items()):
+        unit = one["unit"]
+        interval = f"{_quantity(one['low'], unit)} … {_quantity(one['high'], unit)}"
+        grid.add_row(name, _quantity(one["value"], unit), interval, str(one["samples"]), one.get("note", ""))
+    return grid
+
+
+def _quantity(value: float, unit: str) -> str:
+    """``value`` with its unit in the form that reads well."""
+    if unit == "s":
+        return duration(value)
+    if unit == "bytes/s":
+        return f"{size(value)}/s"
+    return f"{value:.3g}" if unit == "1" else f"{value:.3g} {unit}"
 
 
 def document(summaries: Sequence[Mapping[str, Any]], **more: Any) -> dict[str, Any]:

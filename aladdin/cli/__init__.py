@@ -13,10 +13,12 @@ run failed (a dead server, a deadlock); 130 stopped by Ctrl-C.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
 from importlib import import_module
 from importlib.util import find_spec
 from inspect import cleandoc
+from typing import Any
 
 __all__ = ["COMMANDS", "main"]
 
@@ -37,7 +39,7 @@ with the program ([bold]aladdin list scenarios[/bold]); others are YAML files of
 
 CODES = {
     "ScenarioError": 2, "OptionError": 2, "CalibrationError": 3, "TransportError": 3, "Deadlock": 3,
-    "Interrupted": 130, "KeyboardInterrupt": 130,
+    "Interrupted": 130,
 }  # fmt: skip
 """Exit code by an exception's class name, its bases' included: no driver is imported to ask it."""
 
@@ -56,18 +58,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in COMMANDS:
         if find_spec(f"aladdin.cli.{name}"):
             command = import_module(f"aladdin.cli.{name}").command
-            app.command(name, help=_paragraphs(command.__doc__))(command)
+            app.command(name, help=_paragraphs(command.__doc__))(_interruptible(command))
     try:
-        app(args=None if argv is None else list(argv), prog_name="aladdin")
+        app(args=None if argv is None else [*argv], prog_name="aladdin")  # `list` is our submodule here
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-    except (Exception, KeyboardInterrupt) as error:
+    except Exception as error:
         code = next((CODES[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in CODES), None)
         if code is None:
             raise
         _complain(error, code)
         return code
     return 0
+
+
+class Interrupted(Exception):
+    """Ctrl-C; carried past Typer, which would end the program without a word."""
+
+
+def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
+    """``command`` with Ctrl-C turned into ``Interrupted``."""
+
+    @wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except KeyboardInterrupt:
+            raise Interrupted("stopped by Ctrl-C") from None
+
+    return run
 
 
 def _paragraphs(text: str) -> str:
@@ -78,10 +97,9 @@ def _paragraphs(text: str) -> str:
     return "\n\n".join(found)
 
 
-def _complain(error: BaseException, code: int) -> None:
-    """One message on stderr."""
+def _complain(error: Exception, code: int) -> None:
+    """One message on stderr; after Ctrl-C with what was kept."""
     from aladdin.cli.common import say
 
     where = getattr(error, "path", None) if code == 130 else None
-    text = (str(error) or "stopped") + (f"; what is finished is in {where}" if where else "")
-    say("stopped" if code == 130 else "error", text)
+    say("stopped" if code == 130 else "error", f"{error}; what is finished is in {where}" if where else str(error))

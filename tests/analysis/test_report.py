@@ -71,3 +71,32 @@ def test_notes_say_what_a_reader_must_know() -> None:
 def test_comparison_shows_the_error() -> None:
     pair = {"label": "ASP, n=2", "algorithm": "asp", "predicted": 103.0, "measured": 100.0}
     assert "+3.0" in text(report.comparison([pair]))
+
+
+def test_comparison_shows_the_interval_where_it_is_known() -> None:
+    pair = {"label": "x", "algorithm": "asp", "predicted": 1.0, "measured": 0.0, "low": 120.0, "high": 130.0}
+    assert "120 … 130" in text(report.comparison([pair]))
+
+
+def test_constants_have_units_and_intervals() -> None:
+    found = {
+        "link.bandwidth": {"value": 2.5e9, "unit": "bytes/s", "low": 2.4e9, "high": 2.6e9, "samples": 9, "note": "n"},
+        "link.latency": {"value": 2e-4, "unit": "s", "low": -1e-5, "high": 3e-4, "samples": 9},
+        "link.paced_efficiency": {"value": 0.99, "unit": "1", "low": 0.98, "high": 1.0, "samples": 9},
+    }
+    shown = text(report.constants(found))
+    for piece in ("2.5 GB/s", "2.4 GB/s … 2.6 GB/s", "200 µs", "-10 µs … 300 µs", "0.98 … 1"):
+        assert piece in shown
+
+
+def test_figures_of_a_crosscheck_in_words() -> None:
+    found = {
+        "cells": 8, "median_error": 0.01, "p90_error": 0.02, "worst_error": 0.031,
+        "worst_cell": ["asp", 4, 1.0, "paced", "paced"], "within_5_percent": 1.0, "worst_part_error": 0.04,
+        "rankings": 2, "rankings_wrong": [[4, 1.0, "paced", "paced", ["asp", "bsp"]]],
+        "contended": {"cells": 4, "ours": 0.01, "fair": {"error": 0.2, "ours_over_theirs": 0.05}},
+    }  # fmt: skip
+    lines = "\n".join(report.figures(found))
+    for piece in ("8 cells", "1.0% (median)", "asp, 4, 1.0, paced, paced", "asp / bsp", "fair instead: 20.0%"):
+        assert piece in lines
+    assert "all right" in "\n".join(report.figures({**found, "rankings_wrong": [], "contended": {"cells": 0}}))

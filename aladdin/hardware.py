@@ -1,0 +1,41 @@
+"""This machine, as profiles and run directories describe it: processor, cores, GPU.
+
+Read without torch, so that a prediction starts at once; the words are those of a real run's
+``manifest["environment"]``.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+__all__ = ["hardware"]
+
+
+def hardware(proc: Path = Path("/proc")) -> dict[str, Any]:
+    """``{"processor", "cores", "gpu"}``; ``gpu`` is empty where there is none (or none that shows)."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return {
+        "processor": _field(proc / "cpuinfo", "model name") or platform.processor() or platform.machine(),
+        "cores": len(affinity(0)) if affinity else os.cpu_count(),
+        "gpu": _gpu(proc / "driver" / "nvidia" / "gpus"),
+    }
+
+
+def _gpu(folder: Path) -> str:
+    """Name of the first NVIDIA GPU that the driver lists."""
+    try:
+        return next((_field(gpu / "information", "Model") for gpu in sorted(folder.iterdir())), "")
+    except OSError:
+        return ""
+
+
+def _field(file: Path, name: str) -> str:
+    """The value of the first line ``name : value`` of a file; empty where there is none."""
+    try:
+        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.partition(":")[0].strip() == name), "")

@@ -1,0 +1,154 @@
+"""The Python API: scenario in, result and run directory out."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import aladdin
+from aladdin import api
+from core.algorithms import ALGORITHMS
+from scenarios import Scenario, ScenarioError
+from scenarios.profile import Constant, Profile
+from tests.aladdin.conftest import fake_run
+
+
+def test_importing_aladdin_imports_nothing_heavy() -> None:
+    code = "import sys, aladdin; print([m for m in ('numpy', 'scenarios', 'sim', 'torch', 'typer') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_every_public_name_is_there() -> None:
+    for name in aladdin.__all__:
+        if aladdin._HOMES[name] != "aladdin.calibration":
+            assert callable(getattr(aladdin, name)), name
+    assert set(aladdin.__all__) == set(aladdin._HOMES)
+    with pytest.raises(AttributeError, match="simulat"):
+        aladdin.simulat  # noqa: B018
+
+
+def test_simulate_takes_overrides_and_returns_a_summary(drivers: list[Scenario]) -> None:
+    result = aladdin.simulate("demo", algorithm="asp", overrides={"cluster.workers": 3})
+    assert drivers[0].algorithm.name == "asp"
+    assert result.summary["workers"] == 3
+    assert result.summary["throughput"] == pytest.approx(3 * 10 / 0.2)
+    assert result.path is None
+
+
+def test_simulate_writes_a_run_directory_once(drivers: list[Scenario], tmp_path: Path) -> None:
+    result = aladdin.simulate("demo", out=tmp_path / "run")
+    assert json.loads((tmp_path / "run" / "manifest.json").read_text())["manifest"]["driver"] == "sim"
+    assert result.path == tmp_path / "run"
+    with pytest.raises(ScenarioError, match="never overwritten"):
+        aladdin.simulate("demo", out=tmp_path / "run")
+    assert len(drivers) == 1, "refused only after the run"
+
+
+def test_compare_runs_each_algorithm_into_its_own_directory(drivers: list[Scenario], tmp_path: Path) -> None:
+    results = aladdin.compare("demo", "asp, bsp,asp", out=tmp_path / "all")
+    assert [result.path for result in results] == [tmp_path / "all" / "asp", tmp_path / "all" / "bsp"]
+    assert [one.algorithm.name for one in drivers] == ["asp", "bsp"]
+
+
+def test_compare_all_means_every_algorithm(drivers: list[Scenario]) -> None:
+    assert len(aladdin.compare("demo")) == len(ALGORITHMS) == len(drivers)
+
+
+def test_compare_checks_everything_before_it_starts(drivers: list[Scenario], tmp_path: Path) -> None:
+    with pytest.raises(ScenarioError, match="did you mean 'aladdin'"):
+        aladdin.compare("demo", ["asp", "aladin"])
+    (tmp_path / "bsp").mkdir()
+    (tmp_path / "bsp" / "manifest.json").write_text("{}")
+    with pytest.raises(ScenarioError, match="never overwritten"):
+        aladdin.compare("demo", ["asp", "bsp"], out=tmp_path)
+    with pytest.raises(ScenarioError, match="sim or real"):
+        aladdin.compare("demo", driver="fast")
+    assert drivers == []
+
+
+def test_train_names_its_directory_after_the_run(drivers: list[Scenario], tmp_path: Path) -> None:
+    first = aladdin.train("demo", algorithm="asp", into=tmp_path)
+    second = aladdin.train("demo", algorithm="asp", into=tmp_path)
+    assert first.path == tmp_path / "demo-asp-20261121T073553"
+    assert second.path == tmp_path / "demo-asp-20261121T073553-2"
+    assert len(drivers) == 2
+
+
+def profile(**changes: Any) -> Profile:
+    return Profile(
+        constants={"link.latency": Constant(2e-4, "s", 1e-4, 3e-4, 10)}, ranges={"workers": (2, 4)}, **changes
+    )
+
+
+def test_a_profile_out_of_its_range_is_flagged(drivers: list[Scenario], tmp_path: Path) -> None:
+    profile().write(tmp_path / "profile.json")
+    result = aladdin.simulate(
+        "demo", profile=tmp_path / "profile.json", overrides={"cluster.workers": 8}, out=tmp_path / "run"
+    )
+    assert any("out of range: workers is 8" in flag for flag in result.flags)
+    assert result.summary["flags"] == result.flags
+    assert "out of range" in (tmp_path / "run" / "manifest.json").read_text()
+
+
+def test_a_profile_in_its_range_is_not(drivers: list[Scenario]) -> None:
+    assert aladdin.simulate("demo", profile=profile()).flags == []
+    assert drivers[0].cluster.layout is not None
+    assert drivers[0].cluster.layout.latency == 2e-4
+
+
+def test_a_profile_from_another_machine_is_flagged(
+    drivers: list[Scenario], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api, "hardware", lambda: {"cpu": "Z80"})
+    flags = aladdin.simulate("demo", profile=profile(hardware={"cpu": "6502"})).flags
+    assert len(flags) == 1
+    assert "another hardware: cpu is 'Z80'" in flags[0]
+
+
+class Interrupted(Exception):
+    def __init__(self, record: Any) -> None:
+        super().__init__("stopped")
+        self.record = record
+
+
+def test_what_an_interrupted_run_has_finished_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def stopped(scenario: Scenario, **_: Any) -> None:
+        raise Interrupted(fake_run(scenario, "real"))
+
+    monkeypatch.setattr(api, "_driver", lambda _: stopped)
+    with pytest.raises(Interrupted) as stop:
+        aladdin.train("demo", out=tmp_path / "run")
+    assert stop.value.path == tmp_path / "run"  # type: ignore[attr-defined]
+    assert "not complete" in (tmp_path / "run" / "manifest.json").read_text()
+
+
+def test_training_without_its_packages_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "real", None)
+    with pytest.raises(ScenarioError, match=r"pip install 'aladdin\[real\]'"):
+        aladdin.train("demo")
+
+
+def test_plot_and_trace_read_run_directories(drivers: list[Scenario], tmp_path: Path) -> None:
+    for driver in ("sim", "real"):
+        aladdin.compare("demo", ["asp"], driver=driver, overrides={"run.spans": True}, out=tmp_path / driver)
+    runs = [tmp_path / "sim", tmp_path / "real"]
+    files = {file.name for file in aladdin.plot(runs, tmp_path / "pictures")}
+    assert files == {"breakdown.png", "timeline.png", "predicted-measured.png"}
+    events = json.loads(aladdin.trace(runs, tmp_path / "t.json").read_text())["traceEvents"]
+    names = [event["args"]["name"] for event in events if event["name"] == "process_name"]
+    assert names[0] == "sim asp: worker 0"
+    assert "real asp: server 0" in names
+
+
+def test_lists_hold_what_can_be_chosen() -> None:
+    assert {one["name"] for one in aladdin.list_algorithms()} == set(ALGORITHMS)
+    assert next(one for one in aladdin.list_algorithms() if one["name"] == "aladdin")["options"]["pi"] == 1
+    assert {"demo", "paper/vgg16"} <= {one["name"] for one in aladdin.list_scenarios()}
+    models = {one["name"]: one["parameters"] for one in aladdin.list_workloads()["models"]}
+    assert (models["resnet50"], models["vgg16"]) == (25_557_032, 138_357_544)

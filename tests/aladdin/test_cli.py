@@ -1,0 +1,271 @@
+"""The command line: what goes to stdout and stderr, and the exit codes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from aladdin import api, cli
+from scenarios import Scenario
+from tests.aladdin.conftest import fake_run
+
+COMMANDS = [name for name in cli.COMMANDS if find_spec(f"aladdin.cli.{name}")]
+
+
+class Shell:
+    """Runs the command line in this process; keeps what it printed."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self.capsys = capsys
+
+    def __call__(self, *argv: str | Path) -> SimpleNamespace:
+        code = cli.main([str(arg) for arg in argv])
+        out, err = self.capsys.readouterr()
+        return SimpleNamespace(code=code, out=out, err=err)
+
+
+@pytest.fixture
+def shell(capsys: pytest.CaptureFixture[str]) -> Shell:
+    return Shell(capsys)
+
+
+def test_help_names_every_command(shell: Shell) -> None:
+    done = shell("--help")
+    assert done.code == 0
+    for name in COMMANDS:
+        assert f" {name} " in done.out
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_with_an_example(shell: Shell, name: str) -> None:
+    done = shell(name, "--help")
+    assert done.code == 0
+    assert "Example" in done.out
+    assert f"aladdin {name}" in done.out
+
+
+def test_version(shell: Shell) -> None:
+    done = shell("--version")
+    assert (done.code, done.out.split()[0]) == (0, "aladdin")
+
+
+def test_no_arguments_shows_the_help(shell: Shell) -> None:
+    done = shell()
+    assert "Usage" in done.out + done.err
+
+
+def test_simulate_prints_a_table_and_writes_nothing(
+    shell: Shell, drivers: list[Scenario], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = shell("simulate", "demo", "-a", "asp,bsp", "--set", "cluster.workers=3", "--set", "workload.batch=16")
+    assert done.code == 0
+    assert "demo: 3 workers, 1 server" in done.out
+    assert "ASP" in done.out
+    assert "BSP" in done.out
+    assert done.err == ""
+    assert list(tmp_path.iterdir()) == []
+    assert [(one.cluster.workers, one.workload.batch) for one in drivers] == [(3, 16)] * 2
+
+
+def test_json_is_one_document(shell: Shell, drivers: list[Scenario], tmp_path: Path) -> None:
+    done = shell("simulate", "demo", "-a", "asp,bsp", "--json", "--out", tmp_path / "runs", "--spans")
+    found = json.loads(done.out)
+    assert [run["algorithm"] for run in found["runs"]] == ["asp", "bsp"]
+    assert found["flags"] == []
+    assert found["runs"][0]["path"] == str(tmp_path / "runs" / "asp")
+    assert (tmp_path / "runs" / "asp" / "spans.parquet").exists()
+    assert all(one.run.spans for one in drivers)
+
+
+def test_train_writes_below_runs(
+    shell: Shell, drivers: list[Scenario], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = shell("train", "demo", "--algorithm", "asp")
+    assert done.code == 0
+    assert "written to runs/demo-asp-20261121T073553" in done.out
+    assert len(drivers) == 1
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["simulate", "nope"], "'nope' is neither a bundled scenario nor a file"),
+        (["simulate", "demo", "-a", "aladin"], "algorithm.name: 'aladin' — did you mean 'aladdin'?"),
+        (["simulate", "demo", "-s", "cluster.workers=0"], "cluster.workers"),
+        (["simulate", "demo", "-s", "cluster.workrs=2"], "did you mean"),
+        (["simulate", "demo", "-s", "cluster.workers"], "PATH=VALUE"),
+        (["simulate", "demo", "-s", "cluster.bandwidth=10 Gbut/s"], "Gbut"),
+        (["simulate", "demo", "--profile", "nowhere.json"], "nowhere.json"),
+        (["simulate", "demo", "--out", "/proc/no/run"], "cannot be written"),
+        (["train", "demo", "-s", "cluster.network.collective=native", "-a", "arsgd"], "cluster.network.collective"),
+        (["plot", "nowhere"], "nowhere: it does not exist"),
+        (["trace", "nowhere"], "nowhere: it does not exist"),
+        (["verify", "nowhere.json"], "nowhere.json"),
+    ],
+)
+def test_bad_input_is_one_message_and_exit_code_2(
+    shell: Shell, drivers: list[Scenario], argv: list[str], message: str
+) -> None:
+    done = shell(*argv)
+    assert done.code == 2
+    assert message in done.err
+    assert done.err.startswith("error: ")
+    assert done.err.count("\n") == 1
+    assert "Traceback" not in done.err
+    assert done.out == ""
+    assert drivers == []
+
+
+@pytest.mark.parametrize("argv", [["simulate"], ["simulat"], ["list", "horses"], ["simulate", "demo", "--fast"]])
+def test_usage_errors_are_exit_code_2(shell: Shell, argv: list[str]) -> None:
+    done = shell(*argv)
+    assert done.code == 2
+    assert done.out == ""
+    assert "Usage" in done.err
+
+
+def test_an_existing_run_is_not_overwritten(shell: Shell, drivers: list[Scenario], tmp_path: Path) -> None:
+    assert shell("simulate", "demo", "-o", tmp_path / "run").code == 0
+    done = shell("simulate", "demo", "-o", tmp_path / "run")
+    assert done.code == 2
+    assert "never overwritten" in done.err
+    assert len(drivers) == 1
+
+
+def driver(monkeypatch: pytest.MonkeyPatch, run: Callable[..., Any]) -> None:
+    monkeypatch.setattr(api, "_driver", lambda _: run)
+
+
+@pytest.mark.parametrize("kind", ["TransportError", "Deadlock"])
+def test_a_run_that_fails_is_exit_code_3(shell: Shell, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise type(kind, (RuntimeError,), {})("server 4 is gone")
+
+    driver(monkeypatch, fail)
+    done = shell("simulate", "demo")
+    assert (done.code, done.err) == (3, "error: server 4 is gone\n")
+
+
+def test_a_bug_is_not_hidden(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise ZeroDivisionError
+
+    driver(monkeypatch, fail)
+    with pytest.raises(ZeroDivisionError):
+        shell("simulate", "demo")
+
+
+def test_ctrl_c_prints_what_is_finished_and_says_where(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def run(scenario: Scenario, **_: Any) -> Any:
+        if scenario.algorithm.name == "bsp":
+            raise KeyboardInterrupt
+        return fake_run(scenario)
+
+    driver(monkeypatch, run)
+    done = shell("simulate", "demo", "-a", "asp,bsp", "-o", tmp_path / "runs", "--json")
+    assert done.code == 130
+    assert "stopped" in done.err
+    found = json.loads(done.out)
+    assert found["stopped"] is True
+    assert [one["path"] for one in found["runs"]] == [str(tmp_path / "runs" / "asp")]
+
+
+def test_ctrl_c_in_training_keeps_the_partial_run(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def run(scenario: Scenario, **_: Any) -> Any:
+        stop = type("Interrupted", (Exception,), {})("stopped by Ctrl-C")
+        stop.record = fake_run(scenario, "real")
+        raise stop
+
+    driver(monkeypatch, run)
+    done = shell("train", "demo", "-o", tmp_path / "run")
+    assert done.code == 130
+    assert done.err == f"stopped: stopped by Ctrl-C; what is finished is in {tmp_path / 'run'}\n"
+    assert (tmp_path / "run" / "manifest.json").exists()
+
+
+def test_flags_are_warnings_and_part_of_the_output(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver(monkeypatch, lambda scenario, **_: fake_run(scenario, flags=["out of range: workers is 8"]))
+    done = shell("simulate", "demo")
+    assert done.err == "warning: out of range: workers is 8\n"
+    assert "* out of range: workers is 8" in done.out
+    assert json.loads(shell("simulate", "demo", "--json").out)["flags"] == ["out of range: workers is 8"]
+
+
+def rows(*oks: bool) -> list[SimpleNamespace]:
+    return [
+        SimpleNamespace(name=f"case {i}", kind="asp", worst_relative_error=1e-9 if ok else 0.5, tolerance=1e-8,
+                        ok=ok, what="iter_end")
+        for i, ok in enumerate(oks)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("oks", "code"), [((True, True), 0), ((True, False), 1)])
+def test_verify_prints_a_row_per_case(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, oks: tuple[bool, ...], code: int
+) -> None:
+    monkeypatch.setattr(api, "verify", lambda _: rows(*oks))
+    done = shell("verify", "file.json")
+    assert done.code == code
+    assert "case 0" in done.out
+    assert "case 1" in done.out
+    assert f"{sum(oks)} of 2 cases" in done.out
+    found = json.loads(shell("verify", "file.json", "--json").out)
+    assert found["failed"] == 2 - sum(oks)
+
+
+@pytest.mark.parametrize(
+    ("what", "names"),
+    [("algorithms", ["asp", "aladdin", "arsgd"]), ("scenarios", ["demo", "paper/vgg16"]),
+     ("workloads", ["resnet50", "digits"])],
+)  # fmt: skip
+def test_list(shell: Shell, what: str, names: list[str]) -> None:
+    done = shell("list", what)
+    assert done.code == 0
+    for name in names:
+        assert name in done.out
+    assert what in json.loads(shell("list", what, "--json").out)
+
+
+def test_plot_and_trace_print_their_files(shell: Shell, drivers: list[Scenario], tmp_path: Path) -> None:
+    shell("simulate", "demo", "--spans", "-o", tmp_path / "run")
+    done = shell("plot", tmp_path / "run", "-o", tmp_path / "pictures")
+    assert done.out.split() == [str(tmp_path / "pictures" / f"{name}.png") for name in ("breakdown", "timeline")]
+    done = shell("trace", tmp_path / "run", "-o", tmp_path / "t.json", "--json")
+    assert json.loads(done.out) == {"file": str(tmp_path / "t.json")}
+    assert len(drivers) == 1
+
+
+def loaded(*argv: str) -> set[str]:
+    """Top-level modules in memory after the command line ``argv``, in a process of its own."""
+    code = (
+        "import sys; from aladdin.cli import main; code = main(sys.argv[1:]); "
+        "print('LOADED', *{m.split('.')[0] for m in sys.modules}, file=sys.stderr); sys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *argv], capture_output=True, text=True, check=True)
+    return set(done.stderr.rpartition("LOADED")[2].split())
+
+
+def test_help_loads_nothing_heavy() -> None:
+    assert loaded("--help").isdisjoint({"torch", "numpy", "simpy", "matplotlib", "pyarrow", "scipy", "yaml"})
+
+
+def test_python_dash_m(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-m", "aladdin", "simulate", "nope"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: scenario: 'nope'")
