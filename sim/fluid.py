@@ -322,7 +322,7 @@ class _Hub(Alarm):
         """All flows of this hub become loose."""
         now = self._fluid.clock._now
         served = self.served + self.rate * (now - self.since)
-        flows = list(self.link.flows)
+        flows = [flow for flow in self.link.flows if flow.hub is self]
         self.count, self._due = 0, inf
         for flow in flows:
             self._fluid._loosen(flow, max(flow.key - served, 0.0))

@@ -320,6 +320,8 @@ class Transfer(Flow):
         pair.unread += 1
         pair.messages += 1
         pair.bytes += self.nbytes
+        if network.observer is not None:
+            network.observer(self)
         if pair.direct:
             target.delivered(self)
             pair.follow()
@@ -334,7 +336,10 @@ class Transfer(Flow):
 
 
 class Network:
-    """Machines, their links, and all messages between the endpoints that are attached to them."""
+    """Machines, their links, and all messages between the endpoints that are attached to them.
+
+    ``observer``, if set, is called with every transfer at the moment of its delivery.
+    """
 
     def __init__(
         self,
@@ -351,6 +356,7 @@ class Network:
         self.slots: float = {"fifo": 1, "fair": inf}.get(admission, admission)  # type: ignore[arg-type, assignment]
         self.inbox, self.overhead = inbox, overhead
         self.sequence = 0
+        self.observer: Callable[[Transfer], None] | None = None
         self.nics = [Nic(self, machine) for machine in machines]
         self._routes = routes
         self._further: dict[str, Link] = {}

@@ -1,0 +1,281 @@
+"""Runs a plan's programs in virtual time.
+
+Rules this module obeys:
+
+* All time is the clock's, all order the event queue's: the same plan gives the same record, byte for
+  byte.
+* A worker's budget is steps, seconds or samples of all workers together; the ``Compute`` beyond it
+  raises ``Finished`` in the program. When the worker's program has returned and its last message is
+  delivered, everybody is told that it has left.
+* The run is over when no event is left. Then all workers' programs must have returned and nobody may
+  be held up in a send: else ``Deadlock`` says who waits for what. Servers and companions are closed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from math import inf
+from typing import Any, Protocol
+
+from core.node import GRADIENT, Message, Node
+from core.record import KINDS, GRADIENT_COLUMNS, SPAN_COLUMNS, STEP_COLUMNS, Ledger, Record, StepLog
+from core.tensors import Phantom, Tensors
+from scenarios.plan import Plan
+from scenarios.steptime import StepTimes
+from sim.clock import Alarm, Clock
+from sim.collectives import NativeAllReduce
+from sim.compute import devices
+from sim.errors import Deadlock
+from sim.host import Host, Roster
+from sim.network import Network, Pair, Transfer
+from sim.programs import ENDED, RECEIVING, Metered, Pump
+from sim.tables import record
+
+__all__ = ["Driver", "Gradients"]
+
+TRANSFER = KINDS.index("transfer")
+
+NAMED = 20
+"""At most so many waiting programs are named by a ``Deadlock``."""
+
+
+class Gradients(Protocol):
+    """Real numbers for a timing run: values of parameters and gradients.
+
+    ``initial`` is the flat vector that all nodes start from; the call returns the flat gradient at
+    ``params`` on worker ``rank``'s mini-batch of ``step``, a fresh tensor.
+    """
+
+    initial: Any
+
+    def __call__(self, params: Any, rank: int, step: int) -> Any: ...
+
+
+class Driver:
+    """One run. ``run()`` once; ``crash(rank, at)`` before it."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        gradients: Gradients | None = None,
+        on_progress: Callable[[int, int], None] | None = None,
+        tensors: Callable[[int], Tensors] | None = None,
+    ) -> None:
+        self.plan, self.gradients, self.on_progress = plan, gradients, on_progress
+        scenario = plan.scenario
+        cluster, run = scenario.cluster, scenario.run
+        settings = cluster.network
+        self.clock = Clock()
+        self.network = Network(
+            self.clock, cluster.machines, admission=settings.admission, inbox=settings.inbox, overhead=settings.overhead
+        )
+        self.window = settings.window
+        self.draw = StepTimes(cluster, run.seed).draw
+        self.roster = Roster()
+        self.step_log, self.gradient_log = StepLog(STEP_COLUMNS), StepLog(GRADIENT_COLUMNS)
+        self.spans = StepLog(SPAN_COLUMNS) if run.spans else None
+        if self.spans is not None:
+            self.network.observer = self._transferred
+        self._budget(run.steps, run.seconds, run.samples)
+        self._costs = (dict(cluster.tensor_rates), dict(cluster.tensor_seconds))
+        self._tensors = tensors or (lambda _: Metered(*self._costs))
+        workers = len(plan.machine_of) - len(plan.servers)
+        self.workers = workers
+        shared = devices(self.clock, workers, cluster.workers_per_device, cluster.device_slots)
+        self._everybody, self._live = set(range(workers)), set(range(workers))
+        self.hosts = [self._host(id) for id in range(len(plan.machine_of))]
+        self.active = dict.fromkeys(self.hosts[:workers])
+        for host, device in zip(self.hosts, shared, strict=False):
+            host.device = device
+        native = settings.collective == "native"
+        self.collective = NativeAllReduce(self.network, settings, lambda: list(self.active)) if native else None
+
+    def _budget(self, steps: int, seconds: float, samples: int) -> None:
+        self._steps: float = steps or inf
+        self._seconds, self._samples = seconds or inf, samples or inf
+        self._started = 0
+        batch = self.plan.scenario.workload.batch
+        n = self.plan.scenario.cluster.workers
+        self._total = steps * n or -(-samples // batch) or max(1, round(seconds * 1000))
+        self._stride = max(1, self._total // 200)
+
+    def _host(self, id: int) -> Host:
+        """Node ``id``, without programs yet.
+
+        Workers of centralized algorithms share one set of who is live: n sets of n would fill the memory.
+        """
+        plan = self.plan
+        server = id in plan.servers
+        host = Host(id, server, self.clock, self.roster, self.step_log, self.spans)
+        self.network.attach(host, plan.machine_of[id])
+        host.tensors = self._tensors(id)
+        ledger = Ledger(id, self.gradient_log, lambda: self.clock._now)
+        host.node = plan.node(id, self._params(id, server), host.tensors, ledger)
+        host.gradient = Phantom(plan.parameters)
+        if plan.algorithm.centralized and not server:
+            host.node.live, host.told = self._live, inf
+        else:
+            host.node.live = self._everybody
+        return host
+
+    def _params(self, id: int, server: bool) -> Any:
+        plan = self.plan
+        if server:
+            shard = plan.shards[plan.servers.index(id)]
+            if self.gradients is None:
+                return Phantom(shard.stop - shard.start)
+            initial = shard.of(self.gradients.initial)
+        elif self.gradients is None:
+            return Phantom(plan.parameters)
+        else:
+            initial = self.gradients.initial
+        return initial.clone() if hasattr(initial, "clone") else initial.copy()
+
+    def crash(self, rank: int, at: float) -> None:
+        """Let node ``rank`` die at ``at`` seconds: its messages in flight are lost, others are told."""
+        self.clock.at(at, _Crash(self, self.hosts[rank]))
+
+    def run(self) -> Record:
+        """All programs to their end; what the run leaves behind."""
+        algorithm = self.plan.algorithm
+        for host in self.hosts:
+            main = algorithm.server(host.node) if host.server else algorithm.worker(host.node)
+            companions = () if host.server else algorithm.companions(host.node)
+            host.programs = [Pump(self, host, main, True), *(Pump(self, host, c, False) for c in companions)]
+        for host in self.hosts[self.workers :] + self.hosts[: self.workers]:
+            for pump in host.programs:
+                pump.run(None)
+        self.clock.drain()
+        self._check()
+        for host in self.hosts:
+            for pump in host.programs:
+                if pump.state != ENDED:
+                    pump.stop()
+        if self.on_progress is not None:
+            self.on_progress(self._total, self._total)
+        return record(self)
+
+    def _check(self) -> None:
+        """Raise ``Deadlock`` if anybody waits who should not."""
+        pumps = [pump for host in self.hosts for pump in host.programs if pump.state != ENDED]
+        stuck = [p for p in pumps if p.state != RECEIVING or (p.main and not p.host.server)]
+        held = [host for host in self.hosts if host.leaving]
+        if not stuck and not held:
+            return
+        lines = [p.describe() for p in stuck]
+        lines += [f"messages of node {host.id}, which has ended, are not accepted by their receivers" for host in held]
+        lines += [p.describe() for p in pumps if p not in stuck and p.main]
+        more = [f"... and {len(lines) - NAMED} more"] if len(lines) > NAMED else []
+        raise Deadlock(self.clock.now, lines[:NAMED] + more)
+
+    def exhausted(self, host: Host) -> bool:
+        """Whether the worker has met its budget; if not, one more step is begun."""
+        if host.node.step >= self._steps or self._started >= self._samples or self.clock._now >= self._seconds:
+            return True
+        self._started += host.node.batch if self._samples != inf else 1
+        if self.on_progress is not None and self._started % self._stride == 0:
+            self._progress()
+        return False
+
+    def _progress(self) -> None:
+        done = self._started
+        if self._samples != inf:
+            done //= self.plan.scenario.workload.batch
+        elif self._seconds != inf:
+            done = round(self.clock._now * 1000)
+        assert self.on_progress is not None
+        self.on_progress(min(done, self._total), self._total)
+
+    def _transferred(self, transfer: Transfer) -> None:
+        assert self.spans is not None
+        self.spans.append((transfer.pair.source.id, TRANSFER, transfer.began, self.clock._now))
+
+    def pairs(self, host: Host, addressed: Sequence[tuple[int, Message]]) -> list[tuple[Pair, Message]]:
+        """The connections of messages; those to nodes that have left, as far as ``host`` knows, fall out."""
+        found, known, departed = [], host.pairs, self.roster.departed
+        for to, message in addressed:
+            pair = known.get(to)
+            if pair is None:
+                pair = self.network.pair(host, self.hosts[to])
+            message.source = host.id
+            if departed and to in departed and (self.hosts[to].crashed or to not in host.node.live):
+                if message.tag == GRADIENT:
+                    host.lost += message.count
+                continue
+            found.append((pair, message))
+        return found
+
+    def ended(self, pump: Pump) -> None:
+        """A program has returned."""
+        host = pump.host
+        if not pump.main:
+            return
+        now = self.clock._now
+        host.ended, host.end = True, now
+        if not host.server and host.node.step:
+            host.close_row(now)
+        self.active.pop(host, None)
+        if self.collective is not None:
+            self.collective.leave(host)
+        self._discard_unread(host)
+        host.leaving = True
+        pump.depart_when_clear()
+
+    def _discard_unread(self, host: Host) -> None:
+        """Nobody reads this inbox any more: what it holds must not hold up others."""
+        if len(host.programs) > 1:
+            return
+        for queue in host.inbox.values():
+            for _, _, pair in queue:
+                if pair is not None:
+                    pair.read()
+        host.inbox.clear()
+
+    def depart(self, host: Host) -> None:
+        """Tell everybody that ``host`` has left."""
+        left = self.roster.leave(host.id)
+        self._live.discard(host.id)
+        for pump in tuple(self.roster.listening):
+            if pump in self.roster.listening:
+                pump.hear(left)
+
+    def lose(self, host: Host) -> None:
+        """``host`` dies now."""
+        if host.ended:
+            return
+        for pump in host.programs:
+            pump.stop()
+            self.roster.listening.pop(pump, None)
+        now = self.clock._now
+        host.ended, host.crashed, host.end, host.blocked = True, True, now, False
+        host.waiting.clear()
+        host.senders.clear()
+        self.active.pop(host, None)
+        for transfer in self.network.drop(host, self.hosts):
+            if transfer.message.tag == GRADIENT:
+                self.hosts[transfer.pair.source.id].lost += transfer.message.count
+        if self.collective is not None:
+            self.collective.leave(host)
+        self.depart(host)
+
+    @property
+    def nodes(self) -> list[Node]:
+        """All nodes, as their programs see them."""
+        return [host.node for host in self.hosts]
+
+    @property
+    def manifest(self) -> Mapping[str, Any]:
+        """What was run; nothing in it depends on the machine."""
+        scenario = self.plan.scenario
+        return {"driver": "sim", "seed": scenario.run.seed, "scenario": scenario.to_dict(), "flags": []}
+
+
+class _Crash(Alarm):
+    __slots__ = ("_driver", "_host")
+
+    def __init__(self, driver: Driver, host: Host) -> None:
+        self._driver, self._host = driver, host
+
+    def fire(self) -> None:
+        self._driver.lose(self._host)

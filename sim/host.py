@@ -1,0 +1,270 @@
+"""A node's host: its inbox, who has left as far as it knows, and where its main program's time goes.
+
+Rules this module obeys (DESIGN, section 5):
+
+* Every second of the main program is compute, update, or, while it is blocked: receive if bytes that
+  it awaits move in, else send if its own bytes move out, else wait. Latency is wait: no bytes move.
+* A server awaits whatever comes; what is wait for a worker is idle for a server.
+* Departures stand in order among the messages: a node's ``live`` changes when its program has taken
+  all that came before, or blocks.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from core.effects import Poll, Receive
+from core.node import LEFT, Left, Message, Node
+from core.record import PARTS, StepLog
+from sim.clock import Clock
+from sim.network import Endpoint, Pair, Transfer
+
+if TYPE_CHECKING:
+    from sim.compute import Device
+    from sim.programs import Pump
+
+__all__ = ["Entry", "Host", "Roster", "matches"]
+
+COMPUTE, UPDATE, SEND, WAIT, RECEIVE, IDLE = range(len(PARTS))
+
+Entry = tuple[int, Any, Pair | None]
+"""(sequence, message or Left, connection that it came by)."""
+
+
+class Roster:
+    """Who has left, in order; and which blocked programs want to know."""
+
+    __slots__ = ("departed", "listening", "log", "sequence")
+
+    def __init__(self) -> None:
+        self.sequence = 0
+        self.log: list[tuple[int, Left]] = []
+        self.departed: set[int] = set()
+        self.listening: dict[Pump, None] = {}
+
+    def leave(self, rank: int) -> Left:
+        """Note a departure."""
+        left = Left(rank)
+        self.sequence += 1
+        self.log.append((self.sequence, left))
+        self.departed.add(rank)
+        return left
+
+
+def matches(want: Receive | Poll, message: Message) -> bool:
+    """Whether ``message`` is one that ``want`` asks for."""
+    tag = want.tag
+    return (
+        (tag == message.tag or (type(tag) is not str and message.tag in tag))
+        and (want.source is None or want.source == message.source)
+        and (want.step is None or want.step == message.step)
+    )
+
+
+class Host(Endpoint):
+    """A node in the simulator."""
+
+    __slots__ = (
+        "blocked", "blends", "compute", "crashed", "device", "end", "ended", "gradient", "heard", "idle", "inbox",
+        "incoming", "leaving", "lost", "mark", "matched", "node", "out", "phantom", "programs", "receive",
+        "roster", "row", "send", "senders", "server", "spans", "steps", "tensors", "told", "totals", "update",
+        "wait", "waiting", "want", "clock",
+    )  # fmt: skip
+
+    node: Node
+    tensors: Any
+    device: Device | None
+
+    def __init__(self, id: int, server: bool, clock: Clock, roster: Roster, steps: StepLog, spans: StepLog | None) -> None:
+        super().__init__(id)
+        self.server, self.clock, self.roster = server, clock, roster
+        self.steps, self.spans = steps, spans
+        self.programs: list[Pump] = []
+        self.inbox: dict[Any, deque[Entry]] = {}
+        self.waiting: list[Pump] = []
+        self.senders: list[Pump] = []
+        self.incoming: dict[Transfer, None] = {}
+        self.told: float = 0
+        self.heard = 0
+        self.ended = self.leaving = self.crashed = self.blocked = False
+        self.want: Receive | Poll | None = None
+        self.matched = self.out = self.blends = self.lost = 0
+        self.compute = self.update = self.send = self.wait = self.receive = 0.0
+        self.mark = self.row = self.end = 0.0
+        self.totals = [0.0] * len(PARTS)
+
+    # Time
+
+    def block(self, want: Receive | Poll | None) -> None:
+        """The main program is blocked from now on; ``want`` is what it awaits, if a message."""
+        self.mark = self.clock._now
+        self.blocked = True
+        self.want = want
+        if not self.server:
+            self.matched = 0
+            if want is not None:
+                for transfer in self.incoming:
+                    if matches(want, transfer.message):
+                        self.matched += 1
+
+    def unblock(self) -> None:
+        """The main program goes on."""
+        now = self.clock._now
+        if now > self.mark:
+            self.book(now)
+        self.blocked = False
+
+    def book(self, now: float) -> None:
+        """Book the time since the last mark to what the blocked program was about."""
+        passed = now - self.mark
+        if self.matched:
+            self.receive += passed
+            kind = RECEIVE
+        elif self.out:
+            self.send += passed
+            kind = SEND
+        else:
+            self.wait += passed
+            kind = IDLE if self.server else WAIT
+        if self.spans is not None and passed:
+            self.spans.append((self.id, kind, self.mark, now))
+        self.mark = now
+
+    def busy(self, kind: int, start: float, end: float) -> None:
+        """The main program computed or updated from ``start`` to ``end``."""
+        if kind == COMPUTE:
+            self.compute += end - start
+        else:
+            self.update += end - start
+        if self.spans is not None and end > start:
+            self.spans.append((self.id, kind, start, end))
+
+    def close_row(self, now: float) -> None:
+        """Write the row of the step that is over and begin the next."""
+        node = self.node
+        parts = (self.compute, self.update, self.send, self.wait, self.receive)
+        self.steps.values.extend((self.id, node.step - 1, self.row, now, *parts, node.blends - self.blends))
+        self.compute = self.update = self.send = self.wait = self.receive = 0.0
+        self.row, self.blends = now, node.blends
+
+    def sending(self, now: float) -> None:
+        if self.blocked and not self.out and now > self.mark:
+            self.book(now)
+        self.out += 1
+
+    def sent(self, now: float) -> None:
+        if self.blocked and self.out == 1 and now > self.mark:
+            self.book(now)
+        self.out -= 1
+
+    def receiving(self, transfer: Transfer, now: float) -> None:
+        if self.server:
+            if self.blocked and not self.matched and now > self.mark:
+                self.book(now)
+            self.matched += 1
+            return
+        self.incoming[transfer] = None
+        if self.blocked and self.want is not None and matches(self.want, transfer.message):
+            if not self.matched and now > self.mark:
+                self.book(now)
+            self.matched += 1
+
+    def received(self, transfer: Transfer, now: float) -> None:
+        if self.server:
+            if self.blocked and self.matched == 1 and now > self.mark:
+                self.book(now)
+            self.matched -= 1
+            return
+        del self.incoming[transfer]
+        if self.blocked and self.want is not None and matches(self.want, transfer.message):
+            if self.matched == 1 and now > self.mark:
+                self.book(now)
+            self.matched -= 1
+
+    # Messages
+
+    def delivered(self, transfer: Transfer) -> None:
+        """Hand the message to the program that waits for it, or put it into the inbox."""
+        message, pair = transfer.message, transfer.pair
+        for pump in self.waiting:
+            if matches(pump.want, message):
+                pair.unread -= 1
+                self.waiting.remove(pump)
+                pump.wake(message)
+                return
+        if self.ended and len(self.programs) == 1:
+            pair.unread -= 1
+            return
+        roster = self.roster
+        roster.sequence += 1
+        queue = self.inbox.get(message.tag)
+        if queue is None:
+            queue = self.inbox[message.tag] = deque()
+        queue.append((roster.sequence, message, pair))
+
+    def released(self, transfer: Transfer) -> None:
+        """One of this node's messages is delivered or lost."""
+        if self.senders:
+            for pump in tuple(self.senders):
+                pump.retry(transfer.pair)
+        if self.leaving:
+            self.programs[0].depart_when_clear()
+
+    def take(self, want: Receive | Poll) -> Any:
+        """The first thing in the inbox that ``want`` asks for, taken out of it; None if there is none."""
+        found = self._find(want)
+        if found is None:
+            if self.told < len(self.roster.log):
+                self.learn(None)
+            if want.source is not None and want.source in self.roster.departed:
+                return Left(want.source)
+            return None
+        sequence, message, pair = found
+        if self.told < len(self.roster.log):
+            self.learn(sequence)
+        if pair is None:
+            self.heard += 1
+        else:
+            queue = self.inbox[message.tag]
+            if queue[0] is found:
+                queue.popleft()
+            else:
+                queue.remove(found)
+            pair.read()
+        return message
+
+    def _find(self, want: Receive | Poll) -> Entry | None:
+        tags = (want.tag,) if type(want.tag) is str else want.tag
+        best: Entry | None = None
+        for tag in tags:
+            if tag == LEFT:
+                entry = self._departure(want.source)
+            else:
+                queue = self.inbox.get(tag)
+                entry = next((e for e in queue if matches(want, e[1])), None) if queue else None
+            if entry is not None and (best is None or entry[0] < best[0]):
+                best = entry
+        return best
+
+    def _departure(self, source: int | None) -> Entry | None:
+        """The next departure that this node has not heard of."""
+        log = self.roster.log
+        while self.heard < len(log):
+            sequence, left = log[self.heard]
+            if left.rank != self.id and (source is None or left.rank == source):
+                return sequence, left, None
+            self.heard += 1
+        return None
+
+    def learn(self, before: int | None) -> None:
+        """Strike those who left (before a sequence number) from the node's ``live``."""
+        log = self.roster.log
+        told = int(self.told)
+        gone = set()
+        while told < len(log) and (before is None or log[told][0] <= before):
+            gone.add(log[told][1].rank)
+            told += 1
+        self.told = told
+        if gone:
+            self.node.live = self.node.live - gone

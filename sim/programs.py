@@ -1,0 +1,322 @@
+"""Pumps: what drives one node program from effect to effect.
+
+Rules this module obeys:
+
+* A program is a plain generator: results are sent in, ``Finished`` is thrown in. Each kind of effect
+  has one handler, which returns the result, ``BLOCKED`` or ``FINISHED``.
+* Tensor work since the last effect is a debt; it is paid in time before the next effect acts.
+* A pump is its own alarm: it sleeps for a step or a debt without any further object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from core.collectives import all_reduce
+from core.effects import AllReduce, Compute, Effect, Flush, Now, Poll, Receive, Send, TrySend
+from core.node import LEFT, Finished, Program
+from core.record import PARTS
+from core.tensors import Tensors
+from sim.clock import Alarm
+from sim.host import Host
+from sim.network import Pair
+
+if TYPE_CHECKING:
+    from sim.driver import Driver
+
+__all__ = ["Metered", "Pump"]
+
+COMPUTE, UPDATE = PARTS.index("compute"), PARTS.index("update")
+
+RUNNING, COMPUTING, PAYING, RECEIVING, SENDING, FLUSHING, REDUCING, ENDED = range(8)
+
+BLOCKED, FINISHED, RETURN = object(), object(), object()
+
+
+class Metered(Tensors):
+    """Tensor operations that run up a debt: seconds per call plus bytes by rate."""
+
+    __slots__ = ("_costs", "debt")
+
+    def __init__(self, rates: dict[str, float], seconds: dict[str, float]) -> None:
+        self._costs = {
+            name: (seconds.get(name, 0.0), 1 / rates[name] if name in rates else 0.0) for name in {**rates, **seconds}
+        }
+        self.debt = 0.0
+
+    def charge(self, operation: str, nbytes: float) -> None:
+        cost = self._costs.get(operation)
+        if cost is not None:
+            self.debt += cost[0] + nbytes * cost[1]
+
+
+class Pump(Alarm):
+    """One program of one node."""
+
+    __slots__ = ("_effect", "_full", "_since", "_stack", "driver", "generator", "host", "main", "send", "state", "want")
+
+    want: Any
+
+    def __init__(self, driver: Driver, host: Host, generator: Program, main: bool) -> None:
+        self.driver, self.host, self.main = driver, host, main
+        self.generator, self.send = generator, generator.send
+        self.state = RUNNING
+        self._stack: list[Program] = []
+        self._full: Pair | None = None
+        self._effect: Any = None
+
+    def fire(self) -> None:
+        """A step or a debt is over."""
+        state = self.state
+        if state == COMPUTING:
+            self._computed()
+        elif state == PAYING:
+            if self.main:
+                self.host.busy(UPDATE, self._since, self.driver.clock._now)
+            self.state = RUNNING
+            effect = self._effect
+            if effect is RETURN:
+                self._returned()
+                return
+            value = HANDLERS[type(effect)](self, effect)
+            if value is not BLOCKED:
+                self.run(value)
+
+    def run(self, value: Any) -> None:
+        """Send ``value`` in, and act on effects until one blocks."""
+        tensors, send = self.host.tensors, self.send
+        while True:
+            try:
+                effect = self.generator.throw(Finished()) if value is FINISHED else send(value)
+            except StopIteration:
+                effect = RETURN
+            if tensors.debt:
+                self._pay(effect)
+                return
+            if effect is RETURN:
+                if not self._returned():
+                    return
+                send, value = self.send, None
+                continue
+            try:
+                handler = HANDLERS[type(effect)]
+            except KeyError:
+                raise TypeError(f"node {self.host.id} yielded {effect!r}, which is not an effect") from None
+            value = handler(self, effect)
+            if value is BLOCKED:
+                return
+            send = self.send
+
+    def _pay(self, effect: Effect | object) -> None:
+        tensors, clock = self.host.tensors, self.driver.clock
+        self._effect, self.state, self._since = effect, PAYING, clock._now
+        clock.at(clock._now + tensors.debt, self)
+        tensors.debt = 0.0
+
+    def _returned(self) -> bool:
+        """A generator is exhausted; says whether an outer one goes on at once."""
+        if self._stack:
+            self.generator = self._stack.pop()
+            self.send = self.generator.send
+            if self.state == RUNNING and self._effect is RETURN:
+                self._effect = None
+                self.run(None)
+                return False
+            return True
+        self.state = ENDED
+        self.driver.ended(self)
+        return False
+
+    # Steps
+
+    def _compute(self, effect: Compute) -> Any:
+        driver, host = self.driver, self.host
+        node, now = host.node, driver.clock._now
+        rank = host.id
+        if driver.exhausted(host):
+            return FINISHED
+        if node.step:
+            host.close_row(now)
+        base, factor = driver.draw(rank, node.step, now)
+        if driver.gradients is not None:
+            host.gradient = driver.gradients(node.params, rank, node.step)
+        self.state, self._since = COMPUTING, now
+        if host.device is None:
+            driver.clock.at(now + base * factor, self)
+        else:
+            host.device.run(self, base, factor)
+        return BLOCKED
+
+    def _computed(self) -> None:
+        host = self.host
+        self.state = RUNNING
+        host.busy(COMPUTE, self._since, self.driver.clock._now)
+        host.node.step += 1
+        self.run(host.gradient)
+
+    # Messages
+
+    def _receive(self, effect: Receive) -> Any:
+        host = self.host
+        message = host.take(effect) if host.inbox or effect.source is not None or LEFT in effect.tag else None
+        if message is not None:
+            return message
+        self.state, self.want = RECEIVING, effect
+        host.waiting.append(self)
+        if effect.source is not None or LEFT in effect.tag:
+            host.roster.listening[self] = None
+        if self.main:
+            host.block(effect)
+        return BLOCKED
+
+    def _poll(self, effect: Poll) -> Any:
+        return self.host.take(effect)
+
+    def wake(self, message: Any) -> None:
+        """What the program waited for is here."""
+        host = self.host
+        self.state = RUNNING
+        roster = host.roster
+        if self in roster.listening:
+            del roster.listening[self]
+        if host.told < len(roster.log):
+            host.learn(None)
+        if self.main:
+            host.unblock()
+        self.run(message)
+
+    def hear(self, left: Any) -> None:
+        """Node ``left.rank`` has left while this program waited."""
+        host, want = self.host, self.want
+        wants_departures = LEFT in want.tag and want.source in (None, left.rank)
+        if left.rank == host.id or not (wants_departures or want.source == left.rank):
+            return
+        if wants_departures:
+            host.heard = len(host.roster.log)
+        host.waiting.remove(self)
+        self.wake(left)
+
+    def _send(self, effect: Send) -> Any:
+        driver = self.driver
+        pairs = driver.pairs(self.host, effect.pairs)
+        window = driver.window if effect.window is None else effect.window
+        for pair, _ in pairs:
+            if pair.undelivered >= window:
+                return self._stall(SENDING, effect, pair)
+        for pair, message in pairs:
+            tensor = message.tensor
+            pair.send(message, 0.0 if tensor is None else tensor.nbytes)
+        return None
+
+    def _try_send(self, effect: TrySend) -> bool:
+        driver = self.driver
+        pairs, window = driver.pairs(self.host, effect.pairs), driver.window
+        for pair, _ in pairs:
+            if pair.undelivered >= window:
+                return False
+        for pair, message in pairs:
+            tensor = message.tensor
+            pair.send(message, 0.0 if tensor is None else tensor.nbytes)
+        return True
+
+    def _flush(self, effect: Flush) -> Any:
+        known = self.host.pairs
+        for to in effect.to:
+            pair = known.get(to)
+            if pair is not None and pair.undelivered:
+                return self._stall(FLUSHING, effect, pair)
+        return None
+
+    def _stall(self, state: int, effect: Send | Flush, pair: Pair) -> object:
+        self.state, self._effect, self._full = state, effect, pair
+        self.host.senders.append(self)
+        if self.main:
+            self.host.block(None)
+        return BLOCKED
+
+    def retry(self, pair: Pair) -> None:
+        """A message of ``pair`` is out of the way."""
+        if pair is not self._full:
+            return
+        effect, host = self._effect, self.host
+        if self.state == FLUSHING and pair.undelivered:
+            return
+        host.senders.remove(self)
+        if self.main:
+            host.unblock()
+        self.state = RUNNING
+        value = HANDLERS[type(effect)](self, effect)
+        if value is not BLOCKED:
+            self.run(value)
+
+    def _all_reduce(self, effect: AllReduce) -> Any:
+        driver = self.driver
+        if driver.collective is not None:
+            self.state = REDUCING
+            driver.collective.join(self, effect.tensor)
+            return BLOCKED
+        self._stack.append(self.generator)
+        self.generator = all_reduce(self.host.node, effect.tensor)
+        self.send = self.generator.send
+        return None
+
+    def _now(self, effect: Now) -> float:
+        return self.driver.clock._now
+
+    # The end
+
+    def depart_when_clear(self) -> None:
+        """Once the ended node's last message is delivered, tell everybody that it has left."""
+        host = self.host
+        if not any(pair.undelivered for pair in host.pairs.values()):
+            host.leaving = False
+            self.driver.clock.at(self.driver.clock._now, Departure(self.driver, host))
+
+    def stop(self) -> None:
+        """Close the program, whatever it is at."""
+        self.state = ENDED
+        for generator in (self.generator, *reversed(self._stack)):
+            generator.close()
+
+    def describe(self) -> str:
+        """Who waits for what, for ``Deadlock``."""
+        host = self.host
+        who = f"{'server' if host.server else 'worker'} {host.id}" + ("" if self.main else " (companion)")
+        if self.state == RECEIVING:
+            want = self.want
+            tags = want.tag if type(want.tag) is str else "/".join(want.tag)
+            source = "" if want.source is None else f" from node {want.source}"
+            step = "" if want.step is None else f", step {want.step}"
+            return f"{who} waits to receive {tags}{source}{step}"
+        if self.state == REDUCING:
+            return f"{who} waits in an all-reduce for the other workers"
+        full = self._full
+        assert full is not None
+        verb = "send to" if self.state == SENDING else "flush what it sent to"
+        why = f"{full.undelivered} undelivered, {full.unread} unread there"
+        return f"{who} waits to {verb} node {full.target.id} ({why})"
+
+
+class Departure(Alarm):
+    """A node leaves, at its own place in the order of events."""
+
+    __slots__ = ("_driver", "_host")
+
+    def __init__(self, driver: Driver, host: Host) -> None:
+        self._driver, self._host = driver, host
+
+    def fire(self) -> None:
+        self._driver.depart(self._host)
+
+
+HANDLERS: dict[type, Callable[[Pump, Any], Any]] = {
+    Compute: Pump._compute,
+    Receive: Pump._receive,
+    Send: Pump._send,
+    TrySend: Pump._try_send,
+    Poll: Pump._poll,
+    Flush: Pump._flush,
+    AllReduce: Pump._all_reduce,
+    Now: Pump._now,
+}

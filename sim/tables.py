@@ -1,0 +1,127 @@
+"""From the hosts of a finished run to its record.
+
+Rules this module obeys:
+
+* A worker's parts are the sums over its step rows, so the tables agree; what came before a first
+  step that never ended is added. ``idle`` is what is left of the run's length.
+* A server's waiting is idle: it has nothing to do.
+* A gradient counts as applied (or pending) once it is so on all servers; ``lost`` is the rest.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from core.record import CURVE_COLUMNS, PARTS, SCHEMA_VERSION, Record
+
+if TYPE_CHECKING:
+    from sim.driver import Driver
+    from sim.host import Host
+
+__all__ = ["record"]
+
+INTEGERS = ("node", "step", "blends", "server", "source", "count", "kind")
+
+
+def record(driver: Driver) -> Record:
+    """The record of ``driver``'s run."""
+    hosts = driver.hosts
+    for host in hosts:
+        if host.server and not host.crashed:
+            host.end = host.mark
+    length = max(host.end for host in hosts)
+    steps = driver.step_log.table(INTEGERS)
+    rows = _parts(driver, steps, length)
+    nodes: dict[str, Any] = {
+        "node": np.array([host.id for host in hosts], dtype=np.int64),
+        "role": np.array(["server" if host.server else "worker" for host in hosts]),
+        "steps": np.array([host.node.step for host in hosts], dtype=np.int64),
+        "samples": np.array([host.node.step * host.node.batch for host in hosts], dtype=np.int64),
+        **{part: np.ascontiguousarray(rows[:, i]) for i, part in enumerate(PARTS)},
+        "end": np.array([host.end for host in hosts]),
+        **_traffic(hosts),
+        "blends": np.array([host.node.blends for host in hosts], dtype=np.int64),
+        **_fates(driver),
+    }
+    return Record(
+        manifest={"schema": SCHEMA_VERSION, **driver.manifest},
+        nodes=nodes,
+        steps=steps,
+        gradients=driver.gradient_log.table(INTEGERS),
+        spans=driver.spans.table(INTEGERS) if driver.spans is not None else {},
+        curves={name: np.zeros(0) for name in CURVE_COLUMNS},
+        links=_links(driver, length),
+    )
+
+
+def _parts(driver: Driver, steps: dict[str, np.ndarray], length: float) -> np.ndarray:
+    """Seconds by node and part; every row adds up to ``length``."""
+    rows = np.zeros((len(driver.hosts), len(PARTS)))
+    idle = len(PARTS) - 1
+    for i, part in enumerate(PARTS[:idle]):
+        np.add.at(rows[:, i], steps["node"], steps[part])
+    wait = PARTS.index("wait")
+    for host in driver.hosts:
+        row = rows[host.id]
+        row[:idle] += (host.compute, host.update, host.send, host.wait, host.receive)
+        if host.server:
+            row[wait] = 0.0
+        row[idle] = max(length - row[:idle].sum(), 0.0)
+    return rows
+
+
+def _traffic(hosts: list[Host]) -> dict[str, np.ndarray]:
+    """Messages and bytes by node, delivered ones only."""
+    messages = np.zeros((2, len(hosts)), dtype=np.int64)
+    nbytes = np.zeros((2, len(hosts)))
+    for host in hosts:
+        for pair in host.pairs.values():
+            for i, node in enumerate((pair.source.id, pair.target.id)):
+                messages[i, node] += pair.messages
+                nbytes[i, node] += pair.bytes
+    return {
+        "messages_out": messages[0], "messages_in": messages[1], "bytes_out": nbytes[0], "bytes_in": nbytes[1]
+    }  # fmt: skip
+
+
+def _fates(driver: Driver) -> dict[str, np.ndarray]:
+    """Gradients applied, pending and lost, by node."""
+    ledgers = [host.node.ledger for host in driver.hosts if host.server]
+    held = [ledger.pending() for ledger in ledgers]
+    count = len(driver.hosts)
+    applied, pending, lost = (np.zeros(count, dtype=np.int64) for _ in range(3))
+    for host in driver.hosts:
+        i = host.id
+        if host.server:
+            applied[i] = host.node.ledger.applied_total
+            pending[i] = sum(host.node.ledger.pending().values())
+        elif ledgers:
+            applied[i] = min(ledger.applied.get(i, 0) for ledger in ledgers)
+            arrived = min(ledger.applied.get(i, 0) + h.get(i, 0) for ledger, h in zip(ledgers, held, strict=True))
+            pending[i] = arrived - applied[i]
+            lost[i] = max(host.node.step - arrived, 0)
+        else:
+            lost[i] = host.lost
+    return {"applied": applied, "pending": pending, "lost": lost}
+
+
+def _links(driver: Driver, length: float) -> dict[str, np.ndarray]:
+    """Every NIC's two directions: what they carried, and the share of the run that this takes at full rate."""
+    nics = driver.network.nics
+    carried = np.zeros((len(nics), 2))
+    index = {nic: i for i, nic in enumerate(nics)}
+    for host in driver.hosts:
+        for pair in host.pairs.values():
+            if pair.source.nic is not pair.target.nic:
+                carried[index[pair.source.nic], 0] += pair.bytes
+                carried[index[pair.target.nic], 1] += pair.bytes
+    capacity = np.array([[nic.up.capacity, nic.down.capacity] for nic in nics])
+    return {
+        "machine": np.repeat(np.arange(len(nics)), 2),
+        "direction": np.tile(np.array(["up", "down"]), len(nics)),
+        "capacity": capacity.ravel(),
+        "bytes": carried.ravel(),
+        "busy": (carried / capacity).ravel(),
+    }
