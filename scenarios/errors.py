@@ -67,4 +67,4 @@ def unknown(path: str, name: object, known: Iterable[str]) -> ScenarioError:
 
 def unknown_field(name: str, known: Iterable[str]) -> ScenarioError:
     """The error for a field that does not exist."""
-    return ScenarioError(name, hint=f"no such field — {suggestion(name, known)}")
+    return ScenarioError(name, hint=f"no such field — {suggestion(name.rsplit('.', 1)[-1], known)}")

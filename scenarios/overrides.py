@@ -17,6 +17,7 @@ from scenarios.errors import ScenarioError
 
 __all__ = ["apply", "parse"]
 
+_TEXTS = ("name", "description", "workload.data_dir")
 _BUDGETS = ("run.steps", "run.seconds", "run.samples")
 
 
@@ -62,7 +63,7 @@ def _drop_options(tree: dict[str, Any], overrides: Mapping[str, Any]) -> None:
 
 
 def _scalar(path: str, value: Any) -> Any:
-    if not isinstance(value, str):
+    if not isinstance(value, str) or path in _TEXTS:
         return copy.deepcopy(value)
     import yaml
 

@@ -41,7 +41,9 @@ class StepTimes:
         n = cluster.workers
         self._scale = cluster.compute.scale or (1.0,) * n
         concerned = [[s for s in cluster.slowdowns if not s.ranks or rank in s.ranks] for rank in range(n)]
-        self._fixed = [math.prod(s.factor for s in slows if s.kind == "fixed") for slows in concerned]
+        self._fixed = [
+            math.prod((s.factor for s in slows if s.kind == "fixed"), start=1.0) for slows in concerned
+        ]
         self._tails = [[s.shape for s in slows if s.kind == "heavy_tailed"] for slows in concerned]
         self._timed = [
             [self._by_time(s, rank, i) for i, s in enumerate(slows) if s.kind in ("transient", "scheduled")]
@@ -74,7 +76,7 @@ class StepTimes:
         base, factor = self._drawn(rank, step, now)
         for by_time in self._timed[rank]:
             factor *= by_time(now)
-        return base, factor
+        return self._pair(base, factor)
 
     def _pair(self, base: float, factor: float) -> Draw:
         if not self._overhead:
@@ -87,7 +89,9 @@ class StepTimes:
         bases = _sample(self._model, rng) * self._scale[rank]
         for shape in self._tails[rank]:
             factors *= 1.0 + rng.pareto(shape, _BLOCK)
-        self._blocks[rank] = [self._pair(b, f) for b, f in zip(bases.tolist(), factors.tolist(), strict=True)]
+        pairs = zip(bases.tolist(), factors.tolist(), strict=True)
+        final = self._overhead and self.draw != self._general
+        self._blocks[rank] = [self._pair(*pair) for pair in pairs] if final else list(pairs)
         self._block_of[rank] = block
 
     def _by_time(self, slow: Slowdown, rank: int, index: int) -> Callable[[float], float]:
@@ -118,7 +122,7 @@ class _Scheduled:
         self._intervals = intervals
 
     def __call__(self, now: float) -> float:
-        return math.prod(factor for start, end, factor in self._intervals if start <= now < end)
+        return math.prod((factor for start, end, factor in self._intervals if start <= now < end), start=1.0)
 
 
 class _Transient:

@@ -1,0 +1,135 @@
+"""Profiles fill a scenario with measured constants, say where they do not hold, and survive a file."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+
+from scenarios.errors import ScenarioError
+from scenarios.profile import Constant, Profile
+from scenarios.schema import Scenario
+from scenarios.steptime import StepTimes
+
+
+def constant(value: float, unit: str = "s") -> Constant:
+    return Constant(value, unit, 0.9 * value, 1.1 * value, 20)
+
+
+PROFILE = Profile(
+    constants={
+        "step_time.mean": constant(0.02),
+        "step_time.spread": constant(0.1, "1"),
+        "pacing.overhead": constant(1e-4),
+        "link.latency": constant(2e-4),
+        "link.overhead": constant(3e-5),
+        "link.bandwidth": constant(2e9, "bytes/s"),
+        "link.paced_efficiency": constant(0.98, "1"),
+        "tensor_rate.apply": constant(5e9, "bytes/s"),
+        "tensor_seconds.apply": constant(1e-6),
+        "allreduce.alpha.2": constant(1e-4),
+        "allreduce.alpha.4": constant(3e-4),
+        "allreduce.bandwidth.2": constant(1e9, "bytes/s"),
+        "device.slots": constant(2.0, "1"),
+    },
+    hardware={"cpu": "this one", "cores": 2},
+    when="2026-01-01T00:00:00Z",
+    step_time_model="lognormal",
+    workload={"model": "mlp", "batch": 32},
+    ranges={"workers": (2, 4), "message_bytes": (1e5, 1e7)},
+)
+
+
+def scenario(**run) -> Scenario:
+    cluster = {"workers": 3, "bandwidth": "1 Gbit/s", "slowdowns": [{"ranks": [1], "factor": 4}]}
+    cluster["network"] = {"collective": "messages"}
+    tree = {"cluster": cluster, "workload": {"parameters": 1_000_000}, "run": {"steps": 5, **run}}
+    return Scenario.from_dict(tree)
+
+
+def test_paced_runs_keep_their_rates_and_gain_what_pacing_costs() -> None:
+    cluster = PROFILE.apply(scenario(compute="paced", links="paced")).cluster
+    assert {m.up for m in cluster.machines} == {0.98 * 125e6}
+    assert {m.latency for m in cluster.machines} == {1e-4}
+    assert math.prod(StepTimes(cluster, 0).draw(1, 0, 0.0)) == pytest.approx(4 * 0.1 + 1e-4)
+    assert cluster.network.overhead == 3e-5
+    assert cluster.tensor_rates == {"apply": 5e9}
+    assert cluster.tensor_seconds == {"apply": 1e-6}
+    assert cluster.network.allreduce_alpha == pytest.approx(2e-4)
+    assert cluster.network.allreduce_bandwidth == 1e9
+
+
+def test_native_runs_take_what_was_measured() -> None:
+    cluster = PROFILE.apply(scenario(compute="native", links="native")).cluster
+    assert {m.down for m in cluster.machines} == {2e9}
+    assert (cluster.compute.model, cluster.compute.mean, cluster.compute.spread) == ("lognormal", 0.02, 0.1)
+    assert (cluster.workers_per_device, cluster.device_slots) == (3, 2.0)
+    assert cluster.slowdowns == scenario().cluster.slowdowns
+
+
+def test_step_times_measured_by_number_of_workers_need_no_model_of_sharing() -> None:
+    by_count = {"step_time.mean.2": constant(0.02), "step_time.mean.4": constant(0.04)}
+    profile = Profile({**PROFILE.constants, **by_count}, step_time_model="constant")
+    cluster = profile.apply(scenario(compute="native")).cluster
+    assert cluster.compute.mean == pytest.approx(0.03)
+    assert cluster.workers_per_device == 1
+
+
+def test_machines_one_by_one_are_calibrated_too() -> None:
+    machines = [{"name": n, "bandwidth": "1 Gbit/s"} for n in "abcd"]
+    tree = {"cluster": {"workers": 3, "machines": machines}, "run": {"steps": 1, "links": "paced"}}
+    cluster = PROFILE.apply(Scenario.from_dict(tree)).cluster
+    assert {(m.up, m.latency) for m in cluster.machines} == {(0.98 * 125e6, 1e-4)}
+
+
+def test_an_empty_profile_changes_nothing() -> None:
+    for run in ({"compute": "native", "links": "native"}, {"compute": "paced", "links": "paced"}):
+        assert Profile({}).apply(scenario(**run)) == scenario(**run)
+
+
+def test_warnings() -> None:
+    inside = scenario(compute="native")
+    assert PROFILE.warnings(inside, {"cpu": "this one", "cores": 2}) == []
+    found = PROFILE.warnings(
+        inside.override({"cluster.workers": 8, "workload.batch": 64}), {"cpu": "another"}
+    )
+    assert [line.split(":")[0] for line in found] == ["another hardware", "another workload", "out of range"]
+    assert "workers is 8, calibrated between 2 and 4" in found[-1]
+    large = PROFILE.warnings(inside.override({"workload.parameters": 10_000_000}))
+    assert any("message_bytes is 4e+07" in line for line in large)
+
+
+def test_files(tmp_path) -> None:
+    path = tmp_path / "profile.json"
+    PROFILE.write(path)
+    assert Profile.read(path) == PROFILE
+    with pytest.raises(ScenarioError, match="cannot be written"):
+        PROFILE.write(tmp_path / "no" / "folder.json")
+    with pytest.raises(ScenarioError, match="cannot be read"):
+        Profile.read(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"version": 9}, "calibrate again"),
+        ({"constants": []}, "a table of constants"),
+        ({"constants": {"link.latency": {"value": 1}}}, r"constants\.link\.latency"),
+        ({"constants": {"x": {"value": 1, "unit": "s", "low": 2, "high": 3}}}, r"constants\.x\.low: 2"),
+        (
+            {"constants": {"x": {"value": None, "unit": "s", "low": 2, "high": 3}}},
+            r"constants\.x\.value: None",
+        ),
+        ({"hardwear": {}}, "did you mean 'hardware'"),
+        ({"ranges": {"workers": 3}}, "is no profile"),
+    ],
+)
+def test_bad_profiles(tmp_path, change, says) -> None:
+    path = tmp_path / "bad.json"
+    path.write_text(json.dumps(PROFILE.to_dict() | change), encoding="utf-8")
+    with pytest.raises(ScenarioError, match=says):
+        Profile.read(path)
+    path.write_text("[1]", encoding="utf-8")
+    with pytest.raises(ScenarioError, match="is no profile"):
+        Profile.read(path)
