@@ -46,9 +46,10 @@ _HOMES = {
     **dict.fromkeys(("Scenario", "ScenarioError"), "scenarios"),
 }  # fmt: skip
 
-__all__ = [  # noqa: PLE0604 (the names of _HOMES, which linters cannot see through)
+__all__ = [
     "Result", "Scenario", "ScenarioError", "algorithms", "calibrate", "compare", "crosscheck",
-    "list_algorithms", "list_scenarios", "list_workloads", "load", "plot", "runs", "simulate", "trace", "train", "verify",
+    "list_algorithms", "list_scenarios", "list_workloads", "load", "plot", "runs",
+    "simulate", "trace", "train", "verify",
 ]  # fmt: skip
 
 

@@ -28,8 +28,8 @@ from core.record import Record
 from scenarios import Scenario, ScenarioError
 
 __all__ = [
-    "Result", "algorithms", "compare", "free", "hardware", "list_algorithms", "list_scenarios", "list_workloads", "load",
-    "plot", "runs", "simulate", "trace", "train", "verify",
+    "Result", "algorithms", "compare", "free", "hardware", "list_algorithms", "list_scenarios",
+    "list_workloads", "load", "plot", "runs", "simulate", "trace", "train", "verify",
 ]  # fmt: skip
 
 Progress = Callable[[int, int], None]
@@ -68,7 +68,9 @@ class Result:
         return list(self.record.manifest.get("flags", []))
 
 
-def load(scenario: Source, *, algorithm: str | None = None, overrides: Mapping[str, Any] | None = None) -> Scenario:
+def load(
+    scenario: Source, *, algorithm: str | None = None, overrides: Mapping[str, Any] | None = None
+) -> Scenario:
     """The scenario with another algorithm and other fields: ``overrides={"cluster.workers": 16}``."""
     chosen = {"algorithm.name": algorithm} if algorithm else {}
     return scenarios.load(scenario, {**chosen, **(overrides or {})})
@@ -132,7 +134,8 @@ def runs(
     """
     if driver not in DRIVERS:
         raise ScenarioError("driver", driver, " or ".join(DRIVERS))
-    chosen = [load(scenario, algorithm=name, overrides=overrides) for name in algorithms(names) or [None]]
+    own: list[str | None] = [None]
+    chosen = [load(scenario, algorithm=name, overrides=overrides) for name in algorithms(names) or own]
     folders = [Path(out) / one.algorithm.name if out and len(chosen) > 1 else out for one in chosen]
     for folder in folders:
         _reserve(folder)
@@ -196,7 +199,9 @@ def list_algorithms() -> list[dict[str, Any]]:
             "name": name,
             "title": getattr(kind, "title", name),
             "centralized": bool(getattr(kind, "centralized", False)),
-            "options": {f.name: f.default for f in fields(kind) if f.init} if hasattr(kind, "__dataclass_fields__") else {},
+            "options": {f.name: f.default for f in fields(kind) if f.init}
+            if hasattr(kind, "__dataclass_fields__")
+            else {},
         }
         for name, kind in ALGORITHMS.items()
     ]
@@ -223,12 +228,13 @@ def list_workloads() -> dict[str, list[dict[str, Any]]]:
     for name, chosen in MODELS.items():
         workload = Workload(model=name, **chosen)
         models.append({
-            "name": name, "parameters": sum(layer_sizes(workload)), "at": "x".join(map(str, image_shape(workload))),
+            "name": name, "parameters": sum(layer_sizes(workload)),
+            "at": "x".join(map(str, image_shape(workload))),
             "classes": workload.classes or DATASETS[workload.data].classes,
         })  # fmt: skip
     data = [
-        {"name": name, "real": one.real, "image": f"{one.channels}x{one.size}x{one.size}", "classes": one.classes,
-         "train": one.train, "test": one.test}
+        {"name": name, "real": one.real, "image": f"{one.channels}x{one.size}x{one.size}",
+         "classes": one.classes, "train": one.train, "test": one.test}
         for name, one in DATASETS.items()
     ]  # fmt: skip
     return {"models": models, "data": data}
@@ -260,7 +266,9 @@ def _finish(record: Record, flags: list[str], path: Path | None, into: str | Pat
     if path is None and into is not None:
         scenario = record.manifest["scenario"]
         stamp = re.sub(r"[^0-9T]", "", str(record.manifest.get("environment", {}).get("when", "")))[:15]
-        path = free(Path(into) / f"{_slug(scenario['name'])}-{_slug(scenario['algorithm']['name'])}-{stamp or 'run'}")
+        path = free(
+            Path(into) / f"{_slug(scenario['name'])}-{_slug(scenario['algorithm']['name'])}-{stamp or 'run'}"
+        )
     if path is None:
         return Result(record)
     from analysis.store import write
@@ -321,5 +329,3 @@ def _read(path: str | Path) -> Record:
     from analysis.store import read
 
     return read(path)
-
-

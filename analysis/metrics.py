@@ -84,7 +84,7 @@ def _shares(begun: np.ndarray, ended: np.ndarray, start: float, stop: float) -> 
     length = ended - begun
     instant = ((begun >= start) & (begun < stop)).astype(float)
     share = np.divide(inside, length, out=instant, where=length > 0)
-    return np.clip(share, 0.0, 1.0)
+    return np.asarray(np.clip(share, 0.0, 1.0))
 
 
 def rates(record: Record, within: Window | None = None) -> dict[int, float]:
@@ -255,7 +255,7 @@ def _scenario(record: Record, section: str) -> Mapping[str, Any]:
 
 def _is_worker(record: Record) -> np.ndarray:
     """Which rows of the ``nodes`` table are workers."""
-    return np.asarray(record.nodes["role"]).astype(str) == "worker"
+    return np.asarray(record.nodes["role"].astype(str) == "worker")
 
 
 def _batches(record: Record) -> dict[int, float]:

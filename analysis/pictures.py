@@ -28,7 +28,9 @@ def draw(runs: Mapping[str, Record], out: Path) -> list[Path]:
     found = []
     for (scenario, workers), labels in groups.items():
         suffix = f"-{_slug(scenario)}-n{workers}" if len(groups) > 1 else ""
-        found.append(plots.save(plots.breakdown([summaries[x] for x in labels]), out / f"breakdown{suffix}.png"))
+        found.append(
+            plots.save(plots.breakdown([summaries[x] for x in labels]), out / f"breakdown{suffix}.png")
+        )
         spanned = [runs[x] for x in labels if len(runs[x].spans.get("node", ()))]
         if spanned:
             found.append(plots.save(plots.timeline(spanned), out / f"timeline{suffix}.png"))

@@ -39,9 +39,9 @@ SERIES = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#00
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
-HEADING = {"loc": "left", "fontsize": 12, "fontweight": "bold", "pad": 10}
+HEADING: dict[str, Any] = {"loc": "left", "fontsize": 12, "fontweight": "bold", "pad": 10}
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans", "font.size": 10, "axes.spines.top": False, "axes.spines.right": False,
     "axes.edgecolor": "#666666", "axes.axisbelow": True, "grid.color": "#E6E6E6",
     "xtick.color": "#444444", "ytick.color": "#444444",
@@ -49,7 +49,7 @@ STYLE = {
 
 
 def save(figure: Figure, path: str | Path) -> Path:
-    """Write ``figure`` as PNG, PDF or SVG, by the ending of ``path``; ScenarioError if it cannot be."""
+    """Write ``figure`` as PNG, PDF or SVG, by the ending of ``path``; ScenarioError if it cannot."""
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -73,13 +73,17 @@ def breakdown(summaries: Sequence[Mapping[str, Any]], title: str = "") -> Figure
         left = 0.0
         for part in PARTS[:-1]:
             width = entry["seconds"][part] * scale
-            axes.barh(row, width, left=left, height=0.72, color=COLOURS[part], edgecolor="white", linewidth=0.6)
+            axes.barh(
+                row, width, left=left, height=0.72, color=COLOURS[part], edgecolor="white", linewidth=0.6
+            )
             if width > 0.055 * longest:
                 axes.text(left + width / 2, row, f"{entry['fraction'][part]:.0%}", ha="center", va="center",
                           color="black" if part in ("update", "send") else "white", fontsize=8.5)  # fmt: skip
             left += width
-        axes.text(left + 0.012 * longest, row, f"{left:.3g} {unit}{rate}", va="center", fontsize=8.5, color="#444444",
-                  bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5})  # fmt: skip
+        axes.text(
+            left + 0.012 * longest, row, f"{left:.3g} {unit}{rate}", va="center", fontsize=8.5,
+            color="#444444", bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5},
+        )  # fmt: skip
     axes.set_yticks(range(len(bars)), [name for name, _, _ in bars])
     axes.invert_yaxis()
     axes.tick_params(axis="y", length=0)
@@ -100,7 +104,10 @@ def _bars(summary: Mapping[str, Any], several: bool) -> list[tuple[str, Mapping[
     parts = summary["breakdown"]
     if "slow" not in parts:
         return [(name, parts["all"], rate)]
-    return [(f"{name}\nfast workers", parts["fast"], rate + " in all"), (f"{name}\nslow workers", parts["slow"], "")]
+    return [
+        (f"{name}\nfast workers", parts["fast"], rate + " in all"),
+        (f"{name}\nslow workers", parts["slow"], ""),
+    ]
 
 
 def timeline(records: Sequence[Record], *, start: float | None = None, seconds: float | None = None,
@@ -115,7 +122,7 @@ def timeline(records: Sequence[Record], *, start: float | None = None, seconds: 
     for record in records:
         if not len(record.spans.get("node", ())):
             raise ScenarioError(
-                f"timeline of {title_of(record)}: the run has no spans; record it with --spans (run.spans: true)"
+                f"timeline of {title_of(record)}: the run has no spans; record it with --spans"
             )
     seconds = seconds or max(5 * metrics.breakdown(record)["step"] for record in records)
     scale, unit = _unit(seconds)
@@ -183,12 +190,15 @@ def speedup(summaries: Sequence[Mapping[str, Any]], title: str = "") -> Figure:
     for index, name in enumerate(names):
         for driver in ("sim", "real"):
             points = sorted(
-                (s["workers"], s["speedup"]) for s in summaries if s["algorithm"] == name and s["driver"] == driver
+                (s["workers"], s["speedup"])
+                for s in summaries
+                if s["algorithm"] == name and s["driver"] == driver
             )
             if points:
                 real = driver == "real"
                 axes.plot(
-                    *zip(*points, strict=True), marker=MARKERS[index % len(MARKERS)], markersize=9 if real else 6,
+                    *zip(*points, strict=True), marker=MARKERS[index % len(MARKERS)],
+                    markersize=9 if real else 6,
                     color=SERIES[index % len(SERIES)], linestyle="none" if real else "-", linewidth=1.8,
                     markerfacecolor="none" if real else None,
                     label=None if real and name in drawn else label(name),
@@ -330,11 +340,16 @@ def _part_legend(figure: Figure, parts: Sequence[str]) -> None:
                   handleheight=1.1, columnspacing=1.6, frameon=False)  # fmt: skip
 
 
-def _figure(width: float, height: float, heights: Sequence[float] = (), widths: Sequence[float] = ()) -> Any:
+def _figure(
+    width: float, height: float, heights: Sequence[float] = (), widths: Sequence[float] = ()
+) -> tuple[Figure, Any]:
     """A figure in our style and its axes (an array of them where ``heights`` or ``widths`` say so)."""
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    try:
+        import matplotlib
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ScenarioError(f"pictures need matplotlib ({error}): pip install 'aladdin[plots]'") from error
 
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")

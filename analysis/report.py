@@ -73,7 +73,9 @@ def table(summaries: Sequence[Mapping[str, Any]], title: str = "") -> Table:
         for kind in ("fast", "slow"):
             if kind in summary["breakdown"]:
                 blank = [""] * (2 + drivers)
-                grid.add_row(f"[dim]  {kind} workers[/]", *blank, *_parts(summary["breakdown"][kind]), style="dim")
+                grid.add_row(
+                    f"[dim]  {kind} workers[/]", *blank, *_parts(summary["breakdown"][kind]), style="dim"
+                )
     return grid
 
 
@@ -98,13 +100,19 @@ def comparison(pairs: Sequence[Mapping[str, Any]], title: str = "") -> Table:
 def figures(found: Mapping[str, Any]) -> list[str]:
     """Lines that sum up a cross-check (``crosscheck.summarize``)."""
     lines = [
-        f"{found['cells']} cells: throughput error {found['median_error']:.1%} (median), "
-        f"{found['p90_error']:.1%} (90th percentile), {found['worst_error']:.1%} (worst: "
-        f"{_cell(found['worst_cell'])}); {found['within_5_percent']:.0%} of them within 5 %",
+        (
+            f"{found['cells']} cells: throughput error {found['median_error']:.1%} (median), "
+            f"{found['p90_error']:.1%} (90th percentile), {found['worst_error']:.1%} (worst: "
+            f"{_cell(found['worst_cell'])}); {found['within_5_percent']:.0%} of them within 5 %"
+        ),
         f"worst error of a part of the step: {found['worst_part_error']:.1%} of the step",
     ]
     wrong = found["rankings_wrong"]
-    tail = "all right" if not wrong else f"{len(wrong)} pairs the wrong way round: {'; '.join(map(_cell, wrong))}"
+    tail = (
+        "all right"
+        if not wrong
+        else f"{len(wrong)} pairs the wrong way round: {'; '.join(map(_cell, wrong))}"
+    )
     lines.append(f"ranking of the algorithms in {found['rankings']} circumstances: {tail}")
     contended = found["contended"]
     if contended["cells"]:
@@ -118,7 +126,9 @@ def figures(found: Mapping[str, Any]) -> list[str]:
 
 
 def _cell(circumstances: Sequence[Any]) -> str:
-    return ", ".join(" / ".join(map(str, c)) if isinstance(c, list | tuple) else str(c) for c in circumstances)
+    return ", ".join(
+        " / ".join(map(str, c)) if isinstance(c, list | tuple) else str(c) for c in circumstances
+    )
 
 
 def constants(found: Mapping[str, Mapping[str, Any]], title: str = "") -> Table:
@@ -161,7 +171,9 @@ def notes(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
         if summary["window"]["kind"] != "steady":
             found.append(f"{name}: too few steps for a steady window; rates are those of the whole run")
         if summary["pending"]:
-            found.append(f"{name}: {summary['pending']} gradients were still held in an accumulator at the end")
+            found.append(
+                f"{name}: {summary['pending']} gradients were still held in an accumulator at the end"
+            )
     flags = dict.fromkeys(flag for summary in summaries for flag in summary["flags"])
     return found + [f"* {flag}" for flag in flags]
 
@@ -170,7 +182,9 @@ def _grid(title: str) -> Table:
     from rich import box
     from rich.table import Table
 
-    return Table(title=title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    return Table(
+        title=title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
+    )
 
 
 def _number(value: float) -> str:

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from core.record import SCHEMA_VERSION, Record
+from core.record import SCHEMA_VERSION, TABLES, Record
 from scenarios.errors import ScenarioError
 
 __all__ = ["MANIFEST", "plain", "read", "reserve", "write"]
@@ -28,8 +28,6 @@ __all__ = ["MANIFEST", "plain", "read", "reserve", "write"]
 MANIFEST = "manifest.json"
 
 FORMAT = "aladdin-run"
-
-from core.record import TABLES
 
 
 def reserve(path: str | Path) -> Path:

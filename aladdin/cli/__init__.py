@@ -51,8 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     from aladdin.cli.common import top
 
     app = typer.Typer(
-        name="aladdin", help=_paragraphs(ABOUT), no_args_is_help=True, add_completion=False, rich_markup_mode="rich",
-        pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]},
+        name="aladdin", help=_paragraphs(ABOUT), no_args_is_help=True, add_completion=False,
+        rich_markup_mode="rich", pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
     )  # fmt: skip
     app.callback()(top)
     for name in COMMANDS:
@@ -91,10 +92,10 @@ def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
 
 def _paragraphs(text: str) -> str:
     """Help text with its paragraphs unwrapped, so that they fill any terminal; indented ones stay."""
-    found = []
-    for paragraph in cleandoc(text).split("\n\n"):
-        found.append(paragraph if paragraph.startswith(" ") else " ".join(paragraph.split("\n")))
-    return "\n\n".join(found)
+    return "\n\n".join(
+        paragraph if paragraph.startswith(" ") else " ".join(paragraph.split("\n"))
+        for paragraph in cleandoc(text).split("\n\n")
+    )
 
 
 def _complain(error: Exception, code: int) -> None:
@@ -102,4 +103,7 @@ def _complain(error: Exception, code: int) -> None:
     from aladdin.cli.common import say
 
     where = getattr(error, "path", None) if code == 130 else None
-    say("stopped" if code == 130 else "error", f"{error}; what is finished is in {where}" if where else str(error))
+    say(
+        "stopped" if code == 130 else "error",
+        f"{error}; what is finished is in {where}" if where else str(error),
+    )

@@ -26,7 +26,10 @@ __all__ = [
 ]  # fmt: skip
 
 ScenarioName = Annotated[
-    str, typer.Argument(metavar="SCENARIO", help="A bundled scenario ([bold]aladdin list scenarios[/]) or a YAML file.")
+    str,
+    typer.Argument(
+        metavar="SCENARIO", help="A bundled scenario ([bold]aladdin list scenarios[/]) or a YAML file."
+    ),
 ]
 
 Algorithm = Annotated[
@@ -41,14 +44,16 @@ Set = Annotated[
     list[str] | None,
     typer.Option(
         "--set", "-s", metavar="PATH=VALUE",
-        help="Change a field of the scenario: [bold]cluster.workers=16[/], [bold]cluster.bandwidth='1 Gbit/s'[/]. "
-        "May be repeated.",
+        help="Change a field of the scenario: [bold]cluster.workers=16[/], "
+        "[bold]cluster.bandwidth='1 Gbit/s'[/]. May be repeated.",
     ),
 ]  # fmt: skip
 
 ProfileFile = Annotated[
     Path | None,
-    typer.Option("--profile", metavar="FILE", help="Use the constants that [bold]aladdin calibrate[/] measured."),
+    typer.Option(
+        "--profile", metavar="FILE", help="Use the constants that [bold]aladdin calibrate[/] measured."
+    ),
 ]
 
 Out = Annotated[
@@ -60,7 +65,8 @@ Out = Annotated[
 ]  # fmt: skip
 
 Spans = Annotated[
-    bool, typer.Option("--spans", help="Also record who did what when, for timelines and [bold]aladdin trace[/].")
+    bool,
+    typer.Option("--spans", help="Also record who did what when, for timelines and [bold]aladdin trace[/]."),
 ]
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
@@ -81,7 +87,8 @@ def _show_version(wanted: bool) -> None:
 
 def top(
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit."),
     ] = False,
 ) -> None:
     """Options of the program itself."""
@@ -127,7 +134,9 @@ def progress(unit: str = "steps") -> Iterator[Callable[[str, int, int], None]]:
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit),
         TimeElapsedColumn(), TextColumn("left"), Remaining(),
     )  # fmt: skip
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bars:
+    with Progress(
+        *columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()
+    ) as bars:
         tasks: dict[str, Any] = {}
 
         def advance(name: str, done: int, total: int) -> None:

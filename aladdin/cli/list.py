@@ -34,13 +34,16 @@ def command(
     from aladdin import api
 
     found: Any = {
-        What.algorithms: api.list_algorithms, What.scenarios: api.list_scenarios, What.workloads: api.list_workloads,
+        What.algorithms: api.list_algorithms, What.scenarios: api.list_scenarios,
+        What.workloads: api.list_workloads,
     }[what]()  # fmt: skip
     if json:
         common.emit({what.value: found})
         return
     console = common.console()
-    for table in {What.algorithms: _algorithms, What.scenarios: _scenarios, What.workloads: _workloads}[what](found):
+    for table in {What.algorithms: _algorithms, What.scenarios: _scenarios, What.workloads: _workloads}[what](
+        found
+    ):
         console.print(table)
 
 

@@ -12,7 +12,9 @@ from aladdin.cli import common
 
 def command(
     runs: common.Runs,
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for the pictures.")] = Path("plots"),
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for the pictures.")] = Path(
+        "plots"
+    ),
     json: common.Json = False,
 ) -> None:
     """Draw pictures of one or more runs.

@@ -26,8 +26,8 @@ def run(driver: str, scenario: str, names: str, sets: list[str] | None, *, spans
             for result in api.runs(
                 scenario, names, driver=driver, overrides=overrides, on_progress=advance, **options
             ):
-                results.append(result)
-    except (Exception, KeyboardInterrupt) as error:
+                results.append(result)  # noqa: PERF402 (kept one by one: a later one may fail)
+    except BaseException as error:  # noqa: BLE001 (raised again below, after what is finished is printed)
         stop = error
     if results:
         _print(results, as_json, stopped=stop is not None)

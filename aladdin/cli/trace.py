@@ -12,7 +12,9 @@ from aladdin.cli import common
 
 def command(
     runs: common.Runs,
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="File to write.")] = Path("trace.json"),
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="File to write.")] = Path(
+        "trace.json"
+    ),
     json: common.Json = False,
 ) -> None:
     """Export who did what when, to look at in a browser.

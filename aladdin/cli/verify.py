@@ -11,7 +11,9 @@ from aladdin.cli import common
 
 
 def command(
-    file: Annotated[Path, typer.Argument(metavar="FILE.json", help="Cases with known answers, in the oracle's format.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE.json", help="Cases with known answers, in the oracle's format.")
+    ],
     json: common.Json = False,
 ) -> None:
     """Check the simulator against cases whose answers are known.

@@ -19,7 +19,8 @@ from tests.aladdin.conftest import fake_run
 
 
 def test_importing_aladdin_imports_nothing_heavy() -> None:
-    code = "import sys, aladdin; print([m for m in ('numpy', 'scenarios', 'sim', 'torch', 'typer') if m in sys.modules])"
+    heavy = "'numpy', 'scenarios', 'sim', 'torch', 'typer'"
+    code = f"import sys, aladdin; print([m for m in ({heavy}) if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
@@ -117,7 +118,9 @@ class Interrupted(Exception):
         self.record = record
 
 
-def test_what_an_interrupted_run_has_finished_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_what_an_interrupted_run_has_finished_is_kept(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     def stopped(scenario: Scenario, **_: Any) -> None:
         raise Interrupted(fake_run(scenario, "real"))
 

@@ -45,7 +45,9 @@ def make(
             begin = k * length
             step_rows.append({"node": rank, "step": k, "start": begin, "end": begin + length, **share})
             for part, seconds in share.items():
-                span_rows.append({"node": rank, "kind": KINDS.index(part), "start": begin, "end": begin + seconds})
+                span_rows.append(
+                    {"node": rank, "kind": KINDS.index(part), "start": begin, "end": begin + seconds}
+                )
                 begin += seconds
     end = max((row["end"] for row in step_rows), default=0.0)
     for rank, share in enumerate(parts):
@@ -60,7 +62,9 @@ def make(
             "node": len(parts) + index, "role": "server", "end": end, "receive": end / 2, "idle": end / 2,
             "bytes_in": 100 * steps * len(parts), "bytes_out": 50 * steps * len(parts),
         })  # fmt: skip
-        span_rows.append({"node": len(parts) + index, "kind": KINDS.index("receive"), "start": 0.0, "end": end / 2})
+        span_rows.append(
+            {"node": len(parts) + index, "kind": KINDS.index("receive"), "start": 0.0, "end": end / 2}
+        )
     names = {"algorithm": "asp", "scenario": "fake"} | {
         key: manifest.pop(key) for key in ("algorithm", "scenario") if key in manifest
     }

@@ -33,20 +33,31 @@ def widths(figure: Any) -> list[float]:
 
 
 def test_breakdown_bars_add_up_to_the_step() -> None:
-    summaries = [metrics.summary(make([STEP] * 4, algorithm=name)) for name in ("bsp", "asp", "arsgd", "aladdin")]
+    summaries = [
+        metrics.summary(make([STEP] * 4, algorithm=name)) for name in ("bsp", "asp", "arsgd", "aladdin")
+    ]
     figure = plots.breakdown(summaries)
     assert sum(widths(figure)) == pytest.approx(4 * 200)
-    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ["BSP", "ASP", "AR-SGD", "ALADDIN"]
+    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == [
+        "BSP",
+        "ASP",
+        "AR-SGD",
+        "ALADDIN",
+    ]
     assert "ms" in figure.axes[0].get_xlabel()
     assert overlaps(figure) == []
 
 
 def test_breakdown_tells_slow_from_fast_and_predicted_from_measured() -> None:
     fast, slow = STEP, {**STEP, "compute": 0.4}
-    summaries = [metrics.summary(make([fast, slow], steps=20, driver=d, cluster=SLOW)) for d in ("sim", "real")]
+    summaries = [
+        metrics.summary(make([fast, slow], steps=20, driver=d, cluster=SLOW)) for d in ("sim", "real")
+    ]
     figure = plots.breakdown(summaries)
     names = [text.get_text() for text in figure.axes[0].get_yticklabels()]
-    assert names == [f"ASP, {kind}\n{speed} workers" for kind in ("predicted", "measured") for speed in ("fast", "slow")]
+    assert names == [
+        f"ASP, {kind}\n{speed} workers" for kind in ("predicted", "measured") for speed in ("fast", "slow")
+    ]
     assert overlaps(figure) == []
 
 
@@ -89,7 +100,11 @@ def test_predicted_measured_shows_every_cell_and_its_error() -> None:
     figure = plots.predicted_measured(pairs)
     left, right = figure.axes
     assert [text.get_text() for text in right.get_yticklabels()] == [pair["label"] for pair in pairs]
-    errors = [line.get_xdata()[1] for line in right.get_lines() if len(line.get_xdata()) == 2 and line.get_xdata()[1]]
+    errors = [
+        line.get_xdata()[1]
+        for line in right.get_lines()
+        if len(line.get_xdata()) == 2 and line.get_xdata()[1]
+    ]
     assert errors == pytest.approx([100 * (100 / 98 - 1)] * 8)
     assert left.get_xscale() == left.get_yscale() == "log"
     assert overlaps(figure) == []

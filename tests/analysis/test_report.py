@@ -26,7 +26,9 @@ def test_durations(seconds: float, shown: str) -> None:
     assert report.duration(seconds) == shown
 
 
-@pytest.mark.parametrize(("count", "shown"), [(0, "0 B"), (4.5e6, "4.5 MB"), (553e6, "553 MB"), (2e15, "2e+03 TB")])
+@pytest.mark.parametrize(
+    ("count", "shown"), [(0, "0 B"), (4.5e6, "4.5 MB"), (553e6, "553 MB"), (2e15, "2e+03 TB")]
+)
 def test_sizes(count: float, shown: str) -> None:
     assert report.size(count) == shown
 
@@ -52,7 +54,9 @@ def test_slow_and_fast_workers_get_their_own_rows() -> None:
 
 
 def test_document_gathers_flags_and_is_strict_json() -> None:
-    summaries = [metrics.summary(make([STEP], flags=["out of range"], algorithm=name)) for name in ("asp", "bsp")]
+    summaries = [
+        metrics.summary(make([STEP], flags=["out of range"], algorithm=name)) for name in ("asp", "bsp")
+    ]
     found = report.document(summaries, extra=float("inf"))
     assert found["flags"] == ["out of range"]
     assert [run["algorithm"] for run in found["runs"]] == ["asp", "bsp"]
@@ -80,7 +84,14 @@ def test_comparison_shows_the_interval_where_it_is_known() -> None:
 
 def test_constants_have_units_and_intervals() -> None:
     found = {
-        "link.bandwidth": {"value": 2.5e9, "unit": "bytes/s", "low": 2.4e9, "high": 2.6e9, "samples": 9, "note": "n"},
+        "link.bandwidth": {
+            "value": 2.5e9,
+            "unit": "bytes/s",
+            "low": 2.4e9,
+            "high": 2.6e9,
+            "samples": 9,
+            "note": "n",
+        },
         "link.latency": {"value": 2e-4, "unit": "s", "low": -1e-5, "high": 3e-4, "samples": 9},
         "link.paced_efficiency": {"value": 0.99, "unit": "1", "low": 0.98, "high": 1.0, "samples": 9},
     }
@@ -97,6 +108,14 @@ def test_figures_of_a_crosscheck_in_words() -> None:
         "contended": {"cells": 4, "ours": 0.01, "fair": {"error": 0.2, "ours_over_theirs": 0.05}},
     }  # fmt: skip
     lines = "\n".join(report.figures(found))
-    for piece in ("8 cells", "1.0% (median)", "asp, 4, 1.0, paced, paced", "asp / bsp", "fair instead: 20.0%"):
+    for piece in (
+        "8 cells",
+        "1.0% (median)",
+        "asp, 4, 1.0, paced, paced",
+        "asp / bsp",
+        "fair instead: 20.0%",
+    ):
         assert piece in lines
-    assert "all right" in "\n".join(report.figures({**found, "rankings_wrong": [], "contended": {"cells": 0}}))
+    assert "all right" in "\n".join(
+        report.figures({**found, "rankings_wrong": [], "contended": {"cells": 0}})
+    )

@@ -39,7 +39,8 @@ def test_the_same_record_gives_the_same_bytes(tmp_path: Path) -> None:
     for name in ("a", "b"):
         store.write(make([STEP] * 2, spans=True), tmp_path / name)
     files = sorted(file.name for file in (tmp_path / "a").iterdir())
-    assert store.MANIFEST in files and "steps.parquet" in files
+    assert store.MANIFEST in files
+    assert "steps.parquet" in files
     for file in files:
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
 

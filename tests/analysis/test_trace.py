@@ -17,7 +17,9 @@ def test_every_span_is_a_complete_event_in_microseconds() -> None:
     record = make([STEP] * 2, spans=True)
     found = [event for event in trace.events({"run": record}) if event["ph"] == "X"]
     assert len(found) == len(record.spans["node"])
-    for event, node, kind, start, end in zip(found, *(record.spans[c] for c in ("node", "kind", "start", "end")), strict=True):
+    for event, node, kind, start, end in zip(
+        found, *(record.spans[c] for c in ("node", "kind", "start", "end")), strict=True
+    ):
         assert (event["pid"], event["name"]) == (node, KINDS[kind])
         assert event["ts"] == pytest.approx(1e6 * start, abs=1e-3)
         assert event["dur"] == pytest.approx(1e6 * (end - start), abs=1e-3)
