@@ -12,6 +12,7 @@ Rules this module obeys:
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import signal
 import threading
@@ -221,6 +222,8 @@ class _Process:
             )
         if not everyone:
             raise TransportError(f"node {self.id}: not all other nodes answer within {_OPENING:g} s")
+        gc.collect()
+        gc.freeze()  # a collection that walks through all of torch takes a tenth of a second
 
     def _leave(self) -> None:
         """After a worker's program: deliver what is under way, say goodbye, serve on if it has companions."""
