@@ -1,0 +1,226 @@
+"""Reads oracle files: transfers and whole runs with the times that an independent simulator gave.
+
+Rules this module obeys:
+
+* A file is JSON: ``{"net_cases": [...], "cases": [...]}``, either may be missing. Every case has
+  ``name``, ``params`` and ``expected``. Bytes, bytes/s, seconds; latency per NIC (a path has two).
+* Per-node values are a list or one number for all; what the generator has a default for may be
+  missing (``DEFAULTS``). ``L`` may be a list: workers first, then shards.
+* Anything else is a ``ScenarioError`` that names the case and the field.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scenarios.errors import ScenarioError, unknown
+
+__all__ = ["KINDS", "NetCase", "RunCase", "read"]
+
+KINDS = ("asp", "bsp", "aladdin", "ring", "gossip")
+SERVED = ("asp", "bsp", "aladdin")
+DEFAULTS = {"n": 4, "S": 1, "K": 10, "pi": 1, "A": 0.0, "Aacc": 0.0, "G": 94e6, "M": 94e6, "L": 5e-5, "B": 1.25e8, "T": 0.3}
+
+
+@dataclass(frozen=True)
+class NetCase:
+    """Flows (source, target, bytes, start) between hosts with ``up``, ``down`` and ``latency`` each."""
+
+    name: str
+    up: tuple[float, ...]
+    down: tuple[float, ...]
+    latency: tuple[float, ...]
+    flows: tuple[tuple[int, int, float, float], ...]
+    completion: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class RunCase:
+    """A whole run; ``up``, ``down`` and ``latency`` are those of the workers, then of the shards.
+
+    ``gradient`` and ``model`` are bytes per shard; ``comparable`` iterations of each worker, and
+    nothing after ``until``, are compared.
+    """
+
+    name: str
+    kind: str
+    workers: int
+    servers: int
+    iterations: int
+    pi: int
+    gradient: int
+    model: int
+    compute: tuple[float, ...]
+    apply: float
+    accumulate: float
+    up: tuple[float, ...]
+    down: tuple[float, ...]
+    latency: tuple[float, ...]
+    neighbours: tuple[tuple[int, ...], ...]
+    locked: bool
+    expected: Mapping[str, Any]
+    until: float
+    comparable: tuple[int, ...]
+
+
+class _Fields:
+    """One JSON object of a case; every access checks."""
+
+    def __init__(self, tree: Any, where: str) -> None:
+        if not isinstance(tree, dict):
+            raise ScenarioError(where, tree, "an object")
+        self.tree, self.where = tree, where
+
+    def get(self, name: str, default: Any = None) -> Any:
+        if name not in self.tree and default is None:
+            raise ScenarioError(f"{self.where}.{name}", hint="is missing")
+        return self.tree.get(name, default)
+
+    def under(self, name: str) -> _Fields:
+        return _Fields(self.get(name), f"{self.where}.{name}")
+
+    def number(self, name: str, default: Any = None, *, above: float = -1.0, whole: bool = False) -> float:
+        return _number(self.get(name, default), f"{self.where}.{name}", above, whole)
+
+    def numbers(self, name: str, count: int, default: Any = None, *, above: float = -1.0) -> tuple[float, ...]:
+        """``count`` numbers, from a list or one for all."""
+        value, where = self.get(name, default), f"{self.where}.{name}"
+        values = value if isinstance(value, list) else [value]
+        if len(values) == 1:
+            values = values * count
+        if len(values) != count:
+            raise ScenarioError(where, f"{len(values)} numbers", f"{count} of them, or one for all")
+        return tuple(_number(v, f"{where}[{i}]", above, False) for i, v in enumerate(values))
+
+    def rows(self, name: str, check: Callable[[Any, str], Any], count: int | None = None) -> tuple[Any, ...]:
+        value, where = self.get(name), f"{self.where}.{name}"
+        if not isinstance(value, list) or (count is not None and len(value) != count):
+            raise ScenarioError(where, _short(value), "a list" + (f" of {count}" if count is not None else ""))
+        return tuple(check(v, f"{where}[{i}]") for i, v in enumerate(value))
+
+
+def _short(value: Any) -> Any:
+    return f"list of {len(value)}" if isinstance(value, list) else value
+
+
+def _number(value: Any, where: str, above: float, whole: bool) -> float:
+    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    limit = "at least 0" if above < 0 else f"above {above:g}"
+    if not good or (value < 0 if above < 0 else value <= above) or (whole and value != int(value)):
+        raise ScenarioError(where, _short(value), f"a {'whole' if whole else 'finite'} number {limit}")
+    return value  # type: ignore[no-any-return]
+
+
+def _series(value: Any, where: str) -> tuple[float, ...]:
+    if not isinstance(value, list):
+        raise ScenarioError(where, value, "a list of numbers")
+    return tuple(_number(v, f"{where}[{i}]", -1.0, False) for i, v in enumerate(value))
+
+
+def read(path: str | Path) -> list[NetCase | RunCase]:
+    """All cases of a file, transfers first. Raises ``ScenarioError`` for whatever is wrong with it."""
+    try:
+        tree = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ScenarioError(str(path), hint=f"cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise ScenarioError(str(path), hint=f"is not JSON: {error}") from error
+    if not isinstance(tree, dict) or not {"cases", "net_cases"} & tree.keys():
+        raise ScenarioError(str(path), hint="holds no cases: an object with 'cases' or 'net_cases' is expected")
+    found: list[NetCase | RunCase] = []
+    for section, make in (("net_cases", _net_case), ("cases", _run_case)):
+        cases = tree.get(section, [])
+        if not isinstance(cases, list):
+            raise ScenarioError(section, _short(cases), "a list of cases")
+        for i, case in enumerate(cases):
+            name = case.get("name") if isinstance(case, dict) else None
+            if not isinstance(name, str) or not name:
+                raise ScenarioError(f"{section}[{i}].name", name, "a name")
+            found.append(make(_Fields(case, f"{section}[{i}] ({name})"), name))
+    return found
+
+
+def _net_case(case: _Fields, name: str) -> NetCase:
+    params = case.under("params")
+    up = _series(params.get("up"), f"{params.where}.up")
+    hosts = len(up)
+
+    def flow(value: Any, where: str) -> tuple[int, int, float, float]:
+        fields = _Fields(value, where)
+        ends = [int(fields.number(end, whole=True)) for end in ("src", "dst")]
+        for end, host in zip(("src", "dst"), ends, strict=True):
+            if host >= hosts:
+                raise ScenarioError(f"{where}.{end}", host, f"a host between 0 and {hosts - 1}")
+        return ends[0], ends[1], fields.number("bytes"), fields.number("start", 0.0)
+
+    flows = params.rows("flows", flow)
+    expected = case.under("expected")
+    completion = expected.numbers("completion", len(flows), above=-1.0) if flows else ()
+    rates = params.numbers("up", hosts, above=0.0), params.numbers("dn", hosts, above=0.0)
+    return NetCase(name, *rates, params.numbers("lat", hosts, 0.0), flows, completion)
+
+
+def _run_case(case: _Fields, name: str) -> RunCase:
+    params, expected = case.under("params"), case.under("expected")
+    kind = params.get("alg")
+    if kind not in KINDS:
+        raise unknown(f"{params.where}.alg", kind, KINDS)
+    count = {k: int(params.number(k, DEFAULTS[k], above=0, whole=True)) for k in ("n", "S", "K", "pi")}
+    n, k = count["n"], count["K"]
+    servers = count["S"] if kind in SERVED else 0
+    parts = servers or (n if kind == "ring" else 1)
+    up, down = (
+        params.numbers(f"B{way}", n, DEFAULTS["B"], above=0.0)
+        + (params.numbers(f"PS{way}", servers, DEFAULTS["B"], above=0.0) if servers else ())
+        for way in ("up", "dn")
+    )
+    neighbours: tuple[Any, ...] = ()
+    if kind == "gossip":
+        neighbours = params.rows("nb", lambda v, w: _neighbours(v, w, k, n), n)
+    iterations = case.get("comparable_iterations", [k] * n)
+    if not isinstance(iterations, list) or len(iterations) != n:
+        raise ScenarioError(f"{case.where}.comparable_iterations", _short(iterations), f"a list of {n}")
+    until = case.number("compare_until_s", 1e300)
+    return RunCase(
+        name=name, kind=kind, workers=n, servers=servers, iterations=k, pi=count["pi"],
+        gradient=int(params.number("G", DEFAULTS["G"])) // parts,
+        model=int(params.number("M", DEFAULTS["M"])) // (servers or 1),
+        compute=params.numbers("T", n, DEFAULTS["T"]),
+        apply=params.number("A", 0.0), accumulate=params.number("Aacc", 0.0),
+        up=up, down=down, latency=params.numbers("L", n + servers, DEFAULTS["L"]),
+        neighbours=neighbours, locked=bool(params.get("lock", 0)),
+        expected=_expected(expected, kind, n, k), until=until,
+        comparable=tuple(int(_number(v, f"{case.where}.comparable_iterations[{i}]", -1.0, True)) for i, v in enumerate(iterations)),
+    )  # fmt: skip
+
+
+def _neighbours(value: Any, where: str, iterations: int, workers: int) -> tuple[int, ...]:
+    if not isinstance(value, list) or len(value) != iterations:
+        raise ScenarioError(where, _short(value), f"a list of {iterations} offsets")
+    for i, offset in enumerate(value):
+        if not isinstance(offset, int | float) or offset != int(offset) or offset % workers == 0:
+            raise ScenarioError(f"{where}[{i}]", offset, "a whole offset to another worker")
+    return tuple(int(offset) for offset in value)
+
+
+def _expected(expected: _Fields, kind: str, n: int, k: int) -> dict[str, Any]:
+    """The expected values that are compared, checked."""
+    found: dict[str, Any] = {"iter_end": expected.rows("iter_end", _series, n)}
+    for i, ends in enumerate(found["iter_end"]):
+        if len(ends) > k:
+            raise ScenarioError(f"{expected.where}.iter_end[{i}]", f"list of {len(ends)}", f"at most {k} times")
+    if "finish" in expected.tree:
+        found["finish"] = expected.numbers("finish", n)
+    for name in ("makespan", "t_first_finish"):
+        if name in expected.tree:
+            found[name] = expected.number(name)
+    if kind == "aladdin" and "model_pushes_received" in expected.tree:
+        found["model_pushes_received"] = expected.numbers("model_pushes_received", n)
+    if kind == "aladdin" and "blend_at_iter" in expected.tree:
+        found["blend_at_iter"] = expected.rows("blend_at_iter", _series, n)
+    return found

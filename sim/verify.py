@@ -1,0 +1,212 @@
+"""Holds the simulator against an oracle file: one row per case with its worst relative error.
+
+Rules this module obeys:
+
+* ASP, BSP, ALADDIN and ring run as node programs, through the same driver as every simulation;
+  transfers and gossip run on the network directly (gossip starts the reverse flow at the same
+  instant, which no message exchange can do).
+* Fair admission, unlimited inboxes, Phantom tensors; only servers pay for tensor work: ``apply`` A,
+  ``accumulate`` Aacc seconds per call.
+* Messages are whole bytes per shard or chunk, as the oracle has them. A Phantom has four bytes per
+  element, so bytes stand for elements and all rates are four times as high; that is exact.
+* All expected times are compared, up to ``compare_until_s`` and the comparable iterations. ALADDIN's
+  iteration k ends when its gradient is seen to be delivered: with a window of 1 at the end of step
+  k+1, for the last at its delivery. Counts (pushes, blends) must agree exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from math import inf
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from core.algorithms import make
+from core.node import Node
+from core.optimizer import Schedule
+from core.record import Ledger, Record
+from core.sharding import Shard
+from core.tensors import Phantom, Tensors
+from scenarios.plan import Plan
+from scenarios.schema import (
+    AlgorithmChoice, Cluster, Machine, Network, Run, Scenario, Servers, StepTime, Workload,
+)  # fmt: skip
+from sim.direct import gossip, transfers
+from sim.driver import Driver
+from sim.errors import Deadlock
+from sim.network import Transfer
+from sim.oracle import NetCase, RunCase, read
+from sim.programs import Metered
+
+__all__ = ["Row", "verify"]
+
+EXACT, CHAOTIC = 1e-8, 1e-6
+TOLERANCES = {"network": EXACT, "bsp": EXACT, "aladdin": EXACT, "ring": EXACT, "asp": CHAOTIC, "gossip": CHAOTIC}
+
+WIDTH = 4
+"""Bytes per element of a Phantom."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One case. ``what`` names the value with the worst error, or the count that differs."""
+
+    name: str
+    kind: str
+    worst_relative_error: float
+    tolerance: float
+    ok: bool
+    what: str
+
+
+def verify(path: str | Path) -> list[Row]:
+    """Run every case of an oracle file. Raises ``ScenarioError`` for a malformed one."""
+    return [_check(case) for case in read(path)]
+
+
+def _check(case: NetCase | RunCase) -> Row:
+    kind = "network" if isinstance(case, NetCase) else case.kind
+    errors: Iterator[tuple[float, str]]
+    if isinstance(case, NetCase):
+        times = transfers(case)
+        errors = (_error(t, e, f"completion[{i}]") for i, (t, e) in enumerate(zip(times, case.completion, strict=True)))
+    else:
+        try:
+            errors = _compare(case, _gossip(case) if case.kind == "gossip" else _programs(case))
+        except Deadlock as error:
+            errors = iter([(inf, str(error).splitlines()[0])])
+    worst, what = max(errors, default=(0.0, "nothing to compare"), key=lambda e: e[0])
+    tolerance = TOLERANCES[kind]
+    return Row(case.name, kind, worst, tolerance, worst <= tolerance, what)
+
+
+def _error(found: float, expected: float, what: str) -> tuple[float, str]:
+    return abs(found - expected) / (abs(expected) or 1.0), what
+
+
+@dataclass
+class _Outcome:
+    """What one run gave, in the oracle's terms."""
+
+    iter_end: list[list[float]]
+    finish: list[float]
+    pushes: list[int] | None = None
+    blends: list[list[int]] | None = None
+
+
+def _compare(case: RunCase, outcome: _Outcome) -> Iterator[tuple[float, str]]:
+    """(relative error, what) of everything that is comparable."""
+    expected, until = case.expected, case.until * (1 + 1e-9)
+    whole = []
+    for i, ends in enumerate(expected["iter_end"]):
+        comparable = [end for end in ends[: case.comparable[i]] if end <= until]
+        whole.append(len(comparable) == case.iterations)
+        for k, end in enumerate(comparable):
+            yield _error(outcome.iter_end[i][k], end, f"iter_end[{i}][{k}]")
+    for i, end in enumerate(expected.get("finish", ())):
+        if whole[i]:
+            yield _error(outcome.finish[i], end, f"finish[{i}]")
+    for name, pick in (("makespan", max), ("t_first_finish", min)):
+        if name in expected and (all(whole) or (pick is min and expected[name] <= until)):
+            yield _error(pick(outcome.finish), expected[name], name)
+    yield from _counts(case, outcome, whole)
+
+
+def _counts(case: RunCase, outcome: _Outcome, whole: list[bool]) -> Iterator[tuple[float, str]]:
+    expected = case.expected
+    if outcome.pushes is not None and all(whole):
+        for i, count in enumerate(expected.get("model_pushes_received", ())):
+            if outcome.pushes[i] != count:
+                yield inf, f"model_pushes_received[{i}]: {outcome.pushes[i]}, expected {count:g}"
+    if outcome.blends is not None:
+        for i, steps in enumerate(expected.get("blend_at_iter", ())):
+            here = [k for k in outcome.blends[i] if k < case.comparable[i]]
+            if here != [int(k) for k in steps if k < case.comparable[i]]:
+                yield inf, f"blend_at_iter[{i}]: {here}, expected {[int(k) for k in steps]}"
+
+
+def _gossip(case: RunCase) -> _Outcome:
+    ends = gossip(case)
+    return _Outcome(ends, [own[-1] for own in ends])
+
+
+class _OraclePlan(Plan):
+    """A plan whose servers' models may have another size than the gradients."""
+
+    model: int
+
+    def node(self, id: int, params: Any, tensors: Tensors, ledger: Ledger | None = None) -> Node:
+        return super().node(id, Phantom(self.model) if id in self.servers else params, tensors, ledger)
+
+
+def _plan(case: RunCase) -> Plan:
+    n, servers = case.workers, tuple(range(case.workers, case.workers + case.servers))
+    machines = tuple(
+        Machine(f"m{i}", up * WIDTH, down * WIDTH, latency)
+        for i, (up, down, latency) in enumerate(zip(case.up, case.down, case.latency, strict=True))
+    )
+    options = {"pi": case.pi, "on_busy": "wait", "push": "queue"} if case.kind == "aladdin" else {}
+    choice = AlgorithmChoice(name="arsgd" if case.kind == "ring" else case.kind, options=options)
+    cluster = Cluster(
+        workers=n, machines=machines, placement=tuple(range(n)), compute=StepTime(scale=_positive(case.compute), mean=1.0),
+        network=Network(admission="fair", window=1, inbox=inf, collective="messages"),
+        servers=Servers(count=max(case.servers, 1), placement="dedicated" if servers else (machines[0].name,)),
+    )  # fmt: skip
+    scenario = Scenario(case.name, cluster=cluster, algorithm=choice, run=Run(steps=case.iterations), workload=Workload(batch=1))
+    size = case.gradient
+    shards = tuple(Shard(i, server, i * size, (i + 1) * size) for i, server in enumerate(servers))
+    parameters = size * (case.servers or n)
+    made = _OraclePlan(
+        scenario, make(choice.name, options), (parameters,), parameters, shards, servers,
+        tuple(range(len(machines))), Schedule(workers=n), 1,
+    )  # fmt: skip
+    object.__setattr__(made, "model", case.model)
+    return made
+
+
+def _positive(times: Iterable[float]) -> tuple[float, ...]:
+    """Step times must be above zero; 1e-300 s does not move a clock."""
+    return tuple(max(time, 1e-300) for time in times)
+
+
+def _programs(case: RunCase) -> _Outcome:
+    costs = {"apply": case.apply, "accumulate": case.accumulate}
+    driver = Driver(_plan(case), tensors=lambda id: Metered({}, costs if id >= case.workers else {}))
+    arrivals: list[tuple[float, int, int]] = []
+
+    def observe(transfer: Transfer) -> None:
+        arrivals.append((driver.clock.now, transfer.pair.source.id, transfer.pair.target.id))
+
+    driver.network.observer = observe
+    record = driver.run()
+    ends = _row_ends(record, case)
+    finish = [own[-1] for own in ends]
+    if case.kind != "aladdin":
+        return _Outcome(ends, finish)
+    finish = [max(time for time, source, _ in arrivals if source == i) for i in range(case.workers)]
+    ends = [[*own[1:], last] for own, last in zip(ends, finish, strict=True)]
+    return _Outcome(ends, finish, _pushes(case, arrivals, max(finish)), _blends(record, case))
+
+
+def _row_ends(record: Record, case: RunCase) -> list[list[float]]:
+    steps = record.steps
+    return [steps["end"][steps["node"] == i].tolist() for i in range(case.workers)]
+
+
+def _blends(record: Record, case: RunCase) -> list[list[int]]:
+    steps = record.steps
+    return [steps["step"][(steps["node"] == i) & (steps["blends"] > 0)].tolist() for i in range(case.workers)]
+
+
+def _pushes(case: RunCase, arrivals: list[tuple[float, int, int]], until: float) -> list[int]:
+    """Models complete on all shards that each worker has received by ``until``."""
+    count = np.zeros((case.servers, case.workers), dtype=int)
+    for time, source, target in arrivals:
+        if target < case.workers and time <= until:
+            count[source - case.workers, target] += 1
+    return [int(c) for c in count.min(axis=0)]
+
+
