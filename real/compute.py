@@ -12,7 +12,6 @@ Rules this module obeys:
 
 from __future__ import annotations
 
-import os
 import queue
 import threading
 import time
@@ -76,8 +75,6 @@ class Computer:
 
     def _run(self) -> None:
         torch.set_num_threads(1)
-        if self._paced:
-            _yield_to_others()
         while True:
             job = self._jobs.get()
             try:
@@ -95,11 +92,3 @@ class Computer:
                 self.overruns += self._paced and finish > job.start + held * job.factor
                 job.end = job.start + held * job.factor
             self._done()
-
-
-def _yield_to_others() -> None:
-    """Let the threads that keep time go first: paced gradients have time to spare."""
-    try:
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
-    except OSError:
-        return

@@ -19,6 +19,7 @@ from core.record import (
     CURVE_COLUMNS,
     GRADIENT_COLUMNS,
     NODE_COLUMNS,
+    OBSERVATION_COLUMNS,
     PARTS,
     SCHEMA_VERSION,
     SPAN_COLUMNS,
@@ -68,6 +69,7 @@ def assemble(
         steps=_table(STEP_COLUMNS, (t["rows"] for t in tables.values()), ("node", "step", "blends")),
         gradients=_table(GRADIENT_COLUMNS, (t["gradients"] for t in tables.values()), ("server", "source", "count")),
         spans=_table(SPAN_COLUMNS, (t["spans"] for t in tables.values()), ("node", "kind")),
+        observations=_table(OBSERVATION_COLUMNS, (t["observations"] for t in tables.values()), ("node", "kind")),
     )
     record.curves = _curves(plan, tables, params, duration)
     return record

@@ -6,8 +6,9 @@ Rules this module obeys:
 * A message whose transmission starts at ``t`` occupies both NICs during [t, t + overhead +
   bytes/rate], rate = min(sender's up, receiver's down). That is the fluid FIFO model; lateness of
   the host never shifts the following message, because every time is derived from the NIC's own.
-* A piece is released ``LEAD`` before the instant at which its last byte would have left, so it has
-  crossed the host's sockets by then; the receiver delivers no message before its last byte is due.
+* A piece is released when its first byte is due to leave, the short last one ``LEAD`` before its
+  last byte is, so that all has crossed the host's sockets in time; the receiver delivers no message
+  before its last byte is due.
 * ``native`` links are the same code with an infinite rate: everything is released at once.
 """
 
@@ -21,12 +22,12 @@ from real.wire import CHUNK
 __all__ = ["CREDIT", "LEAD", "Links"]
 
 LEAD = 1e-3
-"""Seconds by which a piece may leave early (it is held back at the receiver)."""
+"""Seconds by which the last piece leaves early (the message is held back at the receiver)."""
 
 CREDIT = 5e-3
 """Bound on how far in the past a transmission may start to make up for the host's scheduling."""
 
-_PIECE, _TAIL = 1 << 20, 1 << 16
+_PIECE, _TAIL, _BREATH = 1 << 20, 1 << 16, 8e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +57,10 @@ class Links:
 
     def pieces(self, source: int, to: int, nbytes: int, start: float) -> list[tuple[float, int, int]]:
         """(release time, offset, length) of every piece of a message that starts at ``start``."""
-        if nbytes == 0:
-            return [(start + self.duration(source, to, 0) - LEAD if self.paced else start, 0, 0)]
         if not self.paced:
-            return [(start, at, min(CHUNK, nbytes - at)) for at in range(0, nbytes, CHUNK)]
+            return [(start, at, min(CHUNK, nbytes - at)) for at in range(0, nbytes, CHUNK)] or [(start, 0, 0)]
         rate, begin = self.rate(source, to), start + self.overhead
-        step = min(max(_PIECE, 1 << int(rate * 8e-3).bit_length()), CHUNK)
-        cuts = [*range(0, max(nbytes - _TAIL, 1), step), max(nbytes - _TAIL, 0), nbytes]
-        cuts = sorted(set(cuts))
-        return [(begin + b / rate - LEAD, a, b - a) for a, b in zip(cuts, cuts[1:], strict=False)]
+        size = min(max(_PIECE, int(rate * _BREATH)), CHUNK)
+        tail = max(nbytes - _TAIL, 0)
+        body = [(begin + at / rate, at, min(size, tail - at)) for at in range(0, tail, size)]
+        return [*body, (begin + nbytes / rate - LEAD, tail, nbytes - tail)]

@@ -276,6 +276,7 @@ class _Process:
             totals=totals,
             rows=booker.rows.values.tobytes(),
             gradients=self.gradients.values.tobytes(),
+            observations=node.observations.values.tobytes(),
             spans=booker.spans.values.tobytes() if booker.spans is not None else b"",
             joins=booker.joins,
             losses=driver.losses,
