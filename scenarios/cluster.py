@@ -380,7 +380,8 @@ class Cluster:
         if where == "beside":
             return tuple(hosts[i % len(hosts)] for i in range(count))
         if where == "dedicated":
-            free = [i for i in range(len(self.machines)) if i not in set(hosts)]
+            occupied = set(hosts)
+            free = [i for i in range(len(self.machines)) if i not in occupied]
             if len(free) < count:
                 raise ScenarioError(
                     "servers.count", count, f"at most {len(free)}, the machines without workers"

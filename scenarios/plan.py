@@ -60,8 +60,13 @@ class Plan:
         """Ids of all nodes, workers first."""
         return range(self.workers + len(self.servers))
 
-    def node(self, id: int, params: Any, tensors: Tensors, ledger: Ledger | None = None) -> Node:
-        """Node ``id`` with its ``params`` (a worker's whole vector, a server's slice; or a Phantom)."""
+    def node(
+        self, id: int, params: Any, tensors: Tensors, ledger: Ledger | None = None, live: set[int] | None = None
+    ) -> Node:
+        """Node ``id`` with its ``params`` (a worker's whole vector, a server's slice; or a Phantom).
+
+        ``live``, where given, is the set that the driver keeps; else the node gets one of its own.
+        """
         scenario, n = self.scenario, self.workers
         return Node(
             id=id,
@@ -72,7 +77,7 @@ class Plan:
             optimizer=MomentumSGD(scenario.algorithm.momentum),
             schedule=self.schedule,
             batch=scenario.workload.batch,
-            live=set(range(n)),
+            live=set(range(n)) if live is None else live,
             ledger=ledger if ledger is not None else Ledger(id),
             stream=self._stream,
         )

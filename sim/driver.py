@@ -111,12 +111,11 @@ class Driver:
         self.network.attach(host, plan.machine_of[id])
         host.tensors = self._tensors(id)
         ledger = Ledger(id, self.gradient_log, lambda: self.clock._now)
-        host.node = plan.node(id, self._params(id, server), host.tensors, ledger)
+        shared = plan.algorithm.centralized and not server
+        live = self._live if shared else self._everybody
+        host.told = inf if shared else 0
+        host.node = plan.node(id, self._params(id, server), host.tensors, ledger, live)
         host.gradient = Phantom(plan.parameters)
-        if plan.algorithm.centralized and not server:
-            host.node.live, host.told = self._live, inf
-        else:
-            host.node.live = self._everybody
         return host
 
     def _params(self, id: int, server: bool) -> Any:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from core.record import CURVE_COLUMNS, PARTS, SCHEMA_VERSION, Record
+from core.record import CURVE_COLUMNS, OBSERVATION_COLUMNS, PARTS, SCHEMA_VERSION, Record, StepLog
 
 if TYPE_CHECKING:
     from sim.driver import Driver
@@ -53,7 +53,16 @@ def record(driver: Driver) -> Record:
         spans=driver.spans.table(INTEGERS) if driver.spans is not None else {},
         curves={name: np.zeros(0) for name in CURVE_COLUMNS},
         links=_links(driver, length),
+        observations=_observations(hosts),
     )
+
+
+def _observations(hosts: list[Host]) -> dict[str, np.ndarray]:
+    """What probe programs measured, node by node."""
+    every = StepLog(OBSERVATION_COLUMNS)
+    for host in hosts:
+        every.values.extend(host.node.observations.values)
+    return every.table(INTEGERS)
 
 
 def _parts(driver: Driver, steps: dict[str, np.ndarray], length: float) -> np.ndarray:

@@ -138,8 +138,10 @@ class _OraclePlan(Plan):
 
     model: int
 
-    def node(self, id: int, params: Any, tensors: Tensors, ledger: Ledger | None = None) -> Node:
-        return super().node(id, Phantom(self.model) if id in self.servers else params, tensors, ledger)
+    def node(
+        self, id: int, params: Any, tensors: Tensors, ledger: Ledger | None = None, live: set[int] | None = None
+    ) -> Node:
+        return super().node(id, Phantom(self.model) if id in self.servers else params, tensors, ledger, live)
 
 
 def _plan(case: RunCase) -> Plan:
