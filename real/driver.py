@@ -309,7 +309,9 @@ class Driver:
         else:
             endpoint, awaited = self.endpoint, []
             with self.changed:
-                if isinstance(effect, Receive):
+                if self.booker.server:
+                    awaited = endpoint.moving_in.motions
+                elif isinstance(effect, Receive):
                     tags = (effect.tag,) if isinstance(effect.tag, str) else effect.tag
                     awaited = [m for m in endpoint.moving_in.motions if m.matches(tags, effect.source, effect.step)]
                 self.booker.blocked(now, endpoint.moving_in, endpoint.moving_out, awaited)
@@ -318,6 +320,7 @@ class Driver:
         """What a program is given: messages with their tensors on the node's device."""
         if type(answer) is Left:
             self.node.live.discard(answer.rank)
+            self.endpoint.told(answer.rank)
         elif type(answer) is Message:
             if self.device != "cpu" and answer.tensor is not None:
                 answer.tensor = answer.tensor.to(self.device)

@@ -92,6 +92,8 @@ class Endpoint:
         self.moving_in, self.moving_out = Traffic(), Traffic()
         self.undelivered: Counter[int] = Counter()
         self.gone: set[int] = set()
+        self._told: set[int] = set()
+        self._discarding = False
         self.ended: dict[int, int] = {}
         self.sent, self.received = Counter[str](), Counter[str]()
         self._queue: list[_Outgoing] = []
@@ -112,14 +114,13 @@ class Endpoint:
         """Take all messages, or none if any window is full; those to nodes that left are dropped."""
         limit = self.window if window is None else window
         with self.changed:
-            wanted = Counter(to for to, _ in pairs if to not in self.gone)
-            if any(self.undelivered[to] + more > max(limit, more) for to, more in wanted.items()):
+            if any(self.undelivered[to] >= limit for to, _ in pairs if to not in self.gone):
                 return False
         exposed = [self._expose(message.tensor) for _, message in pairs]
         with self.changed:
             now = self.clock()
             for (to, message), (dtype, payload) in zip(pairs, exposed, strict=True):
-                if to in self.gone:
+                if to in self.gone or to in self._told:
                     continue
                 self.undelivered[to] += 1
                 ready = now + self.links.path_latency(self.me, to)
@@ -146,11 +147,26 @@ class Endpoint:
                 self.kick()
             return item
 
-    def say(self, kind: int, receivers: Iterable[int], *, step: int = 0, flags: int = 0) -> None:
+    def told(self, rank: int) -> None:
+        """The program knows that ``rank`` has left: what it sends there from now on is dropped."""
+        with self.changed:
+            self._told.add(rank)
+
+    def discard(self) -> None:
+        """Nobody reads here any more: what is unread, and what still comes, must not hold up others."""
+        with self.changed:
+            self._discarding = True
+            self.mailbox.clear()
+            for head in self._held.values():
+                self._reply(head, wire.RESUME, self.clock())
+            self._held.clear()
+        self.kick()
+
+    def say(self, kind: int, receivers: Iterable[int], *, step: int = 0) -> None:
         """Send a frame without payload outside all queues (``BYE``, ``PING``)."""
         with self.changed:
             for to in receivers:
-                self._frame(to, Header(kind, self.me, step=step, flags=flags, time=self.clock()))
+                self._frame(to, Header(kind, self.me, step=step, time=self.clock()))
         self.kick()
 
     def notify(self) -> None:
@@ -202,28 +218,29 @@ class Endpoint:
                 self.changed.notify_all()
             elif header.kind == wire.BYE:
                 self.ended[source] = header.step
-                self.depart(source, serving=bool(header.flags))
+                self.mailbox.depart(source)
+                self.changed.notify_all()
             else:
                 self._answer(header, now)
 
-    def depart(self, rank: int, *, serving: bool = False) -> None:
-        """``rank`` has ended or died: forget what moves to and from it, tell the program."""
+    def depart(self, rank: int) -> None:
+        """``rank`` has died: forget what moves to and from it, tell the program."""
         with self.changed:
-            if not self.mailbox.depart(rank):
+            if rank in self.gone:
                 return
             now = self.clock()
-            if not serving:
-                self.gone.add(rank)
-                self._queue = [going for going in self._queue if going.to != rank]
-                for key in [key for key in self._moving if key[0] == rank]:
-                    self._stop(self._moving.pop(key).motion, now)
-                self.undelivered[rank] = 0
-                self._requests.pop(rank, None)
-                self._held.pop(rank, None)
-                broken = self._incoming.pop(rank, None)
-                if broken is not None:
-                    self._stop(broken.motion, now)
-                    self._in_free = now
+            self.gone.add(rank)
+            self.mailbox.depart(rank)
+            self._queue = [going for going in self._queue if going.to != rank]
+            for key in [key for key in self._moving if key[0] == rank]:
+                self._stop(self._moving.pop(key).motion, now)
+            self.undelivered[rank] = 0
+            self._requests.pop(rank, None)
+            self._held.pop(rank, None)
+            broken = self._incoming.pop(rank, None)
+            if broken is not None:
+                self._stop(broken.motion, now)
+                self._in_free = now
             self._ask(now)
             self._grant(now)
             self.changed.notify_all()
@@ -386,9 +403,10 @@ class Endpoint:
         self._expected[source] += 1
         self.received["messages"] += 1
         self.received["bytes"] += head.total
-        self.mailbox.deliver(
-            Message(head.tag, coming.tensor, head.step, head.count, head.versions, head.number, source)
-        )
+        if not self._discarding:
+            self.mailbox.deliver(
+                Message(head.tag, coming.tensor, head.step, head.count, head.versions, head.number, source)
+            )
         self._reply(head, wire.DONE, coming.motion.end)
         self.changed.notify_all()
 

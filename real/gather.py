@@ -30,7 +30,7 @@ from core.record import (
 from scenarios.plan import Plan
 from scenarios.workloads import load
 
-__all__ = ["assemble", "environment"]
+__all__ = ["assemble", "environment", "remains"]
 
 _WAIT, _RECEIVE = PARTS.index("wait"), PARTS.index("receive")
 
@@ -45,8 +45,6 @@ def assemble(
     """
     _split_reductions(tables)
     duration = max((t["totals"]["end"] for t in tables.values()), default=0.0)
-    nodes = [_totals(tables[node], duration) for node in sorted(tables)]
-    columns = dict(zip(NODE_COLUMNS, zip(*nodes, strict=True), strict=True)) if nodes else dict.fromkeys(NODE_COLUMNS, ())
     scenario = plan.scenario
     record = Record(
         manifest={
@@ -60,17 +58,18 @@ def assemble(
             "complete": complete,
             "lost": {str(node): why for node, why in left.items()},
             "overruns": sum(t["overruns"] for t in tables.values()),
-            "gradient_seconds": {str(node): t["gradient_seconds"] for node, t in tables.items() if t["gradient_seconds"]},
+            "gradient_seconds": {str(node): t["gradient_seconds"] for node, t in tables.items() if node < plan.workers},
             "tensor_operations": {str(node): t["tensors"] for node, t in tables.items()},
             "frames_dropped": {str(node): t["dropped"] for node, t in tables.items() if t["dropped"]},
             "environment": environment(),
         },
-        nodes={name: np.asarray(column) for name, column in columns.items()},
+        nodes=_node_table(plan, tables, duration),
         steps=_table(STEP_COLUMNS, (t["rows"] for t in tables.values()), ("node", "step", "blends")),
         gradients=_table(GRADIENT_COLUMNS, (t["gradients"] for t in tables.values()), ("server", "source", "count")),
         spans=_table(SPAN_COLUMNS, (t["spans"] for t in tables.values()), ("node", "kind")),
         observations=_table(OBSERVATION_COLUMNS, (t["observations"] for t in tables.values()), ("node", "kind")),
     )
+    record.links = _links(plan, tables, duration)
     record.curves = _curves(plan, tables, params, duration)
     return record
 
@@ -82,13 +81,61 @@ def _table(columns: tuple[str, ...], parts: Any, integers: tuple[str, ...]) -> d
     return log.table(integers)
 
 
-def _totals(table: dict[str, Any], duration: float) -> tuple[Any, ...]:
-    """One row of the ``nodes`` table; ``idle`` is what is left of the run's length."""
-    t = table["totals"]
-    parts = dict(zip(PARTS, t["parts"], strict=True))
-    parts["idle"] = max(0.0, duration - sum(t["parts"][: PARTS.index("idle")]))
-    values = {**t, **parts, "role": "server" if t["role"] else "worker", "lost": 0}
-    return tuple(values[name] for name in NODE_COLUMNS)
+def remains(node: int, steps: int, rows: bytes) -> dict[str, Any]:
+    """The tables of a worker that died, from what its signs of life had told by then."""
+    log = StepLog(STEP_COLUMNS)
+    log.values.frombytes(rows)
+    table = log.table()
+    parts = [float(table[part].sum()) if part in table else 0.0 for part in PARTS]
+    totals = {
+        "node": node, "role": 0, "steps": steps, "samples": 0, "parts": parts,
+        "end": float(table["end"].max(initial=0.0)), "messages_out": 0, "messages_in": 0,
+        "bytes_out": 0, "bytes_in": 0, "blends": int(table["blends"].sum()),
+    }  # fmt: skip
+    empty: dict[str, Any] = dict.fromkeys(("gradients", "spans", "observations"), b"")
+    nothing: dict[str, Any] = {name: {} for name in ("applied", "pending", "tensors", "dropped")}
+    return {"totals": totals, "rows": rows, "joins": [], "overruns": 0, "gradient_seconds": 0.0, **empty, **nothing}
+
+
+def _node_table(plan: Plan, tables: Mapping[int, dict[str, Any]], duration: float) -> dict[str, np.ndarray]:
+    """The ``nodes`` table; ``idle`` is what is left of the run's length."""
+    rows = []
+    for node in sorted(tables):
+        t = tables[node]["totals"]
+        parts = dict(zip(PARTS, t["parts"], strict=True))
+        parts["idle"] = max(0.0, duration - sum(t["parts"][: PARTS.index("idle")]))
+        values = {**t, **parts, "role": "server" if t["role"] else "worker", **_fate(plan, tables, node)}
+        values["samples"] = t["steps"] * plan.scenario.workload.batch
+        rows.append(tuple(values[name] for name in NODE_COLUMNS))
+    return {name: np.asarray(column) for name, column in zip(NODE_COLUMNS, zip(*rows, strict=True), strict=True)}
+
+
+def _fate(plan: Plan, tables: Mapping[int, dict[str, Any]], node: int) -> dict[str, int]:
+    """Gradients applied, pending and lost: a worker's count as applied once they are so on all servers."""
+    if node >= plan.workers:
+        table = tables[node]
+        return {"applied": sum(table["applied"].values()), "pending": sum(table["pending"].values()), "lost": 0}
+    servers = [tables[server] for server in plan.servers]
+    if not servers:
+        return {"applied": 0, "pending": 0, "lost": 0}
+    applied = min(server["applied"].get(node, 0) for server in servers)
+    arrived = min(server["applied"].get(node, 0) + server["pending"].get(node, 0) for server in servers)
+    lost = max(0, tables[node]["totals"]["steps"] - arrived)
+    return {"applied": applied, "pending": arrived - applied, "lost": lost}
+
+
+def _links(plan: Plan, tables: Mapping[int, dict[str, Any]], duration: float) -> dict[str, np.ndarray]:
+    """Every node's NIC, up and down: bytes carried; of paced links also the capacity and the seconds busy."""
+    paced = plan.scenario.run.links == "paced"
+    rows = []
+    for node in sorted(tables):
+        machine = plan.scenario.cluster.machines[plan.machine_of[node]]
+        for direction, capacity, column in (("up", machine.up, "bytes_out"), ("down", machine.down, "bytes_in")):
+            carried = float(tables[node]["totals"][column])
+            known = capacity if paced else float("nan")
+            rows.append((plan.machine_of[node], direction, known, carried, carried / known))
+    names = ("machine", "direction", "capacity", "bytes", "busy")
+    return {name: np.asarray(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)}
 
 
 def _split_reductions(tables: Mapping[int, dict[str, Any]]) -> None:

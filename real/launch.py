@@ -116,6 +116,7 @@ class _Member:
     waiting_since: float = 0.0
     tables: dict[str, Any] = field(default_factory=dict)
     params: bytes = b""
+    rows: bytes = b""
 
     @property
     def gone(self) -> bool:
@@ -136,7 +137,7 @@ class _Launch:
 
     def run(self) -> Record:
         """Start, watch, gather; in any case end all processes."""
-        from real.gather import assemble
+        from real.gather import assemble, remains
 
         with tempfile.TemporaryDirectory(prefix="aladdin-") as folder:
             try:
@@ -147,7 +148,7 @@ class _Launch:
                 except KeyboardInterrupt:
                     interrupted = True
                     self._stop()
-                tables = {m.node: m.tables for m in self.members if m.tables}
+                tables = {m.node: m.tables or remains(m.node, m.steps, m.rows) for m in self.members}
                 params = {m.node: m.params for m in self.members if m.params}
                 record = assemble(self.plan, tables, {} if interrupted else params, self.left, complete=not interrupted)
             finally:
@@ -247,6 +248,7 @@ class _Launch:
         if message["waiting"] != member.waiting or message["steps"] != member.steps:
             member.waiting_since = member.heard
         member.waiting, member.steps = message["waiting"], message["steps"]
+        member.rows += message["rows"]
         if self.on_progress is not None:
             self.on_progress(sum(m.steps for m in self.members), self._total())
 

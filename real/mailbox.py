@@ -83,6 +83,11 @@ class Mailbox:
         self.items.append(Left(rank))
         return True
 
+    def clear(self) -> None:
+        """Forget everything unread; who has left stays known."""
+        self.items.clear()
+        self.unread.clear()
+
     def take(self, tags: tuple[str, ...], source: int | None, step: int | None) -> Message | Left | None:
         """Remove and return the first item that matches (``core.effects.Receive``), or None."""
         for place, item in enumerate(self.items):

@@ -116,6 +116,7 @@ class _Process:
         self.faults = Faults(spec["kill"], spec["stall"])
         self.is_server = self.id >= self.plan.workers
         self.over = threading.Event()
+        self.sent_rows = 0
 
     # ---- the pipe -----------------------------------------------------------------------------
 
@@ -134,7 +135,7 @@ class _Process:
         try:
             while True:
                 if not self.pipe.poll(BEAT):
-                    self.tell(**{"is": "beat"}, steps=self.driver.node.step, waiting=self.driver.waiting())
+                    self._beat()
                     continue
                 order = self.hear()
                 if order["do"] == "left":
@@ -148,6 +149,14 @@ class _Process:
                     self.over.set()
         except (OSError, EOFError):
             os._exit(1)
+
+    def _beat(self) -> None:
+        """A sign of life: steps done, what is waited for, and the rows of steps since the last one."""
+        rows = self.booker.rows.values[self.sent_rows :]
+        self.sent_rows += len(rows)
+        self.tell(
+            **{"is": "beat"}, steps=self.driver.node.step, waiting=self.driver.waiting(), rows=rows.tobytes()
+        )
 
     # ---- the life of a node -------------------------------------------------------------------
 
@@ -226,11 +235,12 @@ class _Process:
         gc.freeze()  # a collection that walks through all of torch takes a tenth of a second
 
     def _leave(self) -> None:
-        """After a worker's program: deliver what is under way, say goodbye, serve on if it has companions."""
+        """After a worker's program: deliver what is under way, say goodbye, go on with its companions."""
+        if len(self.programs) == 1:
+            self.endpoint.discard()
         self.driver.drain()
         others = [node for node in self.plan.nodes if node != self.id]
-        serving = len(self.programs) > 1
-        self.endpoint.say(wire.BYE, others, step=self.driver.reduced, flags=int(serving))
+        self.endpoint.say(wire.BYE, others, step=self.driver.reduced)
         self.tell(**{"is": "ended"})
         self.driver.serve()
 
@@ -267,13 +277,14 @@ class _Process:
             "samples": node.step * node.batch, "parts": booker.parts, "end": booker.end - booker.zero,
             "messages_out": endpoint.sent["messages"], "messages_in": endpoint.received["messages"],
             "bytes_out": endpoint.sent["bytes"], "bytes_in": endpoint.received["bytes"],
-            "blends": node.blends, "applied": node.ledger.applied_total,
-            "pending": sum(node.ledger.pending().values()),
+            "blends": node.blends,
         }  # fmt: skip
         self.tell(
             **{"is": "tables"},
             stopped=stopped,
             totals=totals,
+            applied=node.ledger.applied,
+            pending=node.ledger.pending(),
             rows=booker.rows.values.tobytes(),
             gradients=self.gradients.values.tobytes(),
             observations=node.observations.values.tobytes(),
