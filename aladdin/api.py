@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import scenarios
-from aladdin.hardware import hardware
+from aladdin.hardware import environment, hardware
 from core.record import Record
 from scenarios import Scenario, ScenarioError
 
@@ -271,6 +271,7 @@ def _finish(record: Record, flags: list[str], path: Path | None, into: str | Pat
         )
     if path is None:
         return Result(record)
+    record.manifest.setdefault("environment", environment())
     from analysis.store import write
 
     return Result(record, write(record, path))

@@ -1,4 +1,4 @@
-"""This machine, as profiles and run directories describe it: processor, cores, GPU.
+"""This machine, as profiles and run directories describe it: processor, cores, GPU, versions.
 
 Read without torch, so that a prediction starts at once; the words are those of a real run's
 ``manifest["environment"]``.
@@ -6,12 +6,14 @@ Read without torch, so that a prediction starts at once; the words are those of 
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import platform
+import subprocess
 from pathlib import Path
 from typing import Any
 
-__all__ = ["hardware"]
+__all__ = ["environment", "hardware"]
 
 
 def hardware(proc: Path = Path("/proc")) -> dict[str, Any]:
@@ -22,6 +24,28 @@ def hardware(proc: Path = Path("/proc")) -> dict[str, Any]:
         "cores": len(affinity(0)) if affinity else os.cpu_count(),
         "gpu": _gpu(proc / "driver" / "nvidia" / "gpus"),
     }
+
+
+def environment() -> dict[str, Any]:
+    """What a simulated run's manifest says of where it was made: versions, hardware, commit."""
+    packages = ("numpy", "simpy")
+    return {
+        "python": platform.python_version(),
+        "versions": {name: importlib.metadata.version(name) for name in packages},
+        "system": platform.platform(),
+        **hardware(),
+        "commit": _commit(),
+    }
+
+
+def _commit() -> str:
+    """The commit of the source tree that this runs from; empty where there is none."""
+    command = ["git", "-C", str(Path(__file__).resolve().parent), "rev-parse", "HEAD"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def _gpu(folder: Path) -> str:

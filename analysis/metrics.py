@@ -6,8 +6,9 @@ Rules this module obeys:
 * Rates and breakdowns are taken over one window, from the end of warm-up to the first worker's
   finish: outside it not all workers are at work in their steady state. A step that straddles an
   edge of the window counts by the share of its duration that lies inside.
-* Nothing here returns NaN or infinity. Where there is no window (too few steps), the whole run is
-  taken instead and ``Window.kind`` says so.
+* Nothing here returns NaN or infinity. Where that window is empty, ``Window.kind`` says what was
+  taken instead: a shorter warm-up (a straggler still in its warm-up when the first worker has
+  finished), or else the whole run.
 
 A worker *finishes* when it begins its last step: the row of a last step also holds the drain of
 what was still on its way (a final flush, the last replies), which no other step has.
@@ -15,6 +16,7 @@ what was still on its way (a final flush, the last replies), which no other step
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -36,14 +38,16 @@ STEP_PARTS = PARTS[:-1]
 class Window:
     """What rates are measured over: ``start`` to ``stop``, seconds since the start of the run.
 
-    kind    ``steady`` (end of warm-up to the first worker's finish), or ``whole run`` where that
-            window would be empty
+    kind    ``steady`` (end of warm-up to the first worker's finish); ``short warm-up`` (the same with
+            the longest warm-up that leaves half of the time before the first finish); ``whole run``
+    warmup  steps of each worker that are left out
     weight  for every row of the record's ``steps`` table the share of it that lies inside, 0 .. 1
     """
 
     start: float
     stop: float
     kind: str
+    warmup: int
     weight: np.ndarray
 
     @property
@@ -56,26 +60,19 @@ def window(record: Record) -> Window:
     """The steady window of a run: every worker is past warm-up, none is in its last step."""
     steps = record.steps
     if not len(steps["node"]):
-        return Window(0.0, record.duration, "whole run", np.zeros(0))
-    warmup = int(_scenario(record, "run").get("warmup_steps", 0))
+        return Window(0.0, record.duration, "whole run", 0, np.zeros(0))
     begun, ended = steps["start"], steps["end"]
-    starts, stops = [], []
-    for rank in np.unique(steps["node"]):
-        rows = np.flatnonzero(steps["node"] == rank)
-        rows = rows[np.argsort(steps["step"][rows], kind="stable")]
-        if len(rows) <= warmup:
-            return _whole(begun, ended)
-        starts.append(float(ended[rows[warmup - 1]]) if warmup else float(begun[rows[0]]))
-        stops.append(float(begun[rows[-1]]))
-    start, stop = max(starts), min(stops)
-    if stop <= start:
-        return _whole(begun, ended)
-    return Window(start, stop, "steady", _shares(begun, ended, start, stop))
-
-
-def _whole(begun: np.ndarray, ended: np.ndarray) -> Window:
-    start, stop = float(begun.min()), float(ended.max())
-    return Window(start, stop, "whole run", np.ones(len(begun)))
+    order = np.lexsort((steps["step"], steps["node"]))
+    first = np.flatnonzero(np.diff(steps["node"][order], prepend=-1))
+    own = [order[a:b] for a, b in itertools.pairwise([*first, len(order)])]
+    stop = min(float(begun[rows[-1]]) for rows in own)
+    asked = int(_scenario(record, "run").get("warmup_steps", 0))
+    for warmup in range(min(asked, *(len(rows) - 1 for rows in own)), -1, -1):
+        start = max(float(ended[rows[warmup - 1]]) if warmup else float(begun[rows[0]]) for rows in own)
+        if start < stop if warmup == asked else start <= stop / 2 and stop > 0:
+            kind = "steady" if warmup == asked else "short warm-up"
+            return Window(start, stop, kind, warmup, _shares(begun, ended, start, stop))
+    return Window(float(begun.min()), float(ended.max()), "whole run", 0, np.ones(len(begun)))
 
 
 def _shares(begun: np.ndarray, ended: np.ndarray, start: float, stop: float) -> np.ndarray:
@@ -233,7 +230,12 @@ def summary(record: Record) -> dict[str, Any]:
         "steps": int(record.nodes["steps"].sum()),
         "samples": int(record.nodes["samples"].sum()),
         "seconds": record.duration,
-        "window": {"kind": within.kind, "start": within.start, "stop": within.stop},
+        "window": {
+            "kind": within.kind,
+            "warmup_steps": within.warmup,
+            "start": within.start,
+            "stop": within.stop,
+        },
         "throughput": float(sum(by_rank.values())),
         "throughput_by_worker": [by_rank[rank] for rank in sorted(by_rank)],
         "speedup": speedup(record),

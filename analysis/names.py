@@ -5,7 +5,7 @@ from __future__ import annotations
 from core.algorithms import ALGORITHMS
 from core.record import Record
 
-__all__ = ["DRIVERS", "driver", "label", "title"]
+__all__ = ["DRIVERS", "driver", "label", "rank", "title"]
 
 DRIVERS = {"sim": "predicted", "real": "measured"}
 
@@ -15,6 +15,11 @@ def label(name: str) -> str:
     if name in ALGORITHMS:
         return str(getattr(ALGORITHMS[name], "title", name)).split(" (")[0]
     return name.replace(":", ".").rsplit(".", 1)[-1]
+
+
+def rank(name: str) -> int:
+    """Where an algorithm stands in the table of algorithms; those that are not in it come last."""
+    return list(ALGORITHMS).index(name) if name in ALGORITHMS else len(ALGORITHMS)
 
 
 def driver(name: str) -> str:

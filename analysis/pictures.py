@@ -20,8 +20,9 @@ __all__ = ["draw", "pairs"]
 
 
 def draw(runs: Mapping[str, Record], out: Path) -> list[Path]:
-    """Draw ``runs`` (label -> record) into the folder ``out``; returns the files, breakdowns first."""
+    """Draw ``runs`` (label -> record) into the folder ``out``; returns the files, by scenario and size."""
     summaries = {label: metrics.summary(record) for label, record in runs.items()}
+    summaries = dict(sorted(summaries.items(), key=lambda item: _place(item[1])))
     groups: dict[tuple[str, int], list[str]] = {}
     for label, summary in summaries.items():
         groups.setdefault((summary["scenario"], summary["workers"]), []).append(label)
@@ -61,6 +62,11 @@ def pairs(summaries: list[dict[str, Any]]) -> list[dict[str, Any]]:
         for (scenario, algorithm, n), rates in found.items()
         if {"sim", "real"} <= rates.keys()
     ]  # fmt: skip
+
+
+def _place(summary: dict[str, Any]) -> tuple[int, str, bool]:
+    """Order of runs in a picture: by algorithm, predicted before measured."""
+    return names.rank(summary["algorithm"]), summary["algorithm"], summary["driver"] != "sim"
 
 
 def _slug(text: str) -> str:

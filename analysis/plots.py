@@ -19,7 +19,7 @@ import numpy as np
 
 from analysis import metrics
 from analysis.names import driver as driver_name
-from analysis.names import label
+from analysis.names import label, rank
 from analysis.names import title as title_of
 from core.record import KINDS, PARTS, Record
 from scenarios.errors import ScenarioError
@@ -87,7 +87,7 @@ def breakdown(summaries: Sequence[Mapping[str, Any]], title: str = "") -> Figure
     axes.set_yticks(range(len(bars)), [name for name, _, _ in bars])
     axes.invert_yaxis()
     axes.tick_params(axis="y", length=0)
-    axes.set_xlim(0, longest * 1.24)
+    axes.set_xlim(0, longest * 1.27)
     axes.set_xlabel(f"time per step and worker ({unit})")
     axes.grid(axis="x")
     axes.set_title(title or _heading("Where a step goes", summaries), **HEADING)
@@ -167,7 +167,7 @@ def _draw_rows(axes: Axes, record: Record, rows: list[tuple[int, str]], begin: f
             box = (y + 0.36, 0.09) if kind == "transfer" else (y - 0.34, 0.68)
             axes.broken_barh(
                 list(zip((left - begin) * scale, width * scale, strict=True)), box,
-                facecolors=COLOURS[kind], edgecolor="white" if kind != "transfer" else "none", linewidth=0.4,
+                facecolors=COLOURS[kind], edgecolor="white" if kind != "transfer" else "none", linewidth=0.25,
             )  # fmt: skip
     axes.set_yticks(range(len(rows)), [name for _, name in rows])
     axes.set_ylim(len(rows) - 0.45, -0.55)
@@ -187,7 +187,7 @@ def speedup(summaries: Sequence[Mapping[str, Any]], title: str = "") -> Figure:
     axes.plot([1, most], [1, most], color="#9A9A9A", linestyle=(0, (4, 3)), linewidth=1.2, label="ideal")
     drawn: set[str] = set()
     names = list(dict.fromkeys(summary["algorithm"] for summary in summaries))
-    for index, name in enumerate(names):
+    for name in names:
         for driver in ("sim", "real"):
             points = sorted(
                 (s["workers"], s["speedup"])
@@ -197,9 +197,9 @@ def speedup(summaries: Sequence[Mapping[str, Any]], title: str = "") -> Figure:
             if points:
                 real = driver == "real"
                 axes.plot(
-                    *zip(*points, strict=True), marker=MARKERS[index % len(MARKERS)],
+                    *zip(*points, strict=True), marker=_marker(name),
                     markersize=9 if real else 6,
-                    color=SERIES[index % len(SERIES)], linestyle="none" if real else "-", linewidth=1.8,
+                    color=_colour(name), linestyle="none" if real else "-", linewidth=1.8,
                     markerfacecolor="none" if real else None,
                     label=None if real and name in drawn else label(name),
                 )  # fmt: skip
@@ -233,13 +233,13 @@ def predicted_measured(pairs: Sequence[Mapping[str, Any]], title: str = "Predict
     left.fill_between(line, line * (1 - band), line * (1 + band), color="#E4E4E4", label=f"within {band:.0%}")
     left.plot(line, line, color="#9A9A9A", linewidth=1)
     names = list(dict.fromkeys(pair["algorithm"] for pair in pairs))
-    for index, name in enumerate(names):
+    for name in names:
         own = [pair for pair in pairs if pair["algorithm"] == name]
         x, y = [pair["measured"] for pair in own], [pair["predicted"] for pair in own]
         spread = [[p["measured"] - p.get("low", p["measured"]) for p in own],
                   [p.get("high", p["measured"]) - p["measured"] for p in own]]  # fmt: skip
-        left.errorbar(x, y, xerr=spread, fmt=MARKERS[index % len(MARKERS)], markersize=7, elinewidth=1,
-                      color=SERIES[index % len(SERIES)], alpha=0.9, label=label(name))  # fmt: skip
+        left.errorbar(x, y, xerr=spread, fmt=_marker(name), markersize=7, elinewidth=1,
+                      color=_colour(name), alpha=0.9, label=label(name))  # fmt: skip
     left.set(xscale="log", yscale="log", xlim=(low, high), ylim=(low, high), aspect="equal")
     left.set_xlabel("measured (samples/s)")
     left.set_ylabel("predicted (samples/s)")
@@ -248,7 +248,7 @@ def predicted_measured(pairs: Sequence[Mapping[str, Any]], title: str = "Predict
     left.set_anchor("N")
     left.set_title(title, **HEADING)
     left.legend(loc="upper left", fontsize=9, frameon=False)
-    _errors(right, pairs, names, band)
+    _errors(right, pairs, band)
     return figure
 
 
@@ -265,16 +265,15 @@ def _plain_log_ticks(axes: Axes, low: float, high: float) -> None:
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
 
 
-def _errors(axes: Axes, pairs: Sequence[Mapping[str, Any]], names: list[str], band: float) -> None:
+def _errors(axes: Axes, pairs: Sequence[Mapping[str, Any]], band: float) -> None:
     """Relative error of each cell as a lollipop, with the band."""
     errors = [100 * (pair["predicted"] / pair["measured"] - 1) if pair["measured"] else 0.0 for pair in pairs]
     axes.axvspan(-100 * band, 100 * band, color="#E4E4E4")
     axes.axvline(0, color="#9A9A9A", linewidth=1)
     for row, (pair, error) in enumerate(zip(pairs, errors, strict=True)):
-        index = names.index(pair["algorithm"])
-        colour = SERIES[index % len(SERIES)]
+        colour, marker = _colour(pair["algorithm"]), _marker(pair["algorithm"])
         axes.plot([0, error], [row, row], color=colour, linewidth=1.6)
-        axes.plot(error, row, marker=MARKERS[index % len(MARKERS)], color=colour, markersize=6)
+        axes.plot(error, row, marker=marker, color=colour, markersize=6)
     reach = max([abs(error) for error in errors] + [150 * band]) * 1.15
     axes.set_xlim(-reach, reach)
     axes.set_yticks(range(len(pairs)), [pair["label"] for pair in pairs], fontsize=8.5)
@@ -293,11 +292,13 @@ def curves(records: Sequence[Record], title: str = "") -> Figure:
     figure, panels = _figure(5.2 * len(shown), 4.0, widths=(1,) * len(shown))
     several = len({record.manifest.get("driver") for record in records}) > 1
     for name, axes in zip(shown, np.atleast_1d(panels), strict=True):
-        for index, record in enumerate(records):
+        for record in records:
             time, values = _curve(record, name)
+            algorithm = record.manifest.get("scenario", {}).get("algorithm", {}).get("name", "")
+            dashed = several and record.manifest.get("driver") == "sim"
             axes.plot(
-                time, 100 * values if name == "accuracy" else values, color=SERIES[index % len(SERIES)],
-                marker=MARKERS[index % len(MARKERS)], markersize=4.5, linewidth=1.6,
+                time, 100 * values if name == "accuracy" else values, color=_colour(algorithm),
+                marker=_marker(algorithm), linestyle="--" if dashed else "-", markersize=4.5, linewidth=1.6,
                 label=title_of(record, several),
             )  # fmt: skip
         axes.set_xlabel("time (s)")
@@ -308,6 +309,14 @@ def curves(records: Sequence[Record], title: str = "") -> Figure:
     if title:
         figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
     return figure
+
+
+def _colour(algorithm: str) -> str:
+    return SERIES[rank(algorithm) % len(SERIES)]
+
+
+def _marker(algorithm: str) -> str:
+    return MARKERS[rank(algorithm) % len(MARKERS)]
 
 
 def _curve(record: Record, name: str) -> tuple[np.ndarray, np.ndarray]:

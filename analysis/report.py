@@ -17,7 +17,7 @@ from analysis.names import driver, label
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["comparison", "constants", "document", "duration", "figures", "notes", "size", "table"]
+__all__ = ["comparison", "constants", "document", "duration", "figures", "notes", "size", "table", "tables"]
 
 PART_HEADS = {"compute": "compute", "update": "update", "send": "send", "wait": "wait", "receive": "recv"}
 
@@ -40,43 +40,78 @@ def size(count: float) -> str:
     return f"{count:,.3g} TB"
 
 
-def table(summaries: Sequence[Mapping[str, Any]], title: str = "") -> Table:
+WIDE = 116
+"""Columns that a full table takes; on narrower terminals the breakdown gets a table of its own."""
+
+GROUPS = ("rates", "parts", "rest")
+
+
+def tables(summaries: Sequence[Mapping[str, Any]], title: str = "", width: int = WIDE) -> list[Table]:
+    """``table`` as one table, or as two where ``width`` columns do not hold one."""
+    if width >= WIDE:
+        return [table(summaries, title)]
+    return [
+        table(summaries, title, ("rates", "brief")),
+        table(summaries, "Where a step goes", ("parts",)),
+    ]
+
+
+def table(summaries: Sequence[Mapping[str, Any]], title: str = "", groups: Sequence[str] = GROUPS) -> Table:
     """One row per run: throughput, speed-up, step, breakdown, staleness, traffic, accuracy.
 
-    A run with slowed-down workers gets two further rows: its fast and its slow workers.
+    A run with slowed-down workers gets two further rows: its fast and its slow workers. Where
+    predicted and measured runs are mixed, a column says which is which.
+    ``groups`` selects columns: ``rates``, ``parts`` (the breakdown), ``rest`` or ``brief`` (narrower).
     """
-    drivers = {summary["driver"] for summary in summaries} != {"sim"}
+    several = len({summary["driver"] for summary in summaries}) > 1
     accurate = any("accuracy" in summary for summary in summaries)
+    heads: dict[str, list[str]] = {
+        "rates": ["samples/s", "speed-up", "step"],
+        "parts": [f"{head}\n%" for head in PART_HEADS.values()],
+        "rest": ["staleness\nmean / max", "busiest node", *(["accuracy\n%"] if accurate else [])],
+        "brief": ["staleness\nmean / max", "busiest\nnode", *(["accuracy\n%"] if accurate else [])],
+    }
     grid = _grid(title)
     grid.add_column("algorithm", no_wrap=True)
-    if drivers:
+    if several:
         grid.add_column("run")
-    for head in ("samples/s", "speed-up", "step"):
-        grid.add_column(head, justify="right", no_wrap=True)
-    for head in PART_HEADS.values():
-        grid.add_column(f"{head}\n%", justify="right")
-    grid.add_column("staleness\nmean / max", justify="right")
-    grid.add_column("busiest node", justify="right")
-    if accurate:
-        grid.add_column("accuracy\n%", justify="right")
+    for group in groups:
+        for head in heads[group]:
+            grid.add_column(head, justify="right", no_wrap=True)
     for summary in summaries:
         flagged = "*" if summary["flags"] else ""
-        cells = [f"[bold]{label(summary['algorithm'])}[/]{flagged}"]
-        if drivers:
-            cells.append(driver(summary["driver"]))
-        cells += [f"[bold]{_number(summary['throughput'])}[/]", f"{summary['speedup']:.2f}"]
-        cells += _parts(summary["breakdown"]["all"])
-        cells += [_staleness(summary["staleness"]), _busiest(summary["busiest"])]
-        if accurate:
-            cells.append(f"{100 * summary['accuracy']:.1f}" if "accuracy" in summary else "–")
-        grid.add_row(*cells)
+        name = [f"[bold]{label(summary['algorithm'])}[/]{flagged}"]
+        cells = _cells(summary, accurate)
+        run = [driver(summary["driver"])] if several else []
+        grid.add_row(*name, *run, *(cell for group in groups for cell in cells[group]))
         for kind in ("fast", "slow"):
             if kind in summary["breakdown"]:
-                blank = [""] * (2 + drivers)
-                grid.add_row(
-                    f"[dim]  {kind} workers[/]", *blank, *_parts(summary["breakdown"][kind]), style="dim"
-                )
+                cells = _part_cells(summary["breakdown"][kind], accurate)
+                blank = [""] * several
+                chosen = (cell for group in groups for cell in cells[group])
+                grid.add_row(f"[dim]  {kind} workers[/]", *blank, *chosen, style="dim")
     return grid
+
+
+def _cells(summary: Mapping[str, Any], accurate: bool) -> dict[str, list[str]]:
+    """The cells of a run's row, by group of columns."""
+    entry, measured = summary["breakdown"]["all"], summary.get("accuracy")
+    accuracy = "–" if measured is None else f"{100 * measured:.1f}"
+    rates = [
+        f"[bold]{_number(summary['throughput'])}[/]",
+        f"{summary['speedup']:.2f}",
+        duration(entry["step"]),
+    ]
+    last = [accuracy] if accurate else []
+    stale, busy = _staleness(summary["staleness"]), _busiest(summary["busiest"])
+    rest, brief = [stale, busy, *last], [stale, busy.split(" (")[0], *last]
+    return {"rates": rates, "parts": _parts(entry), "rest": rest, "brief": brief}
+
+
+def _part_cells(entry: Mapping[str, Any], accurate: bool) -> dict[str, list[str]]:
+    """The cells of a row that shows some of the workers only."""
+    rates, rest = ["", "", duration(entry["step"])], [""] * (2 + accurate)
+    return {"rates": rates, "parts": _parts(entry), "rest": rest, "brief": rest}
 
 
 def comparison(pairs: Sequence[Mapping[str, Any]], title: str = "") -> Table:
@@ -168,12 +203,16 @@ def notes(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
     found = []
     for summary in summaries:
         name = label(summary["algorithm"])
-        if summary["window"]["kind"] != "steady":
-            found.append(f"{name}: too few steps for a steady window; rates are those of the whole run")
-        if summary["pending"]:
+        shown = summary["window"]
+        if shown["kind"] == "short warm-up":
+            steps = f"{shown['warmup_steps']} step{'' if shown['warmup_steps'] == 1 else 's'}"
             found.append(
-                f"{name}: {summary['pending']} gradients were still held in an accumulator at the end"
+                f"{name}: a worker was still warming up when the first one finished; warm-up cut to {steps}"
             )
+        if shown["kind"] == "whole run":
+            found.append(f"{name}: too few steps for a steady window; rates are those of the whole run")
+        if summary["pending"] > 0.05 * summary["steps"]:
+            found.append(f"{name}: {summary['pending']} gradients were still held in accumulators at the end")
     flags = dict.fromkeys(flag for summary in summaries for flag in summary["flags"])
     return found + [f"* {flag}" for flag in flags]
 
@@ -183,7 +222,12 @@ def _grid(title: str) -> Table:
     from rich.table import Table
 
     return Table(
-        title=title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
+        title=title or None,
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
     )
 
 
@@ -192,9 +236,9 @@ def _number(value: float) -> str:
 
 
 def _parts(entry: Mapping[str, Any]) -> list[str]:
-    """The step and the percentages of its parts."""
+    """The percentages of a step's parts."""
     shares = [100 * entry["fraction"][part] for part in PART_HEADS]
-    return [duration(entry["step"]), *("–" if not share else f"{share:.1f}" for share in shares)]
+    return ["–" if not share else f"{share:.1f}" for share in shares]
 
 
 def _staleness(found: Mapping[str, float] | None) -> str:

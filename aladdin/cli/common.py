@@ -73,7 +73,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document inst
 
 Runs = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories, written with --out.")]
 
-WIDTH = 132
+WIDTH = 140
 """Columns of a table that goes to a file or a pipe."""
 
 

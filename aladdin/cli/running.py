@@ -37,7 +37,7 @@ def run(driver: str, scenario: str, names: str, sets: list[str] | None, *, spans
 
 def _print(results: list[Any], as_json: bool, stopped: bool) -> None:
     """The table and what its reader must know, or the JSON document."""
-    from analysis import report
+    from analysis import names, report
 
     summaries = [
         {**result.summary, **({"path": str(result.path)} if result.path else {})} for result in results
@@ -50,7 +50,9 @@ def _print(results: list[Any], as_json: bool, stopped: bool) -> None:
     first = summaries[0]
     plural = "" if first["servers"] == 1 else "s"
     servers = f", {first['servers']} server{plural}" if first["servers"] else ""
-    console.print(report.table(summaries, f"{first['scenario']}: {first['workers']} workers{servers}"))
+    title = f"{first['scenario']}: {first['workers']} workers{servers}, {names.driver(first['driver'])}"
+    for table in report.tables(summaries, title, console.width):
+        console.print(table)
     for note in report.notes(summaries):
         console.print(note, style="dim", markup=False)
     written = [result.path for result in results if result.path]

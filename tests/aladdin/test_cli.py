@@ -70,7 +70,7 @@ def test_simulate_prints_a_table_and_writes_nothing(
         "simulate", "demo", "-a", "asp,bsp", "--set", "cluster.workers=3", "--set", "workload.batch=16"
     )
     assert done.code == 0
-    assert "demo: 3 workers, 1 server" in done.out
+    assert "demo: 3 workers, 1 server, predicted" in done.out
     assert "ASP" in done.out
     assert "BSP" in done.out
     assert done.err == ""

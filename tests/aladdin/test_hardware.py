@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from aladdin.hardware import hardware
+from aladdin.hardware import environment, hardware
 
 
 def test_this_machine_has_a_processor_and_cores() -> None:
@@ -25,3 +25,10 @@ def test_processor_and_gpu_by_name(tmp_path: Path) -> None:
 
 def test_without_a_gpu_its_name_is_empty(tmp_path: Path) -> None:
     assert hardware(tmp_path)["gpu"] == ""
+
+
+def test_environment_names_versions_and_hardware() -> None:
+    found = environment()
+    assert set(found["versions"]) == {"numpy", "simpy"}
+    assert found["processor"] == hardware()["processor"]
+    assert len(found["commit"]) in (0, 40)

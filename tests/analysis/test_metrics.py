@@ -45,9 +45,9 @@ def test_the_drain_in_a_last_step_does_not_count() -> None:
 
 
 def test_no_window_falls_back_to_the_whole_run_and_says_so() -> None:
-    record = make([STEP] * 2, steps=2, warmup=2, batch=10)
+    record = make([STEP] * 2, steps=1, warmup=2, batch=10)
     assert metrics.window(record).kind == "whole run"
-    assert metrics.throughput(record) == pytest.approx(2 * 2 * 10 / 0.4)
+    assert metrics.throughput(record) == pytest.approx(2 * 10 / 0.2)
 
 
 def test_a_run_without_steps_has_zero_rates() -> None:
@@ -110,3 +110,18 @@ def test_whatever_the_steps_figures_are_finite_and_fractions_add_up(parts, steps
     assert metrics.throughput(record) > 0
     weight = metrics.window(record).weight
     assert np.all((weight >= 0) & (weight <= 1))
+
+
+def test_a_straggler_still_warming_up_shortens_the_warm_up() -> None:
+    fast, slow = {"compute": 0.1}, {"compute": 1.0}
+    record = make([fast, slow], steps=50, warmup=5, batch=10)
+    within = metrics.window(record)
+    assert (within.kind, within.warmup) == ("short warm-up", 2)
+    assert (within.start, within.stop) == (pytest.approx(2.0), pytest.approx(4.9))
+    assert metrics.throughput(record) == pytest.approx(110)
+
+
+def test_warm_up_longer_than_the_run_is_cut() -> None:
+    record = make([STEP] * 2, steps=6, warmup=100, batch=10)
+    assert metrics.window(record).kind == "short warm-up"
+    assert metrics.throughput(record) == pytest.approx(100)

@@ -41,7 +41,9 @@ def test_table_has_every_figure() -> None:
 
 
 def test_table_of_trained_runs_shows_accuracy_and_which_run_it_is() -> None:
-    shown = text(report.table([metrics.summary(make([STEP] * 2, driver="real", curves=True))]))
+    both = [metrics.summary(make([STEP] * 2, driver=driver, curves=True)) for driver in ("sim", "real")]
+    shown = text(report.table(both))
+    assert "predicted" in shown
     assert "measured" in shown
     assert "84.0" in shown
 
@@ -64,7 +66,7 @@ def test_document_gathers_flags_and_is_strict_json() -> None:
 
 
 def test_notes_say_what_a_reader_must_know() -> None:
-    short = metrics.summary(make([STEP], steps=2, flags=["another hardware"]))
+    short = metrics.summary(make([STEP], steps=1, flags=["another hardware"]))
     short["pending"] = 3
     found = report.notes([short])
     assert any("too few steps" in note for note in found)
@@ -119,3 +121,24 @@ def test_figures_of_a_crosscheck_in_words() -> None:
     assert "all right" in "\n".join(
         report.figures({**found, "rankings_wrong": [], "contended": {"cells": 0}})
     )
+
+
+@pytest.mark.parametrize("width", [80, 100, 200])
+def test_tables_fit_the_terminal(width: int) -> None:
+    cluster = {"slowdowns": [{"kind": "fixed", "ranks": [1], "factor": 4.0}]}
+    record = make(
+        [STEP, {"compute": 0.4}],
+        steps=20,
+        cluster=cluster,
+        driver="real",
+        curves=True,
+        algorithm="aladdin_l1",
+    )
+    stream = io.StringIO()
+    console = Console(file=stream, width=width)
+    for table in report.tables([metrics.summary(record)], "title", width):
+        console.print(table)
+    shown = stream.getvalue()
+    assert "…" not in shown
+    for piece in ("ALADDIN-L1", "samples/s", "compute", "staleness", "slow workers", "accuracy"):
+        assert piece in shown
