@@ -78,8 +78,8 @@ def calibrate(
     message = 4.0 * sum(layer_sizes(base.workload))
     profile = Profile(
         constants=constants,
-        hardware=environment.get("hardware", {}),
-        when=str(environment.get("time", "")),
+        hardware=api.hardware(),
+        when=str(environment.get("when", "")),
         step_time_model=model,
         workload={name: getattr(base.workload, name) for name in ("model", "data", "batch")},
         ranges={"message_bytes": (message * 0.001, message), "workers": (1, max(counts))},
@@ -113,9 +113,12 @@ def _probes(base: Scenario, counts: Sequence[int]) -> list[_Probe]:
         }  # fmt: skip
         return base.override(fields | {key.replace("__", "."): value for key, value in changes.items()})
 
-    def steps(record: Record, name: str) -> tuple[dict[str, Constant], fits.StepFit]:
+    means: dict[int, Constant] = {}
+
+    def steps(record: Record, n: int) -> tuple[dict[str, Constant], fits.StepFit]:
         fit, constants = fits.fit_steps(record, "step_time")
-        return {f"{key}.{name}": value for key, value in constants.items()}, fit
+        means[n] = constants["step_time.mean"]
+        return constants if n == 1 else {"device.slots": fits.fit_slots(means)}, fit
 
     def pacing(record: Record) -> tuple[dict[str, Constant], None]:
         return {"pacing.overhead": fits.fit_pacing(record, base.cluster.compute.mean)}, None
@@ -123,7 +126,7 @@ def _probes(base: Scenario, counts: Sequence[int]) -> list[_Probe]:
     found = []
     for n in sorted({1, *counts}):
         one = probe("StepProbe", n, 2, steps=40)
-        found.append(_Probe(f"native steps, {n} at once", one, lambda r, n=n: steps(r, str(n)), native_steps=n == top))
+        found.append(_Probe(f"native steps, {n} at once", one, lambda r, n=n: steps(r, n), native_steps=n == 1))
     slow = probe("StepProbe", top, 2, steps=40, run__compute="paced", cluster__compute__spread=0.0)
     found.append(_Probe(f"paced steps, {top} at once", slow, pacing))
     found.append(_Probe("tensor operations", probe("TensorProbe", 1, 30), lambda r: (fits.fit_tensors(r), None)))

@@ -28,7 +28,7 @@ from core.record import Record
 from core.tensors import OPERATIONS
 from scenarios.profile import Constant
 
-__all__ = ["CalibrationError", "StepFit", "fit_allreduce", "fit_links", "fit_pacing", "fit_steps", "fit_tensors"]
+__all__ = ["CalibrationError", "StepFit", "fit_allreduce", "fit_links", "fit_pacing", "fit_slots", "fit_steps", "fit_tensors"]
 
 RESAMPLES = 400
 
@@ -93,6 +93,23 @@ _FROZEN = {"lognormal": _lognormal, "gamma": _gamma, "shifted_exponential": _shi
 def _distance(model: str, times: np.ndarray, mean: float, spread: float) -> StepFit:
     test = stats.kstest(times, _FROZEN[model](mean, min(spread, 0.999)).cdf)
     return StepFit(model, mean, spread, float(test.statistic), float(test.pvalue))
+
+
+def fit_slots(means: Mapping[int, Constant]) -> Constant:
+    """``device.slots``: how many workers a device serves at full speed, from mean step times by n.
+
+    With k > slots workers at work each is slots / k as fast: mean_n = mean_1 max(1, n / slots). Taken
+    at the largest n measured, where the device is fullest; n itself where nobody is slowed down.
+    """
+    alone, n = means[1], max(means)
+    full = means[n]
+
+    def slots(one: float, many: float) -> float:
+        return min(float(n), max(1.0, n * one / many))
+
+    value = slots(alone.value, full.value)
+    low, high = slots(alone.low, full.high), slots(alone.high, full.low)
+    return Constant(value, "1", min(low, value), max(high, value), alone.samples + full.samples)
 
 
 def fit_pacing(record: Record, target: float, skip: int = 2) -> Constant:

@@ -48,7 +48,7 @@ class Cell:
     low, high        95 % interval of the measured throughput (t over blocks of the run)
     part_errors      part -> (predicted - measured seconds) / measured step time
     simpler_errors   simpler model -> its signed relative throughput error
-    contention       predicted share of the workers' time that is spent waiting
+    contention       predicted share of the run that the busiest link direction is in use
     """
 
     algorithm: str
@@ -101,10 +101,16 @@ def predict(record: Record, simpler: Mapping[str, Record] | None = None, flags: 
         throughput=throughput(record),
         step=parts["step"],
         parts=dict(parts["seconds"]),
-        contention=parts["fraction"]["wait"],
+        contention=_utilization(record),
         simpler={name: throughput(other) for name, other in (simpler or {}).items()},
         flags=tuple(flags),
     )
+
+
+def _utilization(record: Record) -> float:
+    """Share of the run that the busiest NIC direction is in use, at full rate."""
+    busy = record.links.get("busy")
+    return float(busy.max()) / record.duration if busy is not None and len(busy) and record.duration else 0.0
 
 
 def compare(prediction: Prediction, measured: Record, **circumstances: Any) -> Cell:
@@ -177,10 +183,10 @@ def rankings(cells: Sequence[Cell], margin: float = 0.05) -> list[Ranking]:
     return found
 
 
-def summarize(cells: Sequence[Cell], contended: float = 0.1) -> dict[str, Any]:
+def summarize(cells: Sequence[Cell], contended: float = 0.6) -> dict[str, Any]:
     """Figures of a whole cross-check.
 
-    ``contended``: the workers' predicted waiting share from which a cell counts as contended.
+    ``contended``: predicted use of the busiest link from which a cell counts as contended.
     Returns errors of ours (median, 90th percentile, worst; share within 5 %), those of every simpler
     model on the contended cells beside ours there, worst part error, and rankings gone wrong.
     """

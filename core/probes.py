@@ -22,7 +22,7 @@ probe              observes (kind, bytes, seconds)              of
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -35,6 +35,9 @@ __all__ = ["ALLREDUCE", "DUPLEX", "PING", "STREAM", "AllReduceProbe", "LinkProbe
 
 PING, STREAM, DUPLEX, ALLREDUCE = (len(OPERATIONS) + i for i in range(4))
 """Kinds of observation; smaller numbers are indices into ``core.tensors.OPERATIONS``."""
+
+_COLD_BYTES = 64e6
+"""Bytes that the tensor probe's vectors have together, if not that makes them more than 16."""
 
 _COMPUTE, _NOW, _RECEIVE, _RECEIVE_ACK = Compute(), Now(), Receive("probe"), Receive("probe.ack")
 
@@ -75,29 +78,37 @@ class StepProbe(_Probe):
 
 @dataclass(frozen=True)
 class TensorProbe(_Probe):
-    """Each tensor operation ``repeats`` times on the whole parameter vector, after one unmeasured."""
+    """Each tensor operation ``repeats`` times on whole parameter vectors, after one unmeasured.
+
+    The vectors take turns, so that they are as cold in the caches as a vector that has just been
+    received, or computed by somebody else.
+    """
 
     name: ClassVar[str] = "probe.tensors"
     title: ClassVar[str] = "probe: tensor operations"
 
     def worker(self, node: Node) -> Program:
-        tensors, x = node.tensors, node.params
-        other = tensors.snapshot(x)
-        calls = {
-            "accumulate": lambda: tensors.accumulate(other, x),
-            "apply": lambda: node.optimizer.apply(tensors, x, other, 1e-9),
-            "mix": lambda: tensors.mix(x, other, 1e-9),
-            "assign": lambda: tensors.assign(other, x),
-            "scale": lambda: tensors.scale(other, 1.0),
-            "snapshot": lambda: tensors.snapshot(x),
+        tensors, size = node.tensors, node.params.nbytes
+        copies = max(2, min(16, int(_COLD_BYTES // size)))
+        pool = [tensors.snapshot(node.params) for _ in range(copies)]
+        calls: dict[str, Callable[[Any, Any], Any]] = {
+            "accumulate": tensors.accumulate,
+            "apply": lambda x, g: node.optimizer.apply(tensors, x, g, 1e-9),
+            "mix": lambda x, y: tensors.mix(x, y, 1e-9),
+            "assign": tensors.assign,
+            "scale": lambda x, _: tensors.scale(x, 1.0),
+            "snapshot": lambda x, _: tensors.snapshot(x),
         }
+        turn = 0
         for repeat in range(self.repeats + 1):
             for kind, operation in enumerate(OPERATIONS):
+                turn += 2
+                first, second = pool[turn % copies], pool[(turn + 1) % copies]
                 begun = yield _NOW
-                calls[operation]()
+                calls[operation](first, second)
                 ended = yield _NOW
                 if repeat:
-                    node.observe(kind, x.nbytes, ended - begun)
+                    node.observe(kind, size, ended - begun)
 
 
 @dataclass(frozen=True)
@@ -110,7 +121,7 @@ class LinkProbe(_Probe):
     name: ClassVar[str] = "probe.links"
     title: ClassVar[str] = "probe: links between two workers"
 
-    parts: tuple[float, ...] = (0.001, 0.25, 0.5, 1.0)
+    parts: tuple[float, ...] = (0.125, 0.25, 0.5, 1.0)
 
     def worker(self, node: Node) -> Program:
         require("workers", node.workers, node.workers == 2, "2 for a link probe")
@@ -160,7 +171,7 @@ class AllReduceProbe(_Probe):
     title: ClassVar[str] = "probe: all-reduce"
     collective: ClassVar[bool] = True
 
-    parts: tuple[float, ...] = (0.001, 0.25, 0.5, 1.0)
+    parts: tuple[float, ...] = (0.125, 0.25, 0.5, 1.0)
 
     def worker(self, node: Node) -> Program:
         for part in self.parts:

@@ -259,6 +259,8 @@ class Network:
     window               messages per (sender, receiver) not yet delivered; may be unlimited
     inbox                unread messages per (sender, receiver) before grants stop; may be unlimited
     overhead             seconds per message, in addition to latency
+    backplane            bytes/s that all traffic between machines shares (a switch's backplane, or
+                         one host that plays them all); 0: no such limit
     collective           native (closed form; gloo or NCCL in reality) | messages (a program)
     allreduce            algorithm of the all-reduce
     allreduce_alpha      seconds per ring step of the native closed form; 0: the path's latency
@@ -269,6 +271,7 @@ class Network:
     window: float = of_kind(1, integer(1, unlimited=True))
     inbox: float = of_kind(2, integer(1, unlimited=True))
     overhead: float = amount(0.0, "seconds")
+    backplane: float = amount(0.0, "bytes/s")
     collective: str = choice("native", "native", "messages")
     allreduce: str = choice("ring", "ring")
     allreduce_alpha: float = amount(0.0, "seconds")

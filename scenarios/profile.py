@@ -17,10 +17,11 @@ constant                   unit     meaning
 ``pacing.overhead``        s        added to every paced step by waking up late
 ``tensor_rate.<op>``       bytes/s  of a tensor operation (``core.tensors.OPERATIONS``)
 ``tensor_seconds.<op>``    s        fixed cost of one call of it
-``link.latency``           s        of a path between two nodes, one way
-``link.overhead``          s        per message, beyond its latency
-``link.bandwidth``         bytes/s  of a native link, each way
-``link.paced_efficiency``  1        goodput of a paced link over its nominal rate
+``link.<kind>.latency``    s        of a path between two nodes, one way; kind: native or paced
+``link.<kind>.overhead``   s        per message, beyond its latency
+``link.native.bandwidth``  bytes/s  of a native link, each way
+``link.native.shared``     bytes/s  of all native links together (they share one machine)
+``link.paced.efficiency``  1        goodput of a paced link over its nominal rate
 ``allreduce.alpha.<n>``    s        per ring step of the native all-reduce among n
 ``allreduce.bandwidth.<n>``  bytes/s  of its ring
 ``device.slots``           1        workers that the device serves at full speed at once
@@ -132,16 +133,19 @@ class Profile:
         """
         cluster = scenario.cluster
         n = cluster.workers
+        paced = scenario.run.links == "paced"
+        kind = "paced" if paced else "native"
         network = replace(
             cluster.network,
-            overhead=self.value("link.overhead", cluster.network.overhead),
+            overhead=self.value(f"link.{kind}.overhead", cluster.network.overhead),
+            backplane=cluster.network.backplane if paced else self.value("link.native.shared"),
             allreduce_alpha=self.by_workers("allreduce.alpha", n, cluster.network.allreduce_alpha),
             allreduce_bandwidth=self.by_workers(
                 "allreduce.bandwidth", n, cluster.network.allreduce_bandwidth
             ),
         )
         changed = replace(
-            self._links(cluster, paced=scenario.run.links == "paced"),
+            self._links(cluster, paced),
             network=network,
             tensor_rates={**cluster.tensor_rates, **self.tensor_rates()},
             tensor_seconds={**cluster.tensor_seconds, **self.tensor_seconds()},
@@ -171,13 +175,13 @@ class Profile:
         )
 
     def _links(self, cluster: Cluster, paced: bool) -> Cluster:
-        share = self.value("link.paced_efficiency", 1.0)
-        native = self.value("link.bandwidth")
+        share = self.value("link.paced.efficiency", 1.0)
+        native = self.value("link.native.bandwidth")
 
         def rate(nominal: float) -> float:
             return nominal * share if paced else native or nominal
 
-        latency = self.constants.get("link.latency")
+        latency = self.constants.get(f"link.{'paced' if paced else 'native'}.latency")
         if cluster.layout is not None:
             path = cluster.layout.latency if latency is None else latency.value
             layout: Layout = replace(cluster.layout, bandwidth=rate(cluster.layout.bandwidth), latency=path)

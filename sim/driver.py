@@ -7,12 +7,14 @@ Rules this module obeys:
 * A worker's budget is steps, seconds or samples of all workers together; the ``Compute`` beyond it
   raises ``Finished`` in the program. When the worker's program has returned and its last message is
   delivered, everybody is told that it has left.
+* What is made before the run lives as long as the run: the garbage collector need not look at it.
 * The run is over when no event is left. Then all workers' programs must have returned and nobody may
   be held up in a send: else ``Deadlock`` says who waits for what. Servers and companions are closed.
 """
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Mapping, Sequence
 from math import inf
 from typing import Any, Protocol
@@ -67,8 +69,14 @@ class Driver:
         cluster, run = scenario.cluster, scenario.run
         settings = cluster.network
         self.clock = Clock()
+        backplane = [("backplane", settings.backplane)]
         self.network = Network(
-            self.clock, cluster.machines, admission=settings.admission, inbox=settings.inbox, overhead=settings.overhead
+            self.clock,
+            cluster.machines,
+            admission=settings.admission,
+            inbox=settings.inbox,
+            overhead=settings.overhead,
+            routes=(lambda _, __: backplane) if settings.backplane else None,
         )
         self.window = settings.window
         self.draw = StepTimes(cluster, run.seed).draw
@@ -145,7 +153,11 @@ class Driver:
         for host in self.hosts[self.workers :] + self.hosts[: self.workers]:
             for pump in host.programs:
                 pump.run(None)
-        self.clock.drain()
+        gc.freeze()
+        try:
+            self.clock.drain()
+        finally:
+            gc.unfreeze()
         self._check()
         for host in self.hosts:
             for pump in host.programs:
@@ -218,7 +230,7 @@ class Driver:
         if self.collective is not None:
             self.collective.leave(host)
         self._discard_unread(host)
-        host.leaving = True
+        host.leaving = host.watching = True
         pump.depart_when_clear()
 
     def _discard_unread(self, host: Host) -> None:

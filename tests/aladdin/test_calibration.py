@@ -1,0 +1,126 @@
+"""Probes, fits and cross-checks: a profile fitted to simulated probes gives back what was simulated."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import scenarios
+from aladdin import calibration
+from aladdin.calibration import Design, calibrate
+from analysis.calibrate import CalibrationError, fit_links, fit_slots, fit_steps
+from core.record import Record
+from scenarios import ScenarioError
+from scenarios.profile import Constant
+from sim import simulate
+
+TRUTH = {
+    "cluster.latency": "400 us",
+    "cluster.network.overhead": "100 us",
+    "cluster.tensor_rates": {
+        "apply": 3e9, "accumulate": 5e9, "mix": 4e9, "assign": 6e9, "scale": 8e9, "snapshot": 7e9,
+    },
+    "cluster.compute.mean": "20 ms",
+    "cluster.workers_per_device": 4,
+    "cluster.device_slots": 2.0,
+    "cluster.network.allreduce_alpha": "1 ms",
+    "cluster.network.allreduce_bandwidth": "500 MB/s",
+}  # fmt: skip
+
+
+def test_simulated_probes_give_back_the_constants_that_were_simulated() -> None:
+    profile = calibrate(scenarios.load("demo", TRUTH), run=simulate)
+    expected = {
+        "step_time.mean": 0.02, "device.slots": 2.0, "link.native.latency": 4e-4, "link.native.overhead": 1e-4,
+        "link.native.bandwidth": 125e6, "link.paced.efficiency": 1.0, "allreduce.alpha.4": 1e-3,
+        "allreduce.bandwidth.4": 5e8, "allreduce.alpha.2": 1e-3, "allreduce.bandwidth.2": 5e8,
+        "tensor_rate.apply": 3e9, "tensor_rate.snapshot": 7e9,
+    }  # fmt: skip
+    for name, value in expected.items():
+        constant = profile.constants[name]
+        assert constant.value == pytest.approx(value, rel=1e-6), name
+        assert constant.low <= constant.value <= constant.high
+
+
+def test_a_calibrated_prediction_equals_the_simulated_truth() -> None:
+    """Probes of a cluster, applied to a scenario that knows nothing of it, predict that cluster."""
+    truth = {k: v for k, v in TRUTH.items() if "device" not in k} | {"cluster.workers_per_device": 1}
+    machine = scenarios.load("demo", truth)
+    profile = calibrate(machine, run=simulate)
+    blank = scenarios.load("demo", {"cluster.latency": 0.0, "run.compute": "native", "algorithm.name": "asp"})
+    predicted = simulate(profile.apply(blank))
+    actual = simulate(scenarios.load("demo", {**truth, "algorithm.name": "asp", "run.compute": "native"}))
+    np.testing.assert_allclose(predicted.steps["end"], actual.steps["end"], rtol=1e-6)
+
+
+@pytest.mark.parametrize("model", ["lognormal", "gamma", "shifted_exponential"])
+def test_the_right_distribution_of_step_times_is_found(model: str) -> None:
+    one = {"cluster.compute": {"model": model, "mean": 0.05, "spread": 0.5}, "cluster.workers": 1, "run.steps": 3000,
+           "algorithm.name": "core.probes:StepProbe"}  # fmt: skip
+    fit, constants = fit_steps(simulate(scenarios.load("demo", one)), "step_time")
+    assert fit.model == model
+    assert fit.p > 0.01
+    assert constants["step_time.mean"].value == pytest.approx(0.05, rel=0.05)
+    assert constants["step_time.spread"].value == pytest.approx(0.5, rel=0.1)
+
+
+def test_slots_never_exceed_the_workers_that_were_probed() -> None:
+    alone, full = Constant(0.01, "s", 0.009, 0.011), Constant(0.008, "s", 0.007, 0.009)
+    assert fit_slots({1: alone, 4: full}).value == 4.0
+
+
+def test_probes_without_measurements_are_refused() -> None:
+    empty = Record({}, {}, {"step": np.zeros(0), "compute": np.zeros(0)},
+                   observations={name: np.zeros(0) for name in ("node", "kind", "bytes", "seconds")})  # fmt: skip
+    with pytest.raises(CalibrationError, match="too few"):
+        fit_steps(empty, "step_time")
+    with pytest.raises(CalibrationError, match="link probe"):
+        fit_links(empty, "link")
+
+
+def test_a_profile_is_never_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "profile.json").write_text("mine")
+    with pytest.raises(ScenarioError, match="never overwritten"):
+        calibrate("demo", out=tmp_path / "profile.json", run=simulate)
+    assert (tmp_path / "profile.json").read_text() == "mine"
+
+
+def test_predictions_are_on_disk_before_the_first_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Runs on the simulator in the place of the real driver: then every error is zero."""
+    folder = tmp_path / "check"
+    profile = calibrate(scenarios.load("demo", TRUTH), run=simulate)
+
+    def run(scenario: scenarios.Scenario) -> Record:
+        said = json.loads((folder / "predictions.json").read_text())
+        assert len(said) == 8
+        return simulate(profile.apply(scenario))
+
+    monkeypatch.setattr(calibration, "_real", run)
+    design = Design(workers=(4,), settings=(("paced", "paced"),), seconds=4.0)
+    found = calibration.crosscheck("demo", profile=profile, design=design, out=folder)
+    assert [cell.throughput_error for cell in found.cells] == [0.0] * 8
+    assert found.figures["rankings_wrong"] == []
+    assert {path.name for path in folder.iterdir()} == {
+        "profile.json", "predictions.json", "cells.json", "cells.csv", "figures.json", "predicted_vs_measured.png",
+    }  # fmt: skip
+    (asp,) = [cell for cell in found.cells if cell.algorithm == "asp" and cell.slow == 1]
+    assert asp.contention > 0.9
+    assert asp.simpler_errors["no_queueing"] > 0.1
+
+
+def test_a_prediction_is_compared_part_by_part() -> None:
+    """A measurement that is 10 % slower shows as an error of +10 %, in the part that is slower."""
+    fast = scenarios.load("demo", {"algorithm.name": "aladdin", "cluster.compute.mean": 0.05})
+    slow = scenarios.load("demo", {"algorithm.name": "aladdin", "cluster.compute.mean": 0.055})
+    cell = calibration.checks.compare(
+        calibration.checks.predict(simulate(fast)), simulate(slow),
+        algorithm="aladdin", n=4, slow=1.0, links="paced", compute="paced",
+    )  # fmt: skip
+    assert cell.throughput_error == pytest.approx(0.1, rel=1e-6)
+    assert cell.part_errors["compute"] == pytest.approx(-0.005 / 0.055, rel=1e-6)
+    assert cell.part_errors["wait"] == 0.0
