@@ -83,7 +83,9 @@ def test_train_names_its_directory_after_the_run(drivers: list[Scenario], tmp_pa
 
 def profile(**changes: Any) -> Profile:
     return Profile(
-        constants={"link.latency": Constant(2e-4, "s", 1e-4, 3e-4, 10)}, ranges={"workers": (2, 4)}, **changes
+        constants={"tensor_rate.apply": Constant(2e9, "bytes/s", 1e9, 3e9, 10)},
+        ranges={"workers": (2, 4)},
+        **changes,
     )
 
 
@@ -99,8 +101,7 @@ def test_a_profile_out_of_its_range_is_flagged(drivers: list[Scenario], tmp_path
 
 def test_a_profile_in_its_range_is_not(drivers: list[Scenario]) -> None:
     assert aladdin.simulate("demo", profile=profile()).flags == []
-    assert drivers[0].cluster.layout is not None
-    assert drivers[0].cluster.layout.latency == 2e-4
+    assert drivers[0].cluster.tensor_rates["apply"] == 2e9
 
 
 def test_a_profile_from_another_machine_is_flagged(
