@@ -17,7 +17,7 @@ from typing import Any
 
 import simpy
 
-__all__ = ["LATE", "Alarm", "Clock"]
+__all__ = ["LATE", "NORMAL", "Alarm", "Clock"]
 
 NORMAL, LATE = 1, 2
 """Priorities: LATE fires after everything else of the same instant."""
@@ -37,7 +37,10 @@ class Clock(simpy.Environment):
     """A SimPy environment that fires alarms directly."""
 
     def at(self, time: float, alarm: Alarm, priority: int = NORMAL) -> None:
-        """Let ``alarm`` fire at ``time`` (absolute seconds; never before now)."""
+        """Let ``alarm`` fire at ``time`` (absolute seconds; never before now).
+
+        The hottest callers push onto ``_queue`` themselves, in just this form.
+        """
         queue: list[Any] = self._queue
         heappush(queue, (time, priority, next(self._eid), alarm))
 

@@ -17,10 +17,11 @@ Rules this module obeys:
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from heapq import heappop, heappush
 from math import inf
 
-from sim.clock import LATE, Alarm, Clock
+from sim.clock import LATE, NORMAL, Alarm, Clock
 from sim.maxmin import fill
 
 __all__ = ["Flow", "Fluid", "Link"]
@@ -236,17 +237,30 @@ class _Hub(Alarm):
     def add(self, flow: Flow, nbytes: float, rate: float) -> None:
         """One more flow; ``rate`` is what each flow gets from now on."""
         fluid = self._fluid
-        now = fluid.clock._now
+        clock = fluid.clock
+        now = clock._now
+        served = self.served
         if self.count:
-            self.served += self.rate * (now - self.since)
+            served += self.rate * (now - self.since)
+            self.served = served
         self.since = now
         self.count += 1
         self.rate = rate
-        key = self.served + nbytes
-        flow.hub, flow.key = self, key
+        flow.hub = self
+        flow.key = key = served + nbytes
         fluid.sequence += 1
-        heappush(self._heap, (key, fluid.sequence, flow))
-        self._schedule(now)
+        heap = self._heap
+        heappush(heap, (key, fluid.sequence, flow))
+        first = heap[0]
+        if first[2].hub is not self or first[2].key != first[0]:
+            self._schedule(now)
+            return
+        due = now + (first[0] - served) / rate
+        if due < self._due:
+            self._due, self._exact = due, True
+            heappush(clock._queue, (due, NORMAL, next(clock._eid), self))  # type: ignore[misc]
+        else:
+            self._exact = due == self._due
 
     def _schedule(self, now: float) -> None:
         """See to it that an alarm goes off no later than the first end."""
@@ -255,8 +269,7 @@ class _Hub(Alarm):
             heappop(heap)
         due = now + (heap[0][0] - self.served) / self.rate
         if due < self._due:
-            self._due = due
-            self._exact = True
+            self._due, self._exact = due, True
             self._fluid.clock.at(due, self)
         else:
             self._exact = due == self._due
@@ -274,21 +287,31 @@ class _Hub(Alarm):
             if now + (heap[0][0] - self.served) / self.rate > now:
                 self._schedule(now)
                 return
-        self.served = heap[0][0]
+        self.served = served = heap[0][0]
         self.since = now
-        ended = []
-        while heap and heap[0][0] <= self.served:
+        _, _, flow = heappop(heap)
+        if heap and heap[0][0] <= served:
+            self._end([flow, *self._others(served)], now)
+            return
+        for link in flow.path:
+            del link.flows[flow]
+        self._shrink(1, now)
+        flow.arrived()
+
+    def _others(self, served: float) -> Iterator[Flow]:
+        """Further flows that end at this instant."""
+        heap = self._heap
+        while heap and heap[0][0] <= served:
             key, _, flow = heappop(heap)
             if flow.hub is self and flow.key == key:
-                ended.append(flow)
-        self._fluid_left(ended, now)
+                yield flow
 
-    def _fluid_left(self, ended: list[Flow], now: float) -> None:
-        fluid = self._fluid
-        for flow in ended:
-            fluid._leave(flow)
-        self._shrink(len(ended), now)
-        for flow in ended:
+    def _end(self, flows: list[Flow], now: float) -> None:
+        for flow in flows:
+            for link in flow.path:
+                del link.flows[flow]
+        self._shrink(len(flows), now)
+        for flow in flows:
             flow.arrived()
 
     def remove(self, flow: Flow) -> None:

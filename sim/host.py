@@ -67,7 +67,7 @@ class Host(Endpoint):
 
     __slots__ = (
         "blocked", "blends", "compute", "crashed", "device", "end", "ended", "gradient", "heard", "idle", "inbox",
-        "incoming", "leaving", "lost", "mark", "matched", "node", "out", "phantom", "programs", "receive",
+        "incoming", "leaving", "lost", "mark", "matched", "node", "programs", "receive",
         "roster", "row", "send", "senders", "server", "spans", "steps", "tensors", "told", "totals", "update",
         "wait", "waiting", "want", "clock",
     )  # fmt: skip
@@ -89,7 +89,7 @@ class Host(Endpoint):
         self.heard = 0
         self.ended = self.leaving = self.crashed = self.blocked = False
         self.want: Receive | Poll | None = None
-        self.matched = self.out = self.blends = self.lost = 0
+        self.matched = self.blends = self.lost = 0
         self.compute = self.update = self.send = self.wait = self.receive = 0.0
         self.mark = self.row = self.end = 0.0
         self.totals = [0.0] * len(PARTS)
@@ -127,16 +127,12 @@ class Host(Endpoint):
         else:
             self.wait += passed
             kind = IDLE if self.server else WAIT
-        if self.spans is not None and passed:
-            self.spans.append((self.id, kind, self.mark, now))
+        if self.spans is not None:
+            self.span(kind, self.mark, now)
         self.mark = now
 
-    def busy(self, kind: int, start: float, end: float) -> None:
-        """The main program computed or updated from ``start`` to ``end``."""
-        if kind == COMPUTE:
-            self.compute += end - start
-        else:
-            self.update += end - start
+    def span(self, kind: int, start: float, end: float) -> None:
+        """Note what the main program did from ``start`` to ``end``."""
         if self.spans is not None and end > start:
             self.spans.append((self.id, kind, start, end))
 
@@ -148,15 +144,9 @@ class Host(Endpoint):
         self.compute = self.update = self.send = self.wait = self.receive = 0.0
         self.row, self.blends = now, node.blends
 
-    def sending(self, now: float) -> None:
-        if self.blocked and not self.out and now > self.mark:
+    def turning(self, now: float) -> None:
+        if self.blocked and now > self.mark:
             self.book(now)
-        self.out += 1
-
-    def sent(self, now: float) -> None:
-        if self.blocked and self.out == 1 and now > self.mark:
-            self.book(now)
-        self.out -= 1
 
     def receiving(self, transfer: Transfer, now: float) -> None:
         if self.server:
@@ -188,7 +178,9 @@ class Host(Endpoint):
         """Hand the message to the program that waits for it, or put it into the inbox."""
         message, pair = transfer.message, transfer.pair
         for pump in self.waiting:
-            if matches(pump.want, message):
+            want = pump.want
+            plain = want.tag == message.tag and want.source is None and want.step is None
+            if plain or matches(want, message):
                 pair.unread -= 1
                 self.waiting.remove(pump)
                 pump.wake(message)

@@ -28,7 +28,7 @@ from heapq import heappop, heappush
 from math import inf
 from typing import Any, Protocol
 
-from sim.clock import Alarm, Clock
+from sim.clock import NORMAL, Alarm, Clock
 from sim.fluid import Flow, Fluid, Link
 
 __all__ = ["Endpoint", "MachineLike", "Network", "Nic", "Pair", "Routes", "Transfer"]
@@ -57,23 +57,24 @@ class MachineLike(Protocol):
 
 
 class Endpoint:
-    """A node: its NIC, its queue of outgoing messages, its connections by receiver."""
+    """A node: its NIC, its queue of outgoing messages, its connections by receiver.
 
-    __slots__ = ("id", "nic", "outstanding", "pairs", "queue")
+    ``out`` counts its messages that move now; ``watching`` asks for calls of ``released``.
+    """
+
+    __slots__ = ("id", "nic", "out", "outstanding", "pairs", "queue", "watching")
 
     nic: Nic
 
     def __init__(self, id: int) -> None:
         self.id = id
         self.queue: deque[Transfer] = deque()
-        self.outstanding = 0
+        self.outstanding = self.out = 0
+        self.watching = False
         self.pairs: dict[int, Pair] = {}
 
-    def sending(self, now: float) -> None:
-        """Bytes of one more of its messages move."""
-
-    def sent(self, now: float) -> None:
-        """Bytes of one message less move."""
+    def turning(self, now: float) -> None:
+        """Its first bytes are about to move, or its last ones have just ceased to."""
 
     def receiving(self, transfer: Transfer, now: float) -> None:
         """Bytes of ``transfer`` begin to move in."""
@@ -200,22 +201,27 @@ class Pair:
         transfer.phase = STARTING
         if delay > 0:
             clock = self.network.clock
-            clock.at(clock._now + delay, transfer)
+            heappush(clock._queue, (clock._now + delay, NORMAL, next(clock._eid), transfer))  # type: ignore[misc]
         else:
             transfer.flow()
 
     def read(self) -> None:
         """The receiver has read one of the messages in its inbox."""
         self.unread -= 1
+        if self.withheld is not None:
+            self.readmit()
+
+    def readmit(self) -> None:
+        """The inbox has room again for the message that was withheld."""
         entry = self.withheld
-        if entry is not None:
-            self.withheld = None
-            if self.direct:
-                self.open()
-            else:
-                nic = self.target.nic
-                heappush(nic.requests, entry)
-                nic.grant()
+        assert entry is not None
+        self.withheld = None
+        if self.direct:
+            self.open()
+        else:
+            nic = self.target.nic
+            heappush(nic.requests, entry)
+            nic.grant()
 
     def follow(self) -> None:
         """The current transfer is over: the next one's turn."""
@@ -279,12 +285,16 @@ class Transfer(Flow):
         """Granted: occupy the path for the overhead and the bytes."""
         pair = self.pair
         self.began = now
-        pair.source.sending(now)
+        source = pair.source
+        if not source.out:
+            source.turning(now)
+        source.out += 1
         pair.target.receiving(self, now)
         clock = pair.network.clock
         if pair.rate:
             self.phase = TIMED
-            clock.at(now + pair.overhead + self.nbytes / pair.rate, self)
+            due = now + pair.overhead + self.nbytes / pair.rate
+            heappush(clock._queue, (due, NORMAL, next(clock._eid), self))  # type: ignore[misc]
         elif pair.overhead:
             self.phase = STARTING
             clock.at(now + pair.overhead, self)
@@ -298,7 +308,10 @@ class Transfer(Flow):
         if pair.direct:
             now = pair.network.clock._now
             self.began = now
-            pair.source.sending(now)
+            source = pair.source
+            if not source.out:
+                source.turning(now)
+            source.out += 1
             pair.target.receiving(self, now)
         self.phase = FLOWING
         pair.network.fluid.start(self, self.nbytes)
@@ -314,7 +327,9 @@ class Transfer(Flow):
         source, target, network = pair.source, pair.target, pair.network
         now = network.clock._now
         self.phase = OVER
-        source.sent(now)
+        if source.out == 1:
+            source.turning(now)
+        source.out -= 1
         target.received(self, now)
         pair.undelivered -= 1
         pair.unread += 1
@@ -324,7 +339,9 @@ class Transfer(Flow):
             network.observer(self)
         if pair.direct:
             target.delivered(self)
-            pair.follow()
+            pair.current = None
+            if pair.behind:
+                pair.follow()
         else:
             source.nic.free_out += 1
             target.nic.free_in += 1
@@ -332,7 +349,8 @@ class Transfer(Flow):
                 source.outstanding -= 1
             target.delivered(self)
             network.proceed(pair)
-        source.released(self)
+        if source.watching:
+            source.released(self)
 
 
 class Network:
@@ -417,7 +435,8 @@ class Network:
             transfer.phase = OVER
             transfer.pair.undelivered -= 1
         for transfer in lost + current:
-            transfer.pair.source.released(transfer)
+            if transfer.pair.source.watching:
+                transfer.pair.source.released(transfer)
         return lost + current
 
     def _stop(self, transfer: Transfer) -> None:
@@ -430,7 +449,9 @@ class Network:
         if phase == FLOWING:
             self.fluid.cancel(transfer)
         if moving:
-            pair.source.sent(now)
+            if pair.source.out == 1:
+                pair.source.turning(now)
+            pair.source.out -= 1
             pair.target.received(transfer, now)
             if not pair.direct:
                 pair.source.nic.free_out += 1

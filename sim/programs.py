@@ -10,16 +10,18 @@ Rules this module obeys:
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
+from heapq import heappush
 from typing import TYPE_CHECKING, Any
 
 from core.collectives import all_reduce
 from core.effects import AllReduce, Compute, Effect, Flush, Now, Poll, Receive, Send, TrySend
-from core.node import LEFT, Finished, Program
+from core.node import LEFT, MODEL, Finished, Program
 from core.record import PARTS
 from core.tensors import Tensors
-from sim.clock import Alarm
-from sim.host import Host
+from sim.clock import NORMAL, Alarm
+from sim.host import Entry, Host
 from sim.network import Pair
 
 if TYPE_CHECKING:
@@ -73,7 +75,10 @@ class Pump(Alarm):
             self._computed()
         elif state == PAYING:
             if self.main:
-                self.host.busy(UPDATE, self._since, self.driver.clock._now)
+                host, now = self.host, self.driver.clock._now
+                host.update += now - self._since
+                if host.spans is not None:
+                    host.span(UPDATE, self._since, now)
             self.state = RUNNING
             effect = self._effect
             if effect is RETURN:
@@ -143,7 +148,8 @@ class Pump(Alarm):
             host.gradient = driver.gradients(node.params, rank, node.step)
         self.state, self._since = COMPUTING, now
         if host.device is None:
-            driver.clock.at(now + base * factor, self)
+            clock = driver.clock
+            heappush(clock._queue, (now + base * factor, NORMAL, next(clock._eid), self))  # type: ignore[misc]
         else:
             host.device.run(self, base, factor)
         return BLOCKED
@@ -151,26 +157,52 @@ class Pump(Alarm):
     def _computed(self) -> None:
         host = self.host
         self.state = RUNNING
-        host.busy(COMPUTE, self._since, self.driver.clock._now)
+        now = self.driver.clock._now
+        host.compute += now - self._since
+        if host.spans is not None:
+            host.span(COMPUTE, self._since, now)
         host.node.step += 1
         self.run(host.gradient)
 
     # Messages
 
     def _receive(self, effect: Receive) -> Any:
-        host = self.host
-        message = host.take(effect) if host.inbox or effect.source is not None or LEFT in effect.tag else None
-        if message is not None:
-            return message
+        host, tag = self.host, effect.tag
+        listens = False
+        if effect.source is None and effect.step is None and type(tag) is str and tag != LEFT:
+            queue = host.inbox.get(tag)
+            if queue:
+                return self._first(queue)
+        else:
+            message = host.take(effect)
+            if message is not None:
+                return message
+            listens = effect.source is not None or tag == LEFT or (type(tag) is not str and LEFT in tag)
         self.state, self.want = RECEIVING, effect
         host.waiting.append(self)
-        if effect.source is not None or LEFT in effect.tag:
+        if listens:
             host.roster.listening[self] = None
         if self.main:
             host.block(effect)
         return BLOCKED
 
+    def _first(self, queue: deque[Entry]) -> Any:
+        """The first message of one tag's queue."""
+        sequence, message, pair = queue.popleft()
+        host = self.host
+        if host.told < len(host.roster.log):
+            host.learn(sequence)
+        assert pair is not None
+        pair.unread -= 1
+        if pair.withheld is not None:
+            pair.readmit()
+        return message
+
     def _poll(self, effect: Poll) -> Any:
+        if effect.tag == MODEL and effect.source is None and effect.step is None:
+            queue = self.host.inbox.get(MODEL)
+            if queue:
+                return self._first(queue)
         return self.host.take(effect)
 
     def wake(self, message: Any) -> None:
@@ -178,18 +210,22 @@ class Pump(Alarm):
         host = self.host
         self.state = RUNNING
         roster = host.roster
-        if self in roster.listening:
-            del roster.listening[self]
+        if roster.listening:
+            roster.listening.pop(self, None)
         if host.told < len(roster.log):
             host.learn(None)
         if self.main:
-            host.unblock()
+            now = host.clock._now
+            if now > host.mark:
+                host.book(now)
+            host.blocked = False
         self.run(message)
 
     def hear(self, left: Any) -> None:
         """Node ``left.rank`` has left while this program waited."""
         host, want = self.host, self.want
-        wants_departures = LEFT in want.tag and want.source in (None, left.rank)
+        tags = (want.tag,) if type(want.tag) is str else want.tag
+        wants_departures = LEFT in tags and want.source in (None, left.rank)
         if left.rank == host.id or not (wants_departures or want.source == left.rank):
             return
         if wants_departures:
@@ -231,6 +267,7 @@ class Pump(Alarm):
     def _stall(self, state: int, effect: Send | Flush, pair: Pair) -> object:
         self.state, self._effect, self._full = state, effect, pair
         self.host.senders.append(self)
+        self.host.watching = True
         if self.main:
             self.host.block(None)
         return BLOCKED
@@ -243,6 +280,7 @@ class Pump(Alarm):
         if self.state == FLUSHING and pair.undelivered:
             return
         host.senders.remove(self)
+        host.watching = bool(host.senders) or host.leaving
         if self.main:
             host.unblock()
         self.state = RUNNING
@@ -270,7 +308,7 @@ class Pump(Alarm):
         """Once the ended node's last message is delivered, tell everybody that it has left."""
         host = self.host
         if not any(pair.undelivered for pair in host.pairs.values()):
-            host.leaving = False
+            host.leaving = host.watching = False
             self.driver.clock.at(self.driver.clock._now, Departure(self.driver, host))
 
     def stop(self) -> None:
