@@ -93,7 +93,7 @@ def test_predictions_are_on_disk_before_the_first_run(
 ) -> None:
     """Runs on the simulator in the place of the real driver: then every error is zero."""
     folder = tmp_path / "check"
-    profile = calibrate(scenarios.load("demo", TRUTH), run=simulate)
+    profile = calibrate(scenarios.load("demo", {**TRUTH, "cluster.workers_per_device": 1}), run=simulate)
 
     def run(scenario: scenarios.Scenario) -> Record:
         said = json.loads((folder / "predictions.json").read_text())
