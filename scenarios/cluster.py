@@ -13,11 +13,11 @@ Rules this module obeys:
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
+from scenarios.compute import Slowdown, StepTime
 from scenarios.errors import ScenarioError, unknown
 from scenarios.fields import (
     amount,
@@ -34,96 +34,9 @@ from scenarios.fields import (
     table,
     text,
     whole,
-)  # fmt: skip
+)
 
 __all__ = ["Cluster", "Layout", "Machine", "Network", "Servers", "Slowdown", "StepTime"]
-
-MODELS = ("constant", "lognormal", "gamma", "shifted_exponential", "empirical")
-SLOWDOWNS = ("fixed", "transient", "heavy_tailed", "scheduled")
-
-
-@dataclass(frozen=True)
-class StepTime:
-    """Distribution of one step's compute time, before slow-downs.
-
-    model     constant | lognormal | gamma | shifted_exponential | empirical
-    mean      seconds
-    spread    coefficient of variation (standard deviation / mean)
-    samples   seconds; for ``empirical``, which draws from them and takes mean and spread from them
-    scale     optional factor on the mean per rank (device speeds)
-    overhead  seconds added to every step after all factors (what pacing costs; from a profile)
-    """
-
-    model: str = choice("constant", *MODELS)
-    mean: float = amount(0.1, "seconds", above=0.0)
-    spread: float = number(0.0, low=0.0)
-    samples: tuple[float, ...] = listed(real(dimension="seconds", above=0.0))
-    scale: tuple[float, ...] = listed(real(above=0.0))
-    overhead: float = amount(0.0, "seconds")
-
-    def __post_init__(self) -> None:
-        check(self)
-        if (self.model == "empirical") != bool(self.samples):
-            valid = (
-                "measured step times for model empirical"
-                if not self.samples
-                else "none unless model is empirical"
-            )
-            raise ScenarioError("samples", self.samples, valid)
-        if self.model == "constant" and self.spread:
-            raise ScenarioError("spread", self.spread, "0 for model constant; or choose another model")
-        if self.model == "shifted_exponential" and self.spread > 1:
-            raise ScenarioError("spread", self.spread, "a number in [0, 1] for model shifted_exponential")
-        if self.samples:
-            mean = statistics.fmean(self.samples)
-            object.__setattr__(self, "mean", mean)
-            object.__setattr__(self, "spread", statistics.pstdev(self.samples) / mean)
-
-
-def _ranks(value: Any, name: str) -> tuple[int, ...]:
-    ranks: tuple[int, ...] = () if value == "all" else sequence(integer(0))(value, name)
-    if len(set(ranks)) != len(ranks):
-        raise ScenarioError(name, value, "each rank once")
-    return ranks
-
-
-def _interval(value: Any, name: str) -> tuple[float, float, float]:
-    if not isinstance(value, (list, tuple)) or len(value) != 3:
-        raise ScenarioError(name, value, "three values: start, end, factor")
-    start, end = (real(dimension="seconds", low=0.0)(v, name) for v in value[:2])
-    if not start < end:
-        raise ScenarioError(name, value, "a start before the end")
-    return start, end, real(above=0.0)(value[2], name)
-
-
-@dataclass(frozen=True)
-class Slowdown:
-    """A straggler: multiplies the step times of ``ranks``; several on one rank multiply.
-
-    kind       fixed: by ``factor``, always. transient: by ``factor`` in an on/off Markov process
-               of simulated time. heavy_tailed: each step by 1 + a Lomax (Pareto II) draw of
-               ``shape``. scheduled: by each interval's factor while it lasts.
-    ranks      the workers concerned; empty (or ``all``): every worker
-    mean_on    transient: mean seconds slow; mean_off: mean seconds at full speed
-    intervals  scheduled: (start s, end s, factor)
-    """
-
-    kind: str = choice("fixed", *SLOWDOWNS)
-    ranks: tuple[int, ...] = of_kind((), _ranks)
-    factor: float = number(1.0, above=0.0)
-    mean_on: float = amount(0.0, "seconds")
-    mean_off: float = amount(0.0, "seconds")
-    shape: float = number(2.5, above=1.0)
-    intervals: tuple[tuple[float, float, float], ...] = listed(_interval)
-
-    def __post_init__(self) -> None:
-        check(self)
-        if self.kind == "transient":
-            for name in ("mean_on", "mean_off"):
-                if getattr(self, name) <= 0:
-                    raise ScenarioError(name, getattr(self, name), "a time above 0 for a transient slow-down")
-        if (self.kind == "scheduled") != bool(self.intervals):
-            raise ScenarioError("intervals", self.intervals, "intervals for kind scheduled, and for no other")
 
 
 @dataclass(frozen=True)

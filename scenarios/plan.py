@@ -61,7 +61,12 @@ class Plan:
         return range(self.workers + len(self.servers))
 
     def node(
-        self, id: int, params: Any, tensors: Tensors, ledger: Ledger | None = None, live: set[int] | None = None
+        self,
+        id: int,
+        params: Any,
+        tensors: Tensors,
+        ledger: Ledger | None = None,
+        live: set[int] | None = None,
     ) -> Node:
         """Node ``id`` with its ``params`` (a worker's whole vector, a server's slice; or a Phantom).
 

@@ -135,10 +135,11 @@ class Profile:
         n = cluster.workers
         paced = scenario.run.links == "paced"
         kind = "paced" if paced else "native"
+        shared = cluster.network.backplane
         network = replace(
             cluster.network,
             overhead=self.value(f"link.{kind}.overhead", cluster.network.overhead),
-            backplane=cluster.network.backplane if paced else self.value("link.native.shared"),
+            backplane=shared if paced else self.value("link.native.shared", shared),
             allreduce_alpha=self.by_workers("allreduce.alpha", n, cluster.network.allreduce_alpha),
             allreduce_bandwidth=self.by_workers(
                 "allreduce.bandwidth", n, cluster.network.allreduce_bandwidth

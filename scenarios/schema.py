@@ -35,7 +35,7 @@ from scenarios.fields import (
     real,
     text,
     whole,
-)  # fmt: skip
+)
 from scenarios.workloads.layers import DATASETS, layer_sizes
 
 __all__ = [

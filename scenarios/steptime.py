@@ -21,7 +21,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from scenarios.cluster import Cluster, Slowdown, StepTime
+from scenarios.cluster import Cluster
+from scenarios.compute import Slowdown, StepTime
 from scenarios.streams import stream
 
 __all__ = ["StepTimes"]

@@ -4,8 +4,8 @@ Rules this module obeys:
 
 * Parameters and gradients are flat float32 tensors on the task's device, in the model's order.
 * ``gradient`` is a function of (params, rank, step): nothing that it computes depends on what was
-  asked before. (BatchNorm normalises by the batch; its running statistics are re-estimated for
-  every evaluation.)
+  asked before; on the CPU bit for bit, on CUDA up to the order in which kernels add. (BatchNorm
+  normalises by the batch; its running statistics are re-estimated for every evaluation.)
 * The parameters given are read, never written; a gradient is a fresh tensor.
 * A task belongs to one thread at a time.
 """

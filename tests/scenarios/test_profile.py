@@ -46,7 +46,7 @@ PROFILE = Profile(
 
 def scenario(**run) -> Scenario:
     cluster = {"workers": 3, "bandwidth": "1 Gbit/s", "slowdowns": [{"ranks": [1], "factor": 4}]}
-    cluster["network"] = {"collective": "messages"}
+    cluster["network"] = {"collective": "messages", "backplane": "3 GB/s"}
     tree = {"cluster": cluster, "workload": {"parameters": 1_000_000}, "run": {"steps": 5, **run}}
     return Scenario.from_dict(tree)
 
