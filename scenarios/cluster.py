@@ -38,6 +38,9 @@ from scenarios.fields import (
 
 __all__ = ["Cluster", "Layout", "Machine", "Network", "Servers", "Slowdown", "StepTime"]
 
+MOST = 100_000
+"""Workers, servers or machines: beyond this a number is a mistake that would fill the memory."""
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -82,7 +85,7 @@ class Layout:
     latency             seconds of a path between two machines (each NIC adds half)
     """
 
-    machines: int = whole(0)
+    machines: int = whole(0, high=MOST)
     workers_per_machine: int = whole(0)
     bandwidth: float = amount(1.25e9, "bytes/s", above=0.0)
     latency: float = amount(0.0, "seconds")
@@ -142,7 +145,7 @@ class Servers:
     bandwidth  bytes/s of a dedicated server machine's NIC in a layout; 0: as the workers'
     """
 
-    count: int = whole(1, low=1)
+    count: int = whole(1, low=1, high=MOST)
     placement: str | tuple[str, ...] = of_kind("dedicated", _server_placement)
     sharding: str = choice("memory", "memory", "layer")
     bandwidth: float = amount(0.0, "bytes/s")
@@ -218,7 +221,7 @@ class Cluster:
     layout              equal machines in short; None where machines are given one by one
     """
 
-    workers: int = whole(4, low=1)
+    workers: int = whole(4, low=1, high=MOST)
     machines: tuple[Machine, ...] = each(Machine)
     placement: tuple[int, ...] = listed(integer(0))
     servers: Servers = nested(Servers)

@@ -51,18 +51,26 @@ class ScenarioError(ValueError):
         return error
 
 
+def near(name: object, known: Iterable[str]) -> str:
+    """The known name that ``name`` may have been meant to be, or nothing."""
+    names = {other.lower(): other for other in sorted(known)}
+    found = difflib.get_close_matches(str(name).lower(), names, n=1, cutoff=0.6)
+    return names[found[0]] if found else ""
+
+
 def suggestion(name: object, known: Iterable[str]) -> str:
     """``did you mean 'x'?`` where a known name is near, else the list of all that there is."""
-    names = {known_name.lower(): known_name for known_name in sorted(known)}
-    near = difflib.get_close_matches(str(name).lower(), names, n=1, cutoff=0.6)
-    if near:
-        return f"did you mean {names[near[0]]!r}?"
-    return f"known: {', '.join(names.values()) or 'none'}"
+    names = sorted(known)
+    close = near(name, names)
+    return f"did you mean {close!r}?" if close else f"known: {', '.join(names) or 'none'}"
 
 
 def unknown(path: str, name: object, known: Iterable[str]) -> ScenarioError:
     """The error for a value that is not among the names ``known``."""
-    return ScenarioError(path, name, hint=f"— {suggestion(name, known)}")
+    names = sorted(known)
+    if near(name, names):
+        return ScenarioError(path, name, hint=f"— {suggestion(name, names)}")
+    return ScenarioError(path, name, f"one of {', '.join(names)}")
 
 
 def unknown_field(name: str, known: Iterable[str]) -> ScenarioError:

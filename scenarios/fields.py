@@ -46,9 +46,10 @@ def _as_number(value: Any, name: str, valid: str) -> float:
     return value
 
 
-def integer(low: int, unlimited: bool = False) -> Kind:
-    """Whole numbers of at least ``low``; with ``unlimited`` also that word (infinity)."""
+def integer(low: int, high: float = math.inf, unlimited: bool = False) -> Kind:
+    """Whole numbers in [low, high]; with ``unlimited`` also that word (infinity)."""
     valid = f"a whole number of at least {low}" + (" or 'unlimited'" if unlimited else "")
+    beyond = f"a whole number of at most {high}"
 
     def read(value: Any, name: str) -> float:
         if unlimited and (value == "unlimited" or value == math.inf):
@@ -56,6 +57,8 @@ def integer(low: int, unlimited: bool = False) -> Kind:
         found = _as_number(value, name, valid)
         if not math.isfinite(found) or found != int(found) or found < low:
             raise ScenarioError(name, value, valid)
+        if found > high:
+            raise ScenarioError(name, value, beyond)
         return int(found)
 
     return read
@@ -106,9 +109,9 @@ def sequence(item: Kind) -> Kind:
     return read
 
 
-def whole(default: int, low: int = 0) -> Any:
-    """A whole number of at least ``low``."""
-    return of_kind(default, integer(low))
+def whole(default: int, low: int = 0, high: float = math.inf) -> Any:
+    """A whole number in [low, high]."""
+    return of_kind(default, integer(low, high))
 
 
 def number(default: float, **bounds: float) -> Any:

@@ -55,6 +55,7 @@ BAD = [
     ("algorithm.lr_scaling", "lineal", "did you mean 'linear'?"),
     ("cluster.workers", 0, "cluster.workers: 0 is not valid; expected a whole number of at least 1"),
     ("cluster.workers", -3, "of at least 1"),
+    ("cluster.workers", 10**12, "of at most 100000"),
     ("cluster.workers", 2.5, "cluster.workers: 2.5"),
     ("cluster.workers", "many", "cluster.workers: 'many'"),
     ("cluster.workers", True, "cluster.workers: True"),
@@ -205,3 +206,29 @@ def test_a_users_own_algorithm_by_its_path() -> None:
 def test_images_too_small_for_the_model() -> None:
     with pytest.raises(ScenarioError, match="image_size"):
         Workload(model="resnet50", data="synthetic", image_size=16)
+
+
+PATHS = sorted(
+    {path for path, _, _ in BAD} | {"cluster.slowdowns.0.factor", "cluster.tensor_rates", "algorithm"}
+)
+JUNK = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=8),
+    st.binary(max_size=3),
+    st.sampled_from(["unlimited", "10 Gbit/s", "1e999", "-0", "0x10", "1_000", "{}", "[]", "dedicated"]),
+    st.lists(st.integers(-1, 5), max_size=3),
+    st.lists(st.text(max_size=3), max_size=2),
+    st.dictionaries(st.text(max_size=4), st.integers(), max_size=2),
+)
+
+
+@given(path=st.sampled_from(PATHS), value=JUNK)
+def test_whatever_is_given_is_a_scenario_or_a_clear_error(path, value) -> None:
+    try:
+        scenario = Scenario.from_dict(TREE).override({path: value})
+    except ScenarioError:
+        return
+    assert Scenario.from_dict(json.loads(json.dumps(scenario.to_dict(), allow_nan=False))) == scenario
