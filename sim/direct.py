@@ -1,4 +1,4 @@
-"""Oracle cases that run on the network itself, without node programs: transfers and gossip.
+"""Oracle cases that run on the network itself, without node programs: transfers, gossip, rendezvous.
 
 Rules this module obeys:
 
@@ -6,6 +6,8 @@ Rules this module obeys:
   another one to end.
 * Gossip: a worker computes, then exchanges with a neighbour; both directions start at once, the
   neighbour is not disturbed. ``locked``: it first takes its neighbour's lock, first come first served.
+* Rendezvous ring: chunk q goes from i to i+1 once both have come to step q. A worker's next step
+  begins when both its send and its receive of this step are over.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from sim.clock import Alarm, Clock
 from sim.network import Endpoint, Network, Transfer
 from sim.oracle import NetCase, RunCase
 
-__all__ = ["gossip", "transfers"]
+__all__ = ["gossip", "rendezvous", "transfers"]
 
 
 class _Ear(Endpoint):
@@ -123,6 +125,62 @@ def gossip(case: RunCase) -> list[list[float]]:
     network = _network(clock, case)
     peers: list[_Gossiper] = []
     peers += [_Gossiper(rank, case, network, peers) for rank in range(case.workers)]
+    for peer in peers:
+        peer.compute()
+    clock.drain()
+    return [peer.ends for peer in peers]
+
+
+class _Link(Alarm):
+    """One worker of a rendezvous ring; ``step`` counts its chunks since the start of the run."""
+
+    def __init__(self, rank: int, case: RunCase, network: Network, peers: list[_Link]) -> None:
+        self.rank, self.case, self.network, self.peers = rank, case, network, peers
+        self.step, self.entered = 0, -1
+        self.open = 0
+        self.ends: list[float] = []
+        self.per_round = 2 * (case.workers - 1)
+        self.ears = tuple(_Ear(2 * rank + side, self.told) for side in (0, 1))
+        network.attach(self.ears[0], rank)
+        network.attach(self.ears[1], (rank + 1) % case.workers)
+
+    def compute(self) -> None:
+        if len(self.ends) < self.case.iterations:
+            clock = self.network.clock
+            clock.at(clock.now + self.case.compute[self.rank], self)
+
+    def fire(self) -> None:
+        """Come to a step; what both ends have come to starts."""
+        self.entered, self.open = self.step, 2
+        left, right = self.peers[self.rank - 1], self.peers[(self.rank + 1) % len(self.peers)]
+        if right.entered == self.step:
+            self.network.pair(*self.ears).send(right, self.case.gradient)
+        if left.entered == self.step:
+            self.network.pair(*left.ears).send(self, self.case.gradient)
+
+    def told(self, transfer: Transfer) -> None:
+        self.over()
+        transfer.message.over()
+
+    def over(self) -> None:
+        """One of this step's two transfers has ended."""
+        self.open -= 1
+        if self.open:
+            return
+        self.step += 1
+        if self.step % self.per_round:
+            self.fire()
+        else:
+            self.ends.append(self.network.clock.now)
+            self.compute()
+
+
+def rendezvous(case: RunCase) -> list[list[float]]:
+    """When each iteration of each worker of a ring ends, seconds, where receivers must be ready."""
+    clock = Clock()
+    network = _network(clock, case)
+    peers: list[_Link] = []
+    peers += [_Link(rank, case, network, peers) for rank in range(case.workers)]
     for peer in peers:
         peer.compute()
     clock.drain()

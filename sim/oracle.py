@@ -5,7 +5,7 @@ Rules this module obeys:
 * A file is JSON: ``{"net_cases": [...], "cases": [...]}``, either may be missing. Every case has
   ``name``, ``params`` and ``expected``. Bytes, bytes/s, seconds; latency per NIC (a path has two).
 * Per-node values are a list or one number for all; what the generator has a default for may be
-  missing (``DEFAULTS``). ``L`` may be a list: workers first, then shards.
+  missing (``DEFAULTS``). ``L`` may be a list: of the workers, or of the workers and then the shards.
 * Anything else is a ``ScenarioError`` that names the case and the field.
 """
 
@@ -63,6 +63,7 @@ class RunCase:
     latency: tuple[float, ...]
     neighbours: tuple[tuple[int, ...], ...]
     locked: bool
+    eager: bool
     expected: Mapping[str, Any]
     until: float
     comparable: tuple[int, ...]
@@ -192,11 +193,18 @@ def _run_case(case: _Fields, name: str) -> RunCase:
         model=int(params.number("M", DEFAULTS["M"])) // (servers or 1),
         compute=params.numbers("T", n, DEFAULTS["T"]),
         apply=params.number("A", 0.0), accumulate=params.number("Aacc", 0.0),
-        up=up, down=down, latency=params.numbers("L", n + servers, DEFAULTS["L"]),
-        neighbours=neighbours, locked=bool(params.get("lock", 0)),
+        up=up, down=down, latency=_latency(params, n, servers),
+        neighbours=neighbours, locked=bool(params.get("lock", 0)), eager=bool(params.get("eager", 0)),
         expected=_expected(expected, kind, n, k), until=until,
         comparable=tuple(int(_number(v, f"{case.where}.comparable_iterations[{i}]", -1.0, True)) for i, v in enumerate(iterations)),
     )  # fmt: skip
+
+
+def _latency(params: _Fields, workers: int, servers: int) -> tuple[float, ...]:
+    given = params.tree.get("L")
+    if servers and isinstance(given, list) and len(given) == workers:
+        return params.numbers("L", workers) + (DEFAULTS["L"],) * servers
+    return params.numbers("L", workers + servers, DEFAULTS["L"])
 
 
 def _neighbours(value: Any, where: str, iterations: int, workers: int) -> tuple[int, ...]:

@@ -4,7 +4,8 @@ Rules this module obeys:
 
 * ASP, BSP, ALADDIN and ring run as node programs, through the same driver as every simulation;
   transfers and gossip run on the network directly (gossip starts the reverse flow at the same
-  instant, which no message exchange can do).
+  instant, which no message exchange can do). So does a ring whose NICs differ, unless it is eager:
+  there it matters that a transfer waits until its receiver is ready.
 * Fair admission, unlimited inboxes, Phantom tensors; only servers pay for tensor work: ``apply`` A,
   ``accumulate`` Aacc seconds per call.
 * Messages are whole bytes per shard or chunk, as the oracle has them. A Phantom has four bytes per
@@ -34,7 +35,7 @@ from scenarios.plan import Plan
 from scenarios.schema import (
     AlgorithmChoice, Cluster, Machine, Network, Run, Scenario, Servers, StepTime, Workload,
 )  # fmt: skip
-from sim.direct import gossip, transfers
+from sim.direct import gossip, rendezvous, transfers
 from sim.driver import Driver
 from sim.errors import Deadlock
 from sim.network import Transfer
@@ -75,7 +76,7 @@ def _check(case: NetCase | RunCase) -> Row:
         errors = (_error(t, e, f"completion[{i}]") for i, (t, e) in enumerate(zip(times, case.completion, strict=True)))
     else:
         try:
-            errors = _compare(case, _gossip(case) if case.kind == "gossip" else _programs(case))
+            errors = _compare(case, _outcome(case))
         except Deadlock as error:
             errors = iter([(inf, str(error).splitlines()[0])])
     worst, what = max(errors, default=(0.0, "nothing to compare"), key=lambda e: e[0])
@@ -128,8 +129,15 @@ def _counts(case: RunCase, outcome: _Outcome, whole: list[bool]) -> Iterator[tup
                 yield inf, f"blend_at_iter[{i}]: {here}, expected {[int(k) for k in steps]}"
 
 
-def _gossip(case: RunCase) -> _Outcome:
-    ends = gossip(case)
+def _outcome(case: RunCase) -> _Outcome:
+    """Run the case in the way that its kind asks for."""
+    alike = len(set(case.up)) == len(set(case.down)) == len(set(case.latency)) == 1
+    if case.kind == "gossip":
+        ends = gossip(case)
+    elif case.kind == "ring" and case.workers > 1 and not (alike or case.eager):
+        ends = rendezvous(case)
+    else:
+        return _programs(case)
     return _Outcome(ends, [own[-1] for own in ends])
 
 
