@@ -47,7 +47,7 @@ class Computer:
     """
 
     def __init__(self, task: Any, rank: int, times: StepTimes, *, paced: bool, device: str, done: Callable[[], None]) -> None:
-        self._task, self._rank, self._times, self._paced = task, rank, times, paced
+        self._task, self._rank, self._times, self.paced = task, rank, times, paced
         self._synchronize = torch.cuda.synchronize if device.startswith("cuda") else None
         self._done = done
         self.seconds, self.overruns, self.steps = 0.0, 0, 0
@@ -88,7 +88,7 @@ class Computer:
             else:
                 self.steps += 1
                 self.seconds += finish - begin
-                held = job.base if self._paced else finish - job.start
-                self.overruns += self._paced and finish > job.start + held * job.factor
+                held = job.base if self.paced else finish - job.start
+                self.overruns += self.paced and finish > job.start + held * job.factor
                 job.end = job.start + held * job.factor
             self._done()

@@ -9,6 +9,9 @@ Rules this module obeys:
 * The time of the main program is booked as ``real.booking`` says; companions cost it nothing but
   the thread.
 * The driver, not the program, keeps ``node.step`` and ``node.live``.
+* On paced links and steps the host's own lateness is no part of what is emulated: a program that
+  is resumed late (``lag``) starts its next step or message as if it had been in time, within
+  bounds. What is booked is real time all the same.
 """
 
 from __future__ import annotations
@@ -31,6 +34,9 @@ __all__ = ["Driver", "Hooks", "Stopped"]
 
 _AGAIN = object()
 """An effect that cannot be answered yet."""
+
+_MOST_LAG = 5e-3
+"""Seconds of the host's lateness that are made up for at most."""
 
 _GRACE = 10.0
 """Seconds that a failed native all-reduce waits to hear which peer has left."""
@@ -64,6 +70,9 @@ class _Running:
     step: Step | None = None
     round: Round | None = None
     thrown: BaseException | None = None
+    due: float = 0.0
+    lag: float = 0.0
+    since: float = 0.0
 
 
 class Driver:
@@ -102,7 +111,7 @@ class Driver:
         with self.changed:
             if any(p.effect is None or p.step is not None or p.round is not None for p in self._programs):
                 return ""
-            return "; ".join(repr(p.effect) for p in self._programs)
+            return "; ".join(_describe(p.effect) for p in self._programs if p.effect is not None)
 
     # ---- the programs' thread -----------------------------------------------------------------
 
@@ -166,6 +175,7 @@ class Driver:
         now = time.monotonic()
         if program.main:
             self._book(program, now)
+        program.lag = min(max(now - max(self._due(program, now), program.since), 0.0), _MOST_LAG)
         self._settle(program, now)
         program.effect = None
         self._advance(program, self._hand_over(answer))
@@ -194,6 +204,7 @@ class Driver:
             with self.changed:
                 answer = self._attempt(program)
             if answer is _AGAIN:
+                program.since = time.monotonic() - program.lag
                 return
             program.effect = None
             answer = self._hand_over(answer)
@@ -232,7 +243,7 @@ class Driver:
             self.booker.row(node.step, now, node.blends)
         alone = len(self._programs) == 1
         params = node.params if alone else node.params.clone()
-        program.step = self.computer.start(params, node.step, now, self.booker.zero)
+        program.step = self.computer.start(params, node.step, now - program.lag, self.booker.zero)
 
     def _begin_round(self, program: _Running, effect: AllReduce) -> None:
         if self.group is None or self.node.workers == 1:
@@ -250,14 +261,14 @@ class Driver:
             ready = step.end is not None and (step.error is not None or time.monotonic() >= step.end)
             return step.gradient if ready else _AGAIN
         if isinstance(effect, Send):
-            return None if endpoint.submit(effect.pairs, effect.window) else _AGAIN
+            return None if endpoint.submit(effect.pairs, effect.window, program.lag) else _AGAIN
         if isinstance(effect, TrySend):
-            return endpoint.submit(effect.pairs)
+            return endpoint.submit(effect.pairs, lag=program.lag)
         if isinstance(effect, Flush):
             return None if endpoint.delivered(effect.to) else _AGAIN
         if isinstance(effect, Receive | Poll):
             tags = (effect.tag,) if isinstance(effect.tag, str) else effect.tag
-            item = endpoint.take(tags, effect.source, effect.step)
+            item, program.due = endpoint.take(tags, effect.source, effect.step)
             return _AGAIN if item is None and isinstance(effect, Receive) else item
         if isinstance(effect, AllReduce):
             return self._attempt_round(program)
@@ -278,6 +289,15 @@ class Driver:
         """Peers that left without taking part in round ``number``."""
         ended, workers = self.endpoint.ended, self.node.workers
         return {rank for rank in self.endpoint.mailbox.left if rank < workers and ended.get(rank, -1) < number}
+
+    def _due(self, program: _Running, now: float) -> float:
+        """When a punctual host would have resumed the blocked program; now where nothing is emulated."""
+        if program.step is not None:
+            assert self.computer is not None
+            return min(program.step.end or now, now) if self.computer.paced else now
+        if not self.endpoint.links.paced or program.round is not None:
+            return now
+        return program.due if isinstance(program.effect, Receive) else self.endpoint.confirmed
 
     def _settle(self, program: _Running, now: float) -> None:
         """Close what a finished effect had in motion."""
@@ -328,3 +348,16 @@ class Driver:
             if self.booker.server:
                 self.hooks.strike(self.read)
         return answer
+
+
+def _describe(effect: Effect) -> str:
+    """A blocked effect in words, without its tensors."""
+    if isinstance(effect, Receive):
+        tags = effect.tag if isinstance(effect.tag, str) else " or ".join(effect.tag)
+        source = "" if effect.source is None else f" from node {effect.source}"
+        return f"{tags}{source}"
+    if isinstance(effect, Send):
+        return f"room to send to {', '.join(str(to) for to, _ in effect.pairs)}"
+    if isinstance(effect, Flush):
+        return f"delivery to {', '.join(map(str, effect.to))}"
+    return type(effect).__name__

@@ -94,6 +94,7 @@ class Endpoint:
         self.gone: set[int] = set()
         self._told: set[int] = set()
         self._discarding = False
+        self.confirmed = 0.0
         self.ended: dict[int, int] = {}
         self.sent, self.received = Counter[str](), Counter[str]()
         self._queue: list[_Outgoing] = []
@@ -110,8 +111,13 @@ class Endpoint:
 
     # ---- the program's side -------------------------------------------------------------------
 
-    def submit(self, pairs: Sequence[tuple[int, Message]], window: float | None = None) -> bool:
-        """Take all messages, or none if any window is full; those to nodes that left are dropped."""
+    def submit(
+        self, pairs: Sequence[tuple[int, Message]], window: float | None = None, lag: float = 0.0
+    ) -> bool:
+        """Take all messages, or none if any window is full; those to nodes that left are dropped.
+
+        ``lag``: seconds by which the program is late through the host's fault; paced links make it up.
+        """
         limit = self.window if window is None else window
         with self.changed:
             if any(self.undelivered[to] >= limit for to, _ in pairs if to not in self.gone):
@@ -123,7 +129,7 @@ class Endpoint:
                 if to in self.gone or to in self._told:
                     continue
                 self.undelivered[to] += 1
-                ready = now + self.links.path_latency(self.me, to)
+                ready = now - lag + self.links.path_latency(self.me, to)
                 self._queue.append(_Outgoing(to, message, dtype, payload, self._sequence[to], ready))
                 self._sequence[to] += 1
             self._ask(now)
@@ -135,17 +141,19 @@ class Endpoint:
         with self.changed:
             return all(self.undelivered[to] == 0 for to in receivers)
 
-    def take(self, tags: tuple[str, ...], source: int | None, step: int | None) -> Message | Left | None:
-        """The first unread message (or departure) that matches, or None."""
+    def take(
+        self, tags: tuple[str, ...], source: int | None, step: int | None
+    ) -> tuple[Message | Left | None, float]:
+        """The first unread message (or departure) that matches, or None; and when it was due (monotonic)."""
         with self.changed:
-            item = self.mailbox.take(tags, source, step)
-            if item is None or type(item) is Left or item.source not in self._held:
-                return item
-            if self.mailbox.unread[item.source] < self.inbox:
-                head = self._held.pop(item.source)
-                self._reply(head, wire.RESUME, self.clock())
+            item, due = self.mailbox.take(tags, source, step)
+            if type(item) is Message and item.source in self._held and self._room(item.source):
+                self._reply(self._held.pop(item.source), wire.RESUME, self.clock())
                 self.kick()
-            return item
+            return item, due
+
+    def _room(self, source: int) -> bool:
+        return self.mailbox.unread[source] < self.inbox
 
     def told(self, rank: int) -> None:
         """The program knows that ``rank`` has left: what it sends there from now on is dropped."""
@@ -218,7 +226,7 @@ class Endpoint:
                 self.changed.notify_all()
             elif header.kind == wire.BYE:
                 self.ended[source] = header.step
-                self.mailbox.depart(source)
+                self.mailbox.depart(source, now)
                 self.changed.notify_all()
             else:
                 self._answer(header, now)
@@ -230,7 +238,7 @@ class Endpoint:
                 return
             now = self.clock()
             self.gone.add(rank)
-            self.mailbox.depart(rank)
+            self.mailbox.depart(rank, now)
             self._queue = [going for going in self._queue if going.to != rank]
             for key in [key for key in self._moving if key[0] == rank]:
                 self._stop(self._moving.pop(key).motion, now)
@@ -283,6 +291,7 @@ class Endpoint:
             if going.motion is not None and not self.links.paced:
                 self._stop(going.motion, max(header.time, going.motion.start))
             self.undelivered[source] -= 1
+            self.confirmed = header.time
             self.sent["messages"] += 1
             self.sent["bytes"] += len(going.payload)
             self._ask(now)
@@ -344,7 +353,7 @@ class Endpoint:
             if not ready:
                 return
             for at, arrival, source in sorted(ready):
-                if self.mailbox.unread[source] >= self.inbox:
+                if not self._room(source):
                     head = self._requests.pop(source)[2]
                     self._held[source] = head
                     self._reply(head, wire.HOLD, now)
@@ -405,7 +414,8 @@ class Endpoint:
         self.received["bytes"] += head.total
         if not self._discarding:
             self.mailbox.deliver(
-                Message(head.tag, coming.tensor, head.step, head.count, head.versions, head.number, source)
+                Message(head.tag, coming.tensor, head.step, head.count, head.versions, head.number, source),
+                coming.motion.end,
             )
         self._reply(head, wire.DONE, coming.motion.end)
         self.changed.notify_all()

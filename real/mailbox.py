@@ -66,35 +66,35 @@ class Mailbox:
     """Unread messages and departures in order of arrival."""
 
     def __init__(self) -> None:
-        self.items: list[Message | Left] = []
+        self.items: list[tuple[Message | Left, float]] = []
         self.unread: Counter[int] = Counter()
         self.left: set[int] = set()
 
-    def deliver(self, message: Message) -> None:
-        """The last byte of ``message`` is in."""
-        self.items.append(message)
+    def deliver(self, message: Message, due: float) -> None:
+        """The last byte of ``message`` is in; ``due`` is when it should have been (monotonic)."""
+        self.items.append((message, due))
         self.unread[message.source] += 1
 
-    def depart(self, rank: int) -> bool:
-        """``rank`` has left; False if that was known."""
-        if rank in self.left:
-            return False
-        self.left.add(rank)
-        self.items.append(Left(rank))
-        return True
+    def depart(self, rank: int, now: float) -> None:
+        """``rank`` has left (once: later calls change nothing)."""
+        if rank not in self.left:
+            self.left.add(rank)
+            self.items.append((Left(rank), now))
 
     def clear(self) -> None:
         """Forget everything unread; who has left stays known."""
         self.items.clear()
         self.unread.clear()
 
-    def take(self, tags: tuple[str, ...], source: int | None, step: int | None) -> Message | Left | None:
-        """Remove and return the first item that matches (``core.effects.Receive``), or None."""
-        for place, item in enumerate(self.items):
+    def take(
+        self, tags: tuple[str, ...], source: int | None, step: int | None
+    ) -> tuple[Message | Left | None, float]:
+        """Remove and return the first item that matches (``core.effects.Receive``) and when it was due."""
+        for place, (item, due) in enumerate(self.items):
             if type(item) is Left:
                 if LEFT in tags and source in (None, item.rank):
                     del self.items[place]
-                    return item
+                    return item, due
             elif (
                 item.tag in tags
                 and (source is None or item.source == source)
@@ -102,7 +102,7 @@ class Mailbox:
             ):
                 del self.items[place]
                 self.unread[item.source] -= 1
-                return item
+                return item, due
         if source is not None and source in self.left:
-            return Left(source)
-        return None
+            return Left(source), float("inf")
+        return None, float("inf")

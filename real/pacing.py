@@ -6,7 +6,7 @@ Rules this module obeys:
 * A message whose transmission starts at ``t`` occupies both NICs during [t, t + overhead +
   bytes/rate], rate = min(sender's up, receiver's down). That is the fluid FIFO model; lateness of
   the host never shifts the following message, because every time is derived from the NIC's own.
-* A piece is released when its first byte is due to leave, the short last one ``LEAD`` before its
+* A piece is released when half of it is due to have left, the short last one ``LEAD`` before its
   last byte is, so that all has crossed the host's sockets in time; the receiver delivers no message
   before its last byte is due.
 * ``native`` links are the same code with an infinite rate: everything is released at once.
@@ -24,8 +24,8 @@ __all__ = ["CREDIT", "LEAD", "Links"]
 LEAD = 1e-3
 """Seconds by which the last piece leaves early (the message is held back at the receiver)."""
 
-CREDIT = 5e-3
-"""Bound on how far in the past a transmission may start to make up for the host's scheduling."""
+CREDIT = 10e-3
+"""Bound on how far in the past a transmission may start to make up for the host's scheduling, seconds."""
 
 _PIECE, _TAIL, _BREATH = 1 << 20, 1 << 16, 8e-3
 
@@ -62,5 +62,6 @@ class Links:
         rate, begin = self.rate(source, to), start + self.overhead
         size = min(max(_PIECE, int(rate * _BREATH)), CHUNK)
         tail = max(nbytes - _TAIL, 0)
-        body = [(begin + at / rate, at, min(size, tail - at)) for at in range(0, tail, size)]
+        cuts = [(at, min(size, tail - at)) for at in range(0, tail, size)]
+        body = [(begin + (at + length / 2) / rate, at, length) for at, length in cuts]
         return [*body, (begin + nbytes / rate - LEAD, tail, nbytes - tail)]
