@@ -37,9 +37,11 @@ with the program ([bold]aladdin list scenarios[/bold]); others are YAML files of
     aladdin demo
 """
 
+STOPPED = 130
+
 CODES = {
     "ScenarioError": 2, "OptionError": 2, "CalibrationError": 3, "TransportError": 3, "Deadlock": 3,
-    "Interrupted": 130,
+    "Interrupted": STOPPED,
 }  # fmt: skip
 """Exit code by an exception's class name, its bases' included: no driver is imported to ask it."""
 
@@ -102,8 +104,10 @@ def _complain(error: Exception, code: int) -> None:
     """One message on stderr; after Ctrl-C with what was kept."""
     from aladdin.cli.common import say
 
-    where = getattr(error, "path", None) if code == 130 else None
-    say(
-        "stopped" if code == 130 else "error",
-        f"{error}; what is finished is in {where}" if where else str(error),
-    )
+    kept = getattr(error, "path", None)
+    if code != STOPPED:
+        say("error", str(error))
+    elif kept is None:
+        say("stopped", "by Ctrl-C")
+    else:
+        say("stopped", f"by Ctrl-C; what was finished is in {kept}")

@@ -183,7 +183,7 @@ def test_ctrl_c_prints_what_is_finished_and_says_where(
     driver(monkeypatch, run)
     done = shell("simulate", "demo", "-a", "asp,bsp", "-o", tmp_path / "runs", "--json")
     assert done.code == 130
-    assert "stopped" in done.err
+    assert done.err == "stopped: by Ctrl-C\n"
     found = json.loads(done.out)
     assert found["stopped"] is True
     assert [one["path"] for one in found["runs"]] == [str(tmp_path / "runs" / "asp")]
@@ -200,7 +200,7 @@ def test_ctrl_c_in_training_keeps_the_partial_run(
     driver(monkeypatch, run)
     done = shell("train", "demo", "-o", tmp_path / "run")
     assert done.code == 130
-    assert done.err == f"stopped: stopped by Ctrl-C; what is finished is in {tmp_path / 'run'}\n"
+    assert done.err == f"stopped: by Ctrl-C; what was finished is in {tmp_path / 'run'}\n"
     assert (tmp_path / "run" / "manifest.json").exists()
 
 
