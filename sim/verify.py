@@ -103,10 +103,11 @@ def _compare(case: RunCase, outcome: _Outcome) -> Iterator[tuple[float, str]]:
     expected, until = case.expected, case.until * (1 + 1e-9)
     whole = []
     for i, ends in enumerate(expected["iter_end"]):
-        comparable = [end for end in ends[: case.comparable[i]] if end <= until]
+        pairs = list(zip(outcome.iter_end[i], ends[: case.comparable[i]], strict=False))
+        comparable = [(found, end) for found, end in pairs if min(found, end) <= until]
         whole.append(len(comparable) == case.iterations)
-        for k, end in enumerate(comparable):
-            yield _error(outcome.iter_end[i][k], end, f"iter_end[{i}][{k}]")
+        for k, (found, end) in enumerate(comparable):
+            yield _error(found, end, f"iter_end[{i}][{k}]")
     for i, end in enumerate(expected.get("finish", ())):
         if whole[i]:
             yield _error(outcome.finish[i], end, f"finish[{i}]")

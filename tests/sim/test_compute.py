@@ -1,0 +1,65 @@
+"""Steps on shared devices: processor sharing, exact."""
+
+from __future__ import annotations
+
+import pytest
+
+import sim
+from sim.clock import Alarm, Clock
+from sim.compute import Device, devices
+from tests.sim.programs import scenario
+
+
+class Done(Alarm):
+    def __init__(self, clock: Clock) -> None:
+        self.clock, self.at = clock, -1.0
+
+    def fire(self) -> None:
+        self.at = self.clock.now
+
+
+class Begin(Alarm):
+    def __init__(self, device: Device, done: Done, base: float, factor: float) -> None:
+        self.device, self.done, self.base, self.factor = device, done, base, factor
+
+    def fire(self) -> None:
+        self.device.run(self.done, self.base, self.factor)
+
+
+def ends(jobs: list[tuple[float, float, float]], slots: float) -> list[float]:
+    """When jobs (start, base seconds, factor) on one device end."""
+    clock = Clock()
+    device = Device(clock, slots)
+    done = [Done(clock) for _ in jobs]
+    for (start, base, factor), one in zip(jobs, done, strict=True):
+        clock.at(start, Begin(device, one, base, factor))
+    clock.drain()
+    return [one.at for one in done]
+
+
+def test_workers_share_a_device_equally() -> None:
+    assert ends([(0, 1, 1), (0, 1, 1)], 1) == pytest.approx([2, 2])
+    assert ends([(0, 2, 1), (1, 2, 1)], 1) == pytest.approx([3, 4])
+
+
+def test_slots_serve_so_many_at_full_speed() -> None:
+    assert ends([(0, 1, 1), (0, 1, 1)], 2) == pytest.approx([1, 1])
+    assert ends([(0, 1, 1)] * 3, 2) == pytest.approx([1.5] * 3)
+    assert ends([(0, 3, 1), (0, 3, 1), (1, 1, 1)], 1.5) == pytest.approx([14 / 3, 14 / 3, 3], rel=1e-9)
+
+
+def test_a_slow_down_is_lost_beside_the_device() -> None:
+    assert ends([(0, 1, 3), (0, 1, 1)], 1) == pytest.approx([4, 2])
+
+
+def test_devices_are_filled_in_order_of_rank() -> None:
+    made = devices(Clock(), 5, 2, 1.0)
+    assert made[0] is made[1] is not made[2]
+    assert made[2] is made[3] is not made[4]
+    assert devices(Clock(), 3, 1, 1.0) == [None] * 3
+
+
+def test_a_shared_device_shows_in_the_step_times() -> None:
+    record = sim.simulate(scenario(4, 3, "arsgd", workers_per_device=2, bandwidth=1e15))
+    assert record.nodes["compute"] == pytest.approx([6.0] * 4)
+    assert record.steps["compute"] == pytest.approx([2.0] * 12)
