@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from scenarios.errors import ScenarioError, suggestion
-from scenarios.overrides import apply
+from scenarios.overrides import apply, merge
 from scenarios.schema import Scenario
 
 __all__ = ["load", "names", "read"]
@@ -67,14 +67,7 @@ def _based(source: str, seen: tuple[str, ...]) -> dict[str, Any]:
     under = _based(base, (*seen, source))
     for own in ("name", "description"):
         under.pop(own, None)
-    merged: dict[str, Any] = _merge(under, tree)
-    return merged
-
-
-def _merge(under: Any, over: Any) -> Any:
-    if not (isinstance(under, dict) and isinstance(over, dict)):
-        return over
-    return under | {key: _merge(under[key], value) if key in under else value for key, value in over.items()}
+    return merge(under, tree)
 
 
 def _text(source: str) -> str:

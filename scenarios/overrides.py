@@ -15,10 +15,10 @@ from typing import Any
 
 from scenarios.errors import ScenarioError
 
-__all__ = ["apply", "parse"]
+__all__ = ["apply", "merge", "parse"]
 
 _TEXTS = ("name", "description", "workload.data_dir")
-_BUDGETS = ("run.steps", "run.seconds", "run.samples")
+_BUDGETS = ("steps", "seconds", "samples")
 
 
 def parse(assignments: list[str] | tuple[str, ...]) -> dict[str, str]:
@@ -34,32 +34,54 @@ def parse(assignments: list[str] | tuple[str, ...]) -> dict[str, str]:
 
 def apply(tree: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     """A copy of ``tree`` with the fields at the given paths replaced (see ``Scenario.override``)."""
-    result: dict[str, Any] = copy.deepcopy(dict(tree))
-    if isinstance(result.get("algorithm"), str):
-        result["algorithm"] = {"name": result["algorithm"]}
-    budgets = [path for path in _BUDGETS if path in overrides]
-    if budgets and isinstance(result.get("run"), dict):
-        for path in _BUDGETS:
-            result["run"].pop(path.split(".")[1], None)
-    if "algorithm.name" in overrides or "algorithm" in overrides:
-        _drop_options(result, overrides)
+    chosen = overrides.get("algorithm.name", overrides.get("algorithm"))
+    result = make_way(tree, chosen, any(f"run.{budget}" in overrides for budget in _BUDGETS))
     for path, value in overrides.items():
         if path != "algorithm" or isinstance(value, Mapping):
             _put(result, path, _scalar(path, value))
     return result
 
 
-def _drop_options(tree: dict[str, Any], overrides: Mapping[str, Any]) -> None:
-    """Choose another algorithm: the optimizer's settings stay, the old one's options go."""
-    from scenarios.schema import _FIXED
+def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """``under`` with what ``over`` says: tables merged key by key, all else replaced."""
+    over = _spelled(over)
+    algorithm, run = over.get("algorithm"), over.get("run")
+    chosen = algorithm.get("name") if isinstance(algorithm, dict) else None
+    budget = isinstance(run, dict) and any(name in run for name in _BUDGETS)
+    merged: dict[str, Any] = _merge(make_way(under, chosen, budget), over)
+    return merged
 
-    chosen = overrides.get("algorithm.name", overrides.get("algorithm"))
-    old = tree.get("algorithm")
-    if not isinstance(chosen, str) or not isinstance(old, dict):
-        return
-    if old.get("name") != chosen:
-        tree["algorithm"] = {key: value for key, value in old.items() if key in _FIXED and key != "options"}
-        tree["algorithm"]["name"] = chosen
+
+def make_way(tree: Mapping[str, Any], chosen: Any, budget: bool) -> dict[str, Any]:
+    """A copy of ``tree`` without what a new choice replaces.
+
+    ``chosen``, another algorithm's name: the optimizer's settings stay, the old one's options go.
+    ``budget``: a new one is coming, so the old one goes.
+    """
+    result = copy.deepcopy(_spelled(tree))
+    old = result.get("algorithm", {})
+    if isinstance(chosen, str) and isinstance(old, dict) and old.get("name") != chosen:
+        from scenarios.schema import SETTINGS
+
+        result["algorithm"] = {"name": chosen} | {key: old[key] for key in SETTINGS if key in old}
+    if budget and isinstance(result.get("run"), dict):
+        for name in _BUDGETS:
+            result["run"].pop(name, None)
+    return result
+
+
+def _spelled(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """``algorithm: asp`` spelled out."""
+    result = dict(tree)
+    if isinstance(result.get("algorithm"), str):
+        result["algorithm"] = {"name": result["algorithm"]}
+    return result
+
+
+def _merge(under: Any, over: Any) -> Any:
+    if not (isinstance(under, dict) and isinstance(over, dict)):
+        return over
+    return under | {key: _merge(under[key], value) if key in under else value for key, value in over.items()}
 
 
 def _scalar(path: str, value: Any) -> Any:

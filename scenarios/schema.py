@@ -89,7 +89,8 @@ class Workload:
             )
 
 
-_FIXED = ("name", "options", "lr", "lr_scaling", "momentum", "warmup_epochs", "milestones", "decay")
+SETTINGS = ("lr", "lr_scaling", "momentum", "warmup_epochs", "milestones", "decay")
+"""The optimizer's settings, which all algorithms share; all else under ``algorithm`` is its options."""
 
 
 def _option(value: Any) -> Any:
@@ -143,7 +144,7 @@ class AlgorithmChoice:
     @staticmethod
     def expand(tree: dict[str, Any]) -> dict[str, Any]:
         """Whatever is no field of ours is an option of the algorithm."""
-        extra = {name: tree.pop(name) for name in list(tree) if name not in _FIXED}
+        extra = {name: tree.pop(name) for name in list(tree) if name not in ("name", "options", *SETTINGS)}
         if extra:
             given = tree.get("options") or {}
             tree["options"] = _options(given, "options") | extra
@@ -161,7 +162,7 @@ class AlgorithmChoice:
             known = []
         for option in self.options:
             if option not in known:
-                raise unknown_field(f"options.{option}", [*known, *_FIXED[2:]])
+                raise unknown_field(f"options.{option}", [*known, *SETTINGS])
         try:
             return make(self.name, self.options)
         except OptionError as error:

@@ -106,6 +106,11 @@ def test_files_and_bases(tmp_path) -> None:
     child = write(tmp_path / "child.yaml", "base: base.yaml\ncluster: {workers: 3}\n")
     scenario = scenarios.load(child)
     assert (scenario.name, scenario.cluster.workers, scenario.cluster.machines[0].up) == ("child", 3, 1e9)
+    other = scenarios.load(
+        write(tmp_path / "o.yaml", "base: paper/vgg16\nalgorithm: bsp\nrun: {seconds: 3}\n")
+    )
+    assert (other.algorithm.name, other.algorithm.options, other.algorithm.lr) == ("bsp", {}, 0.05)
+    assert (other.run.steps, other.run.seconds) == (0, 3.0)
     assert scenarios.load(write(tmp_path / "of-demo.yaml", "base: demo\nrun: {seed: 4}\n")).run.seed == 4
 
 
