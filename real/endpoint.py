@@ -276,7 +276,7 @@ class Endpoint:
     def _send_head(self, going: _Outgoing, kind: int, time: float, offset: int = 0, piece: Any = None) -> None:
         message = going.message
         header = Header(
-            kind, self.me, going.sequence, message.tag, going.dtype, 0, 0, message.step, message.count,
+            kind, self.me, going.sequence, message.tag, going.dtype, 0, message.step, message.count,
             message.versions, message.number, len(going.payload), offset, time,
         )  # fmt: skip
         self._outbox.append((going.to, wire.pack(header, self.agreed.token), piece))

@@ -12,7 +12,7 @@ Life of a message: the sender asks (``REQ``), the receiver answers ``GRANT`` now
 frames and the receiver confirms the last byte (``DONE``). ``BYE`` says that a node's program has
 ended. ``PING`` and ``PONG`` open connections before the clock starts.
 
-Header, little-endian, 128 bytes: magic 4, token 8, kind u8, dtype u8, flags u16, source u32,
+Header, little-endian, 120 bytes: magic 4, token 8, kind u8, dtype u8, two of padding, source u32,
 incarnation u32, sequence u64, step i64, count i64, versions i64, number f64, total u64 (bytes),
 offset u64 (bytes), time f64 (monotonic seconds), tag 32 (ASCII, padded with zeros).
 """
@@ -50,7 +50,7 @@ DTYPES: dict[str, tuple[int, int]] = {
 
 _NAMES = {code: (name, size) for name, (code, size) in DTYPES.items()}
 _MAGIC = b"ALD\x01"
-_FORMAT = struct.Struct("<4s8sBBHIIQqqqdQQd32s")
+_FORMAT = struct.Struct("<4s8sBB2xIIQqqqdQQd32s")
 HEADER_BYTES = _FORMAT.size
 KIND_AT = 12
 """Offset of the kind in a packed header."""
@@ -79,7 +79,6 @@ class Header:
     sequence: int = 0
     tag: str = ""
     dtype: str = "none"
-    flags: int = 0
     incarnation: int = 0
     step: int = 0
     count: int = 1
@@ -97,7 +96,7 @@ def pack(header: Header, token: bytes) -> bytes:
         if len(tag) > 32:
             raise WireError(f"tag {header.tag!r} is longer than 32 characters")
         return _FORMAT.pack(
-            _MAGIC, token, header.kind, DTYPES[header.dtype][0], header.flags, header.source,
+            _MAGIC, token, header.kind, DTYPES[header.dtype][0], header.source,
             header.incarnation, header.sequence, header.step, header.count, header.versions,
             header.number, header.total, header.offset, header.time, tag,
         )  # fmt: skip
@@ -112,7 +111,7 @@ def unpack(frame: bytes | memoryview, agreed: Agreed, payload_bytes: int) -> Hea
     """
     if len(frame) != HEADER_BYTES:
         raise WireError(f"header of {len(frame)} bytes; expected {HEADER_BYTES}")
-    (magic, token, kind, code, flags, source, incarnation, sequence, step, count, versions,
+    (magic, token, kind, code, source, incarnation, sequence, step, count, versions,
      number, total, offset, time, raw_tag) = _FORMAT.unpack(frame)  # fmt: skip
     if magic != _MAGIC:
         raise WireError("not a frame of this protocol")
@@ -138,6 +137,6 @@ def unpack(frame: bytes | memoryview, agreed: Agreed, payload_bytes: int) -> Hea
     if not all(32 < byte < 127 for byte in tag):
         raise WireError("tag is not printable")
     return Header(
-        kind, source, sequence, tag.decode("ascii"), dtype, flags, incarnation, step, count, versions,
+        kind, source, sequence, tag.decode("ascii"), dtype, incarnation, step, count, versions,
         number, total, offset, time,
     )  # fmt: skip

@@ -1,0 +1,141 @@
+"""The transport over real sockets: two nodes in threads of this process, and peers that mean harm."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pytest
+
+torch = pytest.importorskip("torch")
+zmq = pytest.importorskip("zmq")
+
+from core.node import Message  # noqa: E402
+from real import wire  # noqa: E402
+from real.buffers import allocate, expose  # noqa: E402
+from real.endpoint import Endpoint  # noqa: E402
+from real.pacing import Links  # noqa: E402
+from real.transport import ZmqTransport  # noqa: E402
+from real.wire import Agreed, Header  # noqa: E402
+
+AGREED = Agreed(b"01234567", nodes=3, max_bytes=20_000_000)
+PATIENCE = 20.0
+
+
+@dataclass
+class Pair:
+    """Two connected nodes."""
+
+    endpoints: list[Endpoint]
+    transports: list[ZmqTransport]
+    failures: list[BaseException]
+
+
+@pytest.fixture(params=[False, True], ids=["native", "paced"])
+def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
+    links = Links(request.param, (1e9,) * 3, (1e9,) * 3, (0.0,) * 3)
+    failures: list[BaseException] = []
+    endpoints = [
+        Endpoint(node, AGREED, links, allocate=allocate, expose=expose, clock=time.monotonic)
+        for node in range(2)
+    ]
+    transports = [ZmqTransport(endpoint, failures.append) for endpoint in endpoints]
+    addresses = {node: transport.address for node, transport in enumerate(transports)}
+    for transport in transports:
+        transport.start(addresses)
+    yield Pair(endpoints, transports, failures)
+    for transport in transports:
+        transport.close()
+    assert not failures
+
+
+def until(endpoint: Endpoint, true: Callable[[], bool]) -> None:
+    """Wait for something to become true, at most ``PATIENCE`` seconds."""
+    end = time.monotonic() + PATIENCE
+    with endpoint.changed:
+        while not true():
+            assert time.monotonic() < end, "nothing happened"
+            endpoint.changed.wait(0.05)
+
+
+def test_large_messages_cross_both_ways_intact(pair: Pair) -> None:
+    generator = torch.Generator().manual_seed(0)
+    sent = [torch.rand(3_000_001, generator=generator) for _ in range(4)]
+    first, second = pair.endpoints
+    for number, (a, b) in enumerate([(0, 1), (1, 0), (0, 1), (1, 0)]):
+        sender, receiver = pair.endpoints[a], pair.endpoints[b]
+        assert sender.submit([(b, Message("model", sent[number], number))])
+        until(sender, lambda sender=sender, b=b: sender.delivered([b]))
+        got, _ = receiver.take(("model",), a, number)
+        assert isinstance(got, Message)
+        assert torch.equal(got.tensor, sent[number])
+    assert first.sent["bytes"] == second.received["bytes"] == 24_000_008
+
+
+def stranger(address: str) -> tuple[object, object]:
+    context = zmq.Context()
+    socket = context.socket(zmq.DEALER)
+    socket.setsockopt(zmq.LINGER, 0)
+    socket.connect(address)
+    return context, socket
+
+
+HARM: list[list[bytes]] = [
+    [b""],
+    [b"GET / HTTP/1.1\r\n\r\n"],
+    [bytes(wire.HEADER_BYTES)],
+    [bytes(wire.HEADER_BYTES), b"x" * 1000],
+    [b"a", b"b", b"c", b"d"],
+    [wire.pack(Header(wire.REQ, 0, tag="model", dtype="float32", total=64), b"12345678")],
+    [wire.pack(Header(wire.REQ, 2, tag="model", dtype="float32", total=64), AGREED.token)],
+    [wire.pack(Header(wire.BYE, 0), AGREED.token)],
+    [wire.pack(Header(wire.REQ, 0, tag="model", dtype="float32", total=1 << 40), AGREED.token)],
+    [wire.pack(Header(wire.DATA, 0, tag="model", dtype="float32", total=64), AGREED.token), b"x" * 64],
+]
+
+
+def test_hostile_peers_are_counted_and_cut_off_and_others_are_unharmed(pair: Pair) -> None:
+    first, second = pair.endpoints
+    victim = pair.transports[1]
+    opened = [stranger(victim.address) for _ in HARM]
+    for (_, socket), parts in zip(opened, HARM, strict=True):
+        socket.send_multipart(parts)  # type: ignore[attr-defined]
+        socket.send_multipart(parts)  # type: ignore[attr-defined]
+    until(second, lambda: sum(victim.dropped.values()) == 2 * len(HARM))
+    assert victim.dropped["cut off"] == len(HARM)
+    assert not second.mailbox.items
+    assert not second.mailbox.left
+    sent = torch.arange(1000, dtype=torch.float32)
+    assert first.submit([(1, Message("model", sent))])
+    until(first, lambda: first.delivered([1]))
+    got, _ = second.take(("model",), 0, None)
+    assert isinstance(got, Message)
+    assert torch.equal(got.tensor, sent)
+    for context, socket in opened:
+        socket.close()  # type: ignore[attr-defined]
+        context.term()  # type: ignore[attr-defined]
+
+
+def test_a_frame_larger_than_any_agreed_one_is_not_even_read(pair: Pair) -> None:
+    first, second = pair.endpoints
+    context, socket = stranger(pair.transports[1].address)
+    socket.send(b"x" * (wire.CHUNK + 1))  # type: ignore[attr-defined]
+    socket.send(b"GET")  # type: ignore[attr-defined]
+    assert first.submit([(1, Message("model", torch.ones(10)))])
+    until(first, lambda: first.delivered([1]))
+    until(second, lambda: True)
+    assert all("header of 3" in reason or reason == "cut off" for reason in pair.transports[1].dropped)
+    socket.close()  # type: ignore[attr-defined]
+    context.term()  # type: ignore[attr-defined]
+
+
+def test_a_peer_that_was_declared_dead_is_not_heard_any_more(pair: Pair) -> None:
+    first, second = pair.endpoints
+    second.depart(0)
+    first.submit([(1, Message("model", torch.ones(10)))])
+    first.say(wire.PING, [1])
+    with second.changed:
+        second.changed.wait(0.2)
+    assert second.received["messages"] == 0
+    assert not first.delivered([1])
