@@ -27,7 +27,7 @@ def run(driver: str, scenario: str, names: str, sets: list[str] | None, *, spans
                 scenario, names, driver=driver, overrides=overrides, on_progress=advance, **options
             ):
                 results.append(result)  # noqa: PERF402 (kept one by one: a later one may fail)
-    except BaseException as error:  # noqa: BLE001 (raised again below, after what is finished is printed)
+    except BaseException as error:
         stop = error
     if results:
         _print(results, as_json, stopped=stop is not None)
@@ -48,9 +48,9 @@ def _print(results: list[Any], as_json: bool, stopped: bool) -> None:
         return
     console = common.console()
     first = summaries[0]
-    plural = "" if first["servers"] == 1 else "s"
-    servers = f", {first['servers']} server{plural}" if first["servers"] else ""
-    title = f"{first['scenario']}: {first['workers']} workers{servers}, {names.driver(first['driver'])}"
+    servers = f", {names.count(first['servers'], 'server')}" if first["servers"] else ""
+    workers, driver = names.count(first["workers"], "worker"), names.driver(first["driver"])
+    title = f"{first['scenario']}: {workers}{servers}, {driver}"
     for table in report.tables(summaries, title, console.width):
         console.print(table)
     for note in report.notes(summaries):
