@@ -4,15 +4,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint format types check slow gpu clean setup
-.DEFAULT_GOAL := demo
+.PHONY: help demo test lint format types check slow gpu clean setup
+.DEFAULT_GOAL := help
+
+help:  ## what there is to make
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
 demo: $(READY)  ## calibrate this machine, predict, train for real, print both side by side
 	$(BIN)/aladdin demo
 
 test: lint types check  ## everything that must hold before a change is taken
 
-lint: $(READY)
+lint: $(READY)  ## ruff: rules and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
@@ -20,10 +23,10 @@ format: $(READY)  ## bring the sources into shape
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-types: $(READY)
+types: $(READY)  ## mypy, strict
 	$(BIN)/mypy
 
-check: $(READY)
+check: $(READY)  ## the tests, without the long ones
 	$(BIN)/python -m pytest -q
 
 slow: $(READY)  ## the long tests
@@ -32,7 +35,7 @@ slow: $(READY)  ## the long tests
 gpu: $(READY)  ## the tests that need a CUDA device
 	$(BIN)/python -m pytest -q -m gpu
 
-setup: $(READY)
+setup: $(READY)  ## the virtual environment alone
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -41,6 +44,6 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,dev]'
 	touch $@
 
-clean:
+clean:  ## remove what was made, the virtual environment included
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
