@@ -5,7 +5,7 @@ from __future__ import annotations
 from core.algorithms import ALGORITHMS
 from core.record import Record
 
-__all__ = ["DRIVERS", "driver", "label", "rank", "title"]
+__all__ = ["DRIVERS", "count", "driver", "label", "rank", "title"]
 
 DRIVERS = {"sim": "predicted", "real": "measured"}
 
@@ -15,6 +15,11 @@ def label(name: str) -> str:
     if name in ALGORITHMS:
         return str(getattr(ALGORITHMS[name], "title", name)).split(" (")[0]
     return name.replace(":", ".").rsplit(".", 1)[-1]
+
+
+def count(number: int, what: str) -> str:
+    """``1 worker``, ``4 workers``."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def rank(name: str) -> int:

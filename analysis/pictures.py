@@ -37,7 +37,7 @@ def draw(runs: Mapping[str, Record], out: Path) -> list[Path]:
             found.append(plots.save(plots.timeline(spanned), out / f"timeline{suffix}.png"))
         evaluated = [runs[x] for x in labels if len(runs[x].curves.get("time", ())) > 1]
         if evaluated:
-            heading = f"{scenario}, {workers} workers"
+            heading = f"{scenario}, {names.count(workers, 'worker')}"
             found.append(plots.save(plots.curves(evaluated, heading), out / f"learning{suffix}.png"))
     if len({summary["workers"] for summary in summaries.values()}) > 1:
         found.append(plots.save(plots.speedup(list(summaries.values())), out / "speedup.png"))

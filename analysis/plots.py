@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from analysis import metrics
+from analysis.names import count, label, rank
 from analysis.names import driver as driver_name
-from analysis.names import label, rank
 from analysis.names import title as title_of
 from core.record import KINDS, PARTS, Record
 from scenarios.errors import ScenarioError
@@ -179,7 +179,8 @@ def _draw_rows(axes: Axes, record: Record, rows: list[tuple[int, str]], begin: f
 def speedup(summaries: Sequence[Mapping[str, Any]], title: str = "") -> Figure:
     """Speed-up over one worker against the number of workers (the paper's Figure 5), with the ideal.
 
-    Simulated runs are joined by lines, measured ones are hollow markers.
+    Simulated runs are joined by lines, measured ones are hollow markers. Markers
+    grow one by one from the top down, so that lines which coincide are all seen.
     """
     figure, axes = _figure(6.6, 4.9)
     counts = sorted({summary["workers"] for summary in summaries})
@@ -187,7 +188,7 @@ def speedup(summaries: Sequence[Mapping[str, Any]], title: str = "") -> Figure:
     axes.plot([1, most], [1, most], color="#9A9A9A", linestyle=(0, (4, 3)), linewidth=1.2, label="ideal")
     drawn: set[str] = set()
     names = list(dict.fromkeys(summary["algorithm"] for summary in summaries))
-    for name in names:
+    for index, name in enumerate(names):
         for driver in ("sim", "real"):
             points = sorted(
                 (s["workers"], s["speedup"])
@@ -198,8 +199,9 @@ def speedup(summaries: Sequence[Mapping[str, Any]], title: str = "") -> Figure:
                 real = driver == "real"
                 axes.plot(
                     *zip(*points, strict=True), marker=_marker(name),
-                    markersize=9 if real else 6,
-                    color=_colour(name), linestyle="none" if real else "-", linewidth=1.8,
+                    markersize=9 if real else 5.5 + 0.8 * index,
+                    color=_colour(name), linestyle="none" if real else "-",
+                    linewidth=1.8, zorder=5 - 0.1 * index,
                     markerfacecolor="none" if real else None,
                     label=None if real and name in drawn else label(name),
                 )  # fmt: skip
@@ -330,7 +332,7 @@ def _heading(what: str, summaries: Sequence[Mapping[str, Any]], workers: bool = 
     names = list(dict.fromkeys(summary["scenario"] for summary in summaries))
     counts = {summary["workers"] for summary in summaries}
     text = f"{what}: {names[0]}" if len(names) == 1 else what
-    return f"{text}, {counts.pop()} workers" if workers and len(counts) == 1 else text
+    return f"{text}, {count(counts.pop(), 'worker')}" if workers and len(counts) == 1 else text
 
 
 def _unit(seconds: float) -> tuple[float, str]:

@@ -242,7 +242,7 @@ def _parts(entry: Mapping[str, Any]) -> list[str]:
 
 
 def _staleness(found: Mapping[str, float] | None) -> str:
-    return "–" if found is None else f"{found['mean']:.3g} / {found['max']:.3g}"
+    return "–" if found is None else f"{_number(found['mean'])} / {_number(found['max'])}"
 
 
 def _busiest(found: Mapping[str, Any]) -> str:
