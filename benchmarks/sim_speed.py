@@ -5,8 +5,10 @@
 The unit is measured in the same process, at the same number of workers, before and after every run:
 n processes that loop over ``yield env.timeout(d_i)`` with distinct d_i. What is timed is
 ``sim.simulate`` as users call it (parsed scenario in, record out): Phantom tensors, time booking
-on, spans off; ASP and ALADDIN, one server, window and inbox as by default. Every n runs in a process
-of its own, so that the memory is its own. Medians over ``--repeats`` rounds.
+on, spans off; ASP and ALADDIN, one server, window and inbox as by default. ALADDIN runs with
+``on_busy: wait``, so that every step sends its gradient: ``coalesce`` would send few behind a busy
+server and so look much faster. Every n runs in a process of its own, so that the memory is its own.
+Medians over ``--repeats`` rounds.
 """
 
 from __future__ import annotations
@@ -60,7 +62,7 @@ def scenario(algorithm: str, workers: int, admission: str, steps: int) -> Any:
                 "tensor_seconds": {"accumulate": 0.002, "apply": 0.01},
             },
             "workload": {"model": "resnet50", "data": "synthetic"},
-            "algorithm": {"name": algorithm},
+            "algorithm": {"name": algorithm, **({"on_busy": "wait"} if algorithm == "aladdin" else {})},
             "run": {"steps": steps},
         }
     )

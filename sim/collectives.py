@@ -19,7 +19,8 @@ from core.collectives import completed
 from core.record import PARTS
 from scenarios.schema import Network as NetworkSettings
 from sim.clock import Alarm
-from sim.network import Link, Network
+from sim.fluid import Link
+from sim.network import Network
 
 if TYPE_CHECKING:
     from sim.host import Host

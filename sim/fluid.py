@@ -46,6 +46,12 @@ class Flow(Alarm):
     __slots__ = ("hub", "key", "left", "path", "rate", "since", "version")
 
     path: tuple[Link, ...]
+    hub: _Hub | None
+    key: float
+    left: float
+    rate: float
+    since: float
+    version: int
 
     def arrived(self) -> None:
         """The last byte has passed."""

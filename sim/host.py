@@ -66,7 +66,7 @@ class Host(Endpoint):
     """A node in the simulator."""
 
     __slots__ = (
-        "blocked", "blends", "compute", "crashed", "device", "end", "ended", "gradient", "heard", "idle", "inbox",
+        "blends", "compute", "crashed", "device", "end", "ended", "gradient", "heard", "idle", "inbox",
         "incoming", "leaving", "lost", "mark", "matched", "node", "programs", "receive",
         "roster", "row", "send", "senders", "server", "spans", "steps", "tensors", "told", "totals", "update",
         "wait", "waiting", "want", "clock",
@@ -74,6 +74,7 @@ class Host(Endpoint):
 
     node: Node
     tensors: Any
+    gradient: Any
     device: Device | None
 
     def __init__(self, id: int, server: bool, clock: Clock, roster: Roster, steps: StepLog, spans: StepLog | None) -> None:
@@ -87,7 +88,7 @@ class Host(Endpoint):
         self.incoming: dict[Transfer, None] = {}
         self.told: float = 0
         self.heard = 0
-        self.ended = self.leaving = self.crashed = self.blocked = False
+        self.ended = self.leaving = self.crashed = False
         self.want: Receive | Poll | None = None
         self.matched = self.blends = self.lost = 0
         self.compute = self.update = self.send = self.wait = self.receive = 0.0
@@ -145,7 +146,7 @@ class Host(Endpoint):
         self.row, self.blends = now, node.blends
 
     def turning(self, now: float) -> None:
-        if self.blocked and now > self.mark:
+        if now > self.mark:
             self.book(now)
 
     def receiving(self, transfer: Transfer, now: float) -> None:

@@ -59,10 +59,11 @@ class MachineLike(Protocol):
 class Endpoint:
     """A node: its NIC, its queue of outgoing messages, its connections by receiver.
 
-    ``out`` counts its messages that move now; ``watching`` asks for calls of ``released``.
+    ``out`` counts its messages that move now; ``blocked`` asks for calls of ``turning``, ``watching``
+    for calls of ``released``.
     """
 
-    __slots__ = ("id", "nic", "out", "outstanding", "pairs", "queue", "watching")
+    __slots__ = ("blocked", "id", "nic", "out", "outstanding", "pairs", "queue", "watching")
 
     nic: Nic
 
@@ -70,7 +71,7 @@ class Endpoint:
         self.id = id
         self.queue: deque[Transfer] = deque()
         self.outstanding = self.out = 0
-        self.watching = False
+        self.blocked = self.watching = False
         self.pairs: dict[int, Pair] = {}
 
     def turning(self, now: float) -> None:
@@ -158,12 +159,9 @@ class Pair:
     def __init__(self, network: Network, source: Endpoint, target: Endpoint) -> None:
         self.network, self.source, self.target = network, source, target
         a, b = source.nic, target.nic
-        self.path: tuple[Link, ...]
-        if a is b:
-            self.path, self.latency, extra = (a.local,), a.local_latency, ()
-        else:
-            extra = network.between(a, b)
-            self.path, self.latency = (a.up, *extra, b.down), a.latency + b.latency
+        extra = () if a is b else network.between(a, b)
+        self.path = (a.local,) if a is b else (a.up, *extra, b.down)
+        self.latency = a.local_latency if a is b else a.latency + b.latency
         self.direct = a is b or network.slots == inf
         self.rate = 0.0 if self.direct or extra or network.slots > 1 else min(a.up.capacity, b.down.capacity)
         self.overhead = network.overhead
@@ -286,7 +284,7 @@ class Transfer(Flow):
         pair = self.pair
         self.began = now
         source = pair.source
-        if not source.out:
+        if source.blocked and not source.out:
             source.turning(now)
         source.out += 1
         pair.target.receiving(self, now)
@@ -309,7 +307,7 @@ class Transfer(Flow):
             now = pair.network.clock._now
             self.began = now
             source = pair.source
-            if not source.out:
+            if source.blocked and not source.out:
                 source.turning(now)
             source.out += 1
             pair.target.receiving(self, now)
@@ -327,7 +325,7 @@ class Transfer(Flow):
         source, target, network = pair.source, pair.target, pair.network
         now = network.clock._now
         self.phase = OVER
-        if source.out == 1:
+        if source.blocked and source.out == 1:
             source.turning(now)
         source.out -= 1
         target.received(self, now)
@@ -371,7 +369,7 @@ class Network:
     ) -> None:
         self.clock = clock
         self.fluid = Fluid(clock)
-        self.slots: float = {"fifo": 1, "fair": inf}.get(admission, admission)  # type: ignore[arg-type, assignment]
+        self.slots: float = {"fifo": 1, "fair": inf}.get(admission, admission)  # type: ignore[arg-type]
         self.inbox, self.overhead = inbox, overhead
         self.sequence = 0
         self.observer: Callable[[Transfer], None] | None = None
@@ -449,7 +447,7 @@ class Network:
         if phase == FLOWING:
             self.fluid.cancel(transfer)
         if moving:
-            if pair.source.out == 1:
+            if pair.source.blocked and pair.source.out == 1:
                 pair.source.turning(now)
             pair.source.out -= 1
             pair.target.received(transfer, now)

@@ -91,6 +91,7 @@ class Pump(Alarm):
     def run(self, value: Any) -> None:
         """Send ``value`` in, and act on effects until one blocks."""
         tensors, send = self.host.tensors, self.send
+        effect: Any
         while True:
             try:
                 effect = self.generator.throw(Finished()) if value is FINISHED else send(value)
@@ -234,9 +235,16 @@ class Pump(Alarm):
         self.wake(left)
 
     def _send(self, effect: Send) -> Any:
-        driver = self.driver
-        pairs = driver.pairs(self.host, effect.pairs)
+        driver, host = self.driver, self.host
         window = driver.window if effect.window is None else effect.window
+        if len(effect.pairs) == 1 and not host.roster.departed:
+            to, message = effect.pairs[0]
+            only = host.pairs.get(to)
+            if only is not None and only.undelivered < window:
+                message.source = host.id
+                only.send(message, 0.0 if message.tensor is None else message.tensor.nbytes)
+                return None
+        pairs = driver.pairs(host, effect.pairs)
         for pair, _ in pairs:
             if pair.undelivered >= window:
                 return self._stall(SENDING, effect, pair)
