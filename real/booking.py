@@ -44,6 +44,7 @@ class Booker:
 
     def row(self, step: int, now: float, blends: int) -> None:
         """Step ``step`` begins with a ``Compute``; the row before it is complete."""
+        self.active(now)
         self._close(now, blends)
         self._row = (step, now, list(self.parts), blends)
 

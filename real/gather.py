@@ -104,7 +104,9 @@ def _node_table(plan: Plan, tables: Mapping[int, dict[str, Any]], duration: floa
         t = tables[node]["totals"]
         parts = dict(zip(PARTS, t["parts"], strict=True))
         parts["idle"] = max(0.0, duration - sum(t["parts"][: PARTS.index("idle")]))
-        values = {**t, **parts, "role": "server" if t["role"] else "worker", **_fate(plan, tables, node)}
+        nbytes = {name: float(t[name]) for name in ("bytes_out", "bytes_in")}
+        role = "server" if t["role"] else "worker"
+        values = {**t, **parts, **nbytes, "role": role, **_fate(plan, tables, node)}
         values["samples"] = t["steps"] * plan.scenario.workload.batch
         rows.append(tuple(values[name] for name in NODE_COLUMNS))
     return {name: np.asarray(column) for name, column in zip(NODE_COLUMNS, zip(*rows, strict=True), strict=True)}
