@@ -233,3 +233,16 @@ def test_damaged_and_hostile_files(tmp_path, capsys, name, content, says) -> Non
     with pytest.raises(ScenarioError, match=says):
         load(Workload(model="cnn", data="cifar10", data_dir=str(tmp_path)), 0)
     assert "owned" not in capsys.readouterr().out
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["mlp", "cnn"])
+def test_the_gradient_on_a_gpu_is_that_of_the_cpu(name) -> None:
+    here, there = load(WORKLOADS[name], 1), load(WORKLOADS[name], 1, "cuda")
+    assert torch.equal(there.initial().cpu(), here.initial())
+    g, loss = here.gradient(here.initial(), 0, 0)
+    on_gpu, same = there.gradient(there.initial(), 0, 0)
+    assert on_gpu.device.type == "cuda"
+    assert same == pytest.approx(loss, rel=1e-3)
+    assert torch.allclose(on_gpu.cpu(), g, rtol=1e-2, atol=1e-4)
+    assert there.evaluate(there.initial())[1] == pytest.approx(here.evaluate(here.initial())[1], abs=0.01)
