@@ -127,6 +127,7 @@ def runs(
     """The same scenario under several algorithms, one after the other, each as it is finished.
 
     names        a list, a text such as ``"asp,aladdin"``, ``"all"``; empty: the scenario's own
+    overrides    fields by path; an option such as ``algorithm.pi`` goes to the algorithms that have it
     driver       ``sim`` (virtual time) or ``real``
     out          one algorithm: the run directory; several: ``out/<algorithm>`` each
     into         see ``train``
@@ -134,8 +135,12 @@ def runs(
     """
     if driver not in DRIVERS:
         raise ScenarioError("driver", driver, " or ".join(DRIVERS))
-    own: list[str | None] = [None]
-    chosen = [load(scenario, algorithm=name, overrides=overrides) for name in algorithms(names) or own]
+    wanted = algorithms(names)
+    if wanted:
+        given = _options_by_algorithm(wanted, overrides or {})
+        chosen = [load(scenario, algorithm=name, overrides=own) for name, own in given.items()]
+    else:
+        chosen = [load(scenario, overrides=overrides)]
     folders = [Path(out) / one.algorithm.name if out and len(chosen) > 1 else out for one in chosen]
     for folder in folders:
         _reserve(folder)
@@ -156,7 +161,31 @@ def algorithms(names: Sequence[str] | str) -> list[str]:
     if names == "all":
         return list(ALGORITHMS)
     found = names.split(",") if isinstance(names, str) else names
-    return list(dict.fromkeys(name.strip() for name in found if name.strip()))
+    chosen = list(dict.fromkeys(name.strip() for name in found if name.strip()))
+    if names and not chosen:
+        raise ScenarioError("algorithm", names, f"names out of {', '.join(ALGORITHMS)}, or all")
+    return chosen
+
+
+def _options_by_algorithm(names: Sequence[str], overrides: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """``overrides`` for each algorithm, without options that only others of them have."""
+    from core.algorithms import ALGORITHMS
+
+    options = {name: _option_names(ALGORITHMS.get(name)) for name in names}
+    some = set().union(*options.values())
+
+    def concerns(path: str, name: str) -> bool:
+        section, _, option = path.rpartition(".")
+        foreign = section in ("algorithm", "algorithm.options") and option in some - options[name]
+        return not foreign
+
+    return {name: {path: overrides[path] for path in overrides if concerns(path, name)} for name in names}
+
+
+def _option_names(kind: type | None) -> set[str]:
+    return (
+        {f.name for f in fields(kind) if f.init} if kind and hasattr(kind, "__dataclass_fields__") else set()
+    )
 
 
 def verify(path: str | Path) -> list[Any]:
@@ -175,7 +204,7 @@ def plot(runs: Sequence[str | Path], out: str | Path) -> list[Path]:
     """
     from analysis import pictures
 
-    return pictures.draw({str(path): _read(path) for path in runs}, Path(out))
+    return pictures.draw({str(path): _read(path) for path in _run_directories(runs)}, Path(out))
 
 
 def trace(runs: Sequence[str | Path], out: str | Path) -> Path:
@@ -183,7 +212,7 @@ def trace(runs: Sequence[str | Path], out: str | Path) -> Path:
     from analysis import trace as chrome
 
     labels: dict[str, Record] = {}
-    for path in runs:
+    for path in _run_directories(runs):
         record = _read(path)
         name = f"{record.manifest.get('driver', 'run')} {record.manifest['scenario']['algorithm']['name']}"
         labels[name if name not in labels else f"{name} ({path})"] = record
@@ -324,6 +353,19 @@ def _reserve(out: str | Path | None) -> Path | None:
     from analysis.store import reserve
 
     return reserve(out)
+
+
+def _run_directories(paths: Sequence[str | Path]) -> list[Path]:
+    """The run directories among ``paths``, and those just below paths that are none themselves."""
+    from analysis.store import MANIFEST
+
+    found: list[Path] = []
+    for path in map(Path, paths):
+        below = (
+            [] if (path / MANIFEST).exists() else sorted(file.parent for file in path.glob(f"*/{MANIFEST}"))
+        )
+        found += below or [path]
+    return found
 
 
 def _read(path: str | Path) -> Record:

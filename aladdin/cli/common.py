@@ -71,7 +71,7 @@ Spans = Annotated[
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
 
-Runs = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories, written with --out.")]
+Runs = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories, or folders of them.")]
 
 WIDTH = 140
 """Columns of a table that goes to a file or a pipe."""

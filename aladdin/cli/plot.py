@@ -26,7 +26,7 @@ def command(
     Example:
 
         aladdin simulate demo --algorithm all --spans --out runs/predicted
-        aladdin plot runs/predicted/* --out pictures
+        aladdin plot runs/predicted --out pictures
     """
     from aladdin import api
 

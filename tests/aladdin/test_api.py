@@ -156,3 +156,33 @@ def test_lists_hold_what_can_be_chosen() -> None:
     assert {"demo", "paper/vgg16"} <= {one["name"] for one in aladdin.list_scenarios()}
     models = {one["name"]: one["parameters"] for one in aladdin.list_workloads()["models"]}
     assert (models["resnet50"], models["vgg16"]) == (25_557_032, 138_357_544)
+
+
+def test_an_option_goes_to_the_algorithms_that_have_it(drivers: list[Scenario]) -> None:
+    aladdin.compare("demo", "asp,aladdin", overrides={"algorithm.pi": 4, "algorithm.lr": 0.2})
+    assert drivers[1].algorithm.options == {"pi": 4}
+    assert [one.algorithm.lr for one in drivers] == [0.2, 0.2]
+    for names in ("asp", "asp,bsp"):
+        with pytest.raises(ScenarioError, match=r"algorithm\.options\.pi"):
+            aladdin.compare("demo", names, overrides={"algorithm.pi": 4})
+
+
+def test_a_folder_of_runs_stands_for_them(drivers: list[Scenario], tmp_path: Path) -> None:
+    aladdin.compare("demo", ["asp", "bsp"], overrides={"run.spans": True}, out=tmp_path / "all")
+    events = json.loads(aladdin.trace([tmp_path / "all"], tmp_path / "t.json").read_text())["traceEvents"]
+    names = {event["args"]["name"] for event in events if event["name"] == "process_name"}
+    assert {"sim asp: worker 0", "sim bsp: worker 0"} <= names
+    assert len(drivers) == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "chosen"),
+    [("", []), ((), []), ("asp", ["asp"]), (" asp ,bsp,asp", ["asp", "bsp"]), (["x"], ["x"])],
+)
+def test_names_of_algorithms(given: Any, chosen: list[str]) -> None:
+    assert aladdin.algorithms(given) == chosen
+
+
+def test_separators_are_no_names() -> None:
+    with pytest.raises(ScenarioError, match="names out of bsp, asp"):
+        aladdin.algorithms(" , ")
