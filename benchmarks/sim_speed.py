@@ -14,6 +14,7 @@ Medians over ``--repeats`` rounds.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import resource
 import statistics
@@ -58,7 +59,10 @@ def scenario(algorithm: str, workers: int, admission: str, steps: int) -> Any:
                 "bandwidth": "10 Gbit/s",
                 "latency": "100 us",
                 "network": {"admission": admission},
-                "compute": {"mean": "300 ms", "scale": [1 + 0.2 * ((i * 7919) % workers) / workers for i in range(workers)]},
+                "compute": {
+                    "mean": "300 ms",
+                    "scale": [1 + 0.2 * ((i * 7919) % workers) / workers for i in range(workers)],
+                },
                 "tensor_seconds": {"accumulate": 0.002, "apply": 0.01},
             },
             "workload": {"model": "resnet50", "data": "synthetic"},
@@ -79,6 +83,7 @@ def measure(workers: int, steps: int, repeats: int) -> list[dict[str, Any]]:
             chosen = scenario(algorithm, workers, admission, steps)
             units, costs = [unit(workers, timeouts)], []
             for _ in range(repeats):
+                gc.collect()
                 start = time.perf_counter()
                 record = sim.simulate(chosen)
                 costs.append((time.perf_counter() - start) / int(record.nodes["steps"].sum()))
@@ -99,8 +104,12 @@ def measure(workers: int, steps: int, repeats: int) -> list[dict[str, Any]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--workers", type=int, nargs="+", default=WORKERS, metavar="N", help="numbers of workers")
-    parser.add_argument("--steps", type=int, default=0, metavar="K", help="steps per worker (default: 40000 / N, at least 10)")
+    parser.add_argument(
+        "--workers", type=int, nargs="+", default=WORKERS, metavar="N", help="numbers of workers"
+    )
+    parser.add_argument(
+        "--steps", type=int, default=0, metavar="K", help="steps per worker (default: 40000 / N, at least 10)"
+    )
     parser.add_argument("--repeats", type=int, default=3, help="rounds to take the median of")
     parser.add_argument("--json", action="store_true", help="print a JSON list instead of a table")
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
@@ -111,12 +120,22 @@ def main() -> None:
         if args.here:
             rows += measure(workers, steps, args.repeats)
         else:
-            command = [sys.executable, "-m", "benchmarks.sim_speed", "--here", "--json", "--workers", str(workers)]
+            command = [
+                sys.executable,
+                "-m",
+                "benchmarks.sim_speed",
+                "--here",
+                "--json",
+                "--workers",
+                str(workers),
+            ]
             command += ["--steps", str(steps), "--repeats", str(args.repeats)]
             rows += json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
         if not args.json:
             for row in rows[-len(ALGORITHMS) * len(ADMISSIONS) :]:
-                print("{algorithm:8s} n={n:<5d} {admission:5s} {steps_per_s:9.0f} steps/s {timeouts_per_step:6.1f} timeouts/step {rss_mb:6.0f} MB".format(**row), flush=True)  # fmt: skip
+                cost = f"{row['steps_per_s']:9.0f} steps/s {row['timeouts_per_step']:6.1f} timeouts/step"
+                where = f"{row['algorithm']:8s} n={row['n']:<5d} {row['admission']:5s}"
+                print(f"{where} {cost} {row['rss_mb']:6.0f} MB", flush=True)
     if args.json:
         print(json.dumps(rows))
 

@@ -46,8 +46,9 @@ class Clock(simpy.Environment):
 
     def step(self) -> None:
         """One event, as in SimPy; an alarm is fired directly."""
-        if self._queue and isinstance(self._queue[0][3], Alarm):
-            self._now, _, _, alarm = heappop(self._queue)
+        queue: list[Any] = self._queue
+        if queue and isinstance(queue[0][3], Alarm):
+            self._now, _, _, alarm = heappop(queue)
             alarm.fire()
         else:
             super().step()

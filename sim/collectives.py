@@ -51,7 +51,9 @@ def _ring_path(network: Network, members: Sequence[Host]) -> tuple[float, float]
 class NativeAllReduce(Alarm):
     """All workers meet, and after the closed form's time all go on with the mean."""
 
-    def __init__(self, network: Network, settings: NetworkSettings, active: Callable[[], Sequence[Host]]) -> None:
+    def __init__(
+        self, network: Network, settings: NetworkSettings, active: Callable[[], Sequence[Host]]
+    ) -> None:
         self._network, self._settings, self._active = network, settings, active
         self._joined: dict[int, tuple[Pump, Any]] = {}
         self._members: tuple[Host, ...] = ()

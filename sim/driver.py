@@ -20,7 +20,7 @@ from math import inf
 from typing import Any, Protocol
 
 from core.node import GRADIENT, Message, Node
-from core.record import KINDS, GRADIENT_COLUMNS, SPAN_COLUMNS, STEP_COLUMNS, Ledger, Record, StepLog
+from core.record import GRADIENT_COLUMNS, KINDS, SPAN_COLUMNS, STEP_COLUMNS, Ledger, Record, StepLog
 from core.tensors import Phantom, Tensors
 from scenarios.plan import Plan
 from scenarios.steptime import StepTimes
@@ -97,7 +97,9 @@ class Driver:
         for host, device in zip(self.hosts, shared, strict=False):
             host.device = device
         native = settings.collective == "native"
-        self.collective = NativeAllReduce(self.network, settings, lambda: list(self.active)) if native else None
+        self.collective = (
+            NativeAllReduce(self.network, settings, lambda: list(self.active)) if native else None
+        )
 
     def _budget(self, steps: int, seconds: float, samples: int) -> None:
         self._steps: float = steps or inf
@@ -175,14 +177,21 @@ class Driver:
         if not stuck and not held:
             return
         lines = [p.describe() for p in stuck]
-        lines += [f"messages of node {host.id}, which has ended, are not accepted by their receivers" for host in held]
+        lines += [
+            f"messages of node {host.id}, which has ended, are not accepted by their receivers"
+            for host in held
+        ]
         lines += [p.describe() for p in pumps if p not in stuck and p.main]
         more = [f"... and {len(lines) - NAMED} more"] if len(lines) > NAMED else []
         raise Deadlock(self.clock.now, lines[:NAMED] + more)
 
     def exhausted(self, host: Host) -> bool:
         """Whether the worker has met its budget; if not, one more step is begun."""
-        if host.node.step >= self._steps or self._started >= self._samples or self.clock._now >= self._seconds:
+        if (
+            host.node.step >= self._steps
+            or self._started >= self._samples
+            or self.clock._now >= self._seconds
+        ):
             return True
         self._started += host.node.batch if self._samples != inf else 1
         if self.on_progress is not None and self._started % self._stride == 0:

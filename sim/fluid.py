@@ -111,6 +111,7 @@ class Fluid:
                 part /= len(link.flows) + 1
                 for other in link.flows:
                     hub = other.hub
+                    assert hub is not None  # no link of the path has loose flows
                     if hub.rate > part and hub is not best.hub:
                         return False
                     if part < hub.limit:
@@ -276,7 +277,8 @@ class _Hub(Alarm):
         due = now + (heap[0][0] - self.served) / self.rate
         if due < self._due:
             self._due, self._exact = due, True
-            self._fluid.clock.at(due, self)
+            clock = self._fluid.clock
+            heappush(clock._queue, (due, NORMAL, next(clock._eid), self))  # type: ignore[misc]
         else:
             self._exact = due == self._due
 

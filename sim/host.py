@@ -66,10 +66,39 @@ class Host(Endpoint):
     """A node in the simulator."""
 
     __slots__ = (
-        "blends", "compute", "crashed", "device", "end", "ended", "gradient", "heard", "idle", "inbox",
-        "incoming", "leaving", "lost", "mark", "matched", "node", "programs", "receive",
-        "roster", "row", "send", "senders", "server", "spans", "steps", "tensors", "told", "totals", "update",
-        "wait", "waiting", "want", "clock",
+        "blends",
+        "clock",
+        "compute",
+        "crashed",
+        "device",
+        "end",
+        "ended",
+        "gradient",
+        "heard",
+        "idle",
+        "inbox",
+        "incoming",
+        "leaving",
+        "lost",
+        "mark",
+        "matched",
+        "node",
+        "programs",
+        "receive",
+        "roster",
+        "row",
+        "send",
+        "senders",
+        "server",
+        "spans",
+        "steps",
+        "tensors",
+        "told",
+        "totals",
+        "update",
+        "wait",
+        "waiting",
+        "want",
     )  # fmt: skip
 
     node: Node
@@ -77,7 +106,9 @@ class Host(Endpoint):
     gradient: Any
     device: Device | None
 
-    def __init__(self, id: int, server: bool, clock: Clock, roster: Roster, steps: StepLog, spans: StepLog | None) -> None:
+    def __init__(
+        self, id: int, server: bool, clock: Clock, roster: Roster, steps: StepLog, spans: StepLog | None
+    ) -> None:
         super().__init__(id)
         self.server, self.clock, self.roster = server, clock, roster
         self.steps, self.spans = steps, spans

@@ -45,15 +45,24 @@ class MachineLike(Protocol):
     """What the network must know about a machine: bytes/s and seconds."""
 
     @property
-    def up(self) -> float: ...
+    def up(self) -> float:
+        """Bytes/s that leave through the NIC."""
+
     @property
-    def down(self) -> float: ...
+    def down(self) -> float:
+        """Bytes/s that enter."""
+
     @property
-    def latency(self) -> float: ...
+    def latency(self) -> float:
+        """Seconds that the NIC adds to every path."""
+
     @property
-    def local_bandwidth(self) -> float: ...
+    def local_bandwidth(self) -> float:
+        """Bytes/s between nodes on the machine."""
+
     @property
-    def local_latency(self) -> float: ...
+    def local_latency(self) -> float:
+        """Seconds between nodes on the machine."""
 
 
 class Endpoint:

@@ -24,7 +24,19 @@ __all__ = ["KINDS", "NetCase", "RunCase", "read"]
 
 KINDS = ("asp", "bsp", "aladdin", "ring", "gossip")
 SERVED = ("asp", "bsp", "aladdin")
-DEFAULTS = {"n": 4, "S": 1, "K": 10, "pi": 1, "A": 0.0, "Aacc": 0.0, "G": 94e6, "M": 94e6, "L": 5e-5, "B": 1.25e8, "T": 0.3}
+DEFAULTS = {
+    "n": 4,
+    "S": 1,
+    "K": 10,
+    "pi": 1,
+    "A": 0.0,
+    "Aacc": 0.0,
+    "G": 94e6,
+    "M": 94e6,
+    "L": 5e-5,
+    "B": 1.25e8,
+    "T": 0.3,
+}
 
 
 @dataclass(frozen=True)
@@ -88,7 +100,9 @@ class _Fields:
     def number(self, name: str, default: Any = None, *, above: float = -1.0, whole: bool = False) -> float:
         return _number(self.get(name, default), f"{self.where}.{name}", above, whole)
 
-    def numbers(self, name: str, count: int, default: Any = None, *, above: float = -1.0) -> tuple[float, ...]:
+    def numbers(
+        self, name: str, count: int, default: Any = None, *, above: float = -1.0
+    ) -> tuple[float, ...]:
         """``count`` numbers, from a list or one for all."""
         value, where = self.get(name, default), f"{self.where}.{name}"
         values = value if isinstance(value, list) else [value]
@@ -101,7 +115,9 @@ class _Fields:
     def rows(self, name: str, check: Callable[[Any, str], Any], count: int | None = None) -> tuple[Any, ...]:
         value, where = self.get(name), f"{self.where}.{name}"
         if not isinstance(value, list) or (count is not None and len(value) != count):
-            raise ScenarioError(where, _short(value), "a list" + (f" of {count}" if count is not None else ""))
+            raise ScenarioError(
+                where, _short(value), "a list" + (f" of {count}" if count is not None else "")
+            )
         return tuple(check(v, f"{where}[{i}]") for i, v in enumerate(value))
 
 
@@ -132,7 +148,9 @@ def read(path: str | Path) -> list[NetCase | RunCase]:
     except ValueError as error:
         raise ScenarioError(str(path), hint=f"is not JSON: {error}") from error
     if not isinstance(tree, dict) or not {"cases", "net_cases"} & tree.keys():
-        raise ScenarioError(str(path), hint="holds no cases: an object with 'cases' or 'net_cases' is expected")
+        raise ScenarioError(
+            str(path), hint="holds no cases: an object with 'cases' or 'net_cases' is expected"
+        )
     found: list[NetCase | RunCase] = []
     for section, make in (("net_cases", _net_case), ("cases", _run_case)):
         cases = tree.get(section, [])
@@ -186,6 +204,8 @@ def _run_case(case: _Fields, name: str) -> RunCase:
     iterations = case.get("comparable_iterations", [k] * n)
     if not isinstance(iterations, list) or len(iterations) != n:
         raise ScenarioError(f"{case.where}.comparable_iterations", _short(iterations), f"a list of {n}")
+    where = f"{case.where}.comparable_iterations"
+    comparable = tuple(int(_number(v, f"{where}[{i}]", -1.0, True)) for i, v in enumerate(iterations))
     until = case.number("compare_until_s", 1e300)
     return RunCase(
         name=name, kind=kind, workers=n, servers=servers, iterations=k, pi=count["pi"],
@@ -196,7 +216,7 @@ def _run_case(case: _Fields, name: str) -> RunCase:
         up=up, down=down, latency=_latency(params, n, servers),
         neighbours=neighbours, locked=bool(params.get("lock", 0)), eager=bool(params.get("eager", 0)),
         expected=_expected(expected, kind, n, k), until=until,
-        comparable=tuple(int(_number(v, f"{case.where}.comparable_iterations[{i}]", -1.0, True)) for i, v in enumerate(iterations)),
+        comparable=comparable,
     )  # fmt: skip
 
 
@@ -221,7 +241,9 @@ def _expected(expected: _Fields, kind: str, n: int, k: int) -> dict[str, Any]:
     found: dict[str, Any] = {"iter_end": expected.rows("iter_end", _series, n)}
     for i, ends in enumerate(found["iter_end"]):
         if len(ends) > k:
-            raise ScenarioError(f"{expected.where}.iter_end[{i}]", f"list of {len(ends)}", f"at most {k} times")
+            raise ScenarioError(
+                f"{expected.where}.iter_end[{i}]", f"list of {len(ends)}", f"at most {k} times"
+            )
     if "finish" in expected.tree:
         found["finish"] = expected.numbers("finish", n)
     for name in ("makespan", "t_first_finish"):

@@ -43,7 +43,8 @@ class Metered(Tensors):
 
     def __init__(self, rates: dict[str, float], seconds: dict[str, float]) -> None:
         self._costs = {
-            name: (seconds.get(name, 0.0), 1 / rates[name] if name in rates else 0.0) for name in {**rates, **seconds}
+            name: (seconds.get(name, 0.0), 1 / rates[name] if name in rates else 0.0)
+            for name in {**rates, **seconds}
         }
         self.debt = 0.0
 
@@ -56,7 +57,19 @@ class Metered(Tensors):
 class Pump(Alarm):
     """One program of one node."""
 
-    __slots__ = ("_effect", "_full", "_since", "_stack", "driver", "generator", "host", "main", "send", "state", "want")
+    __slots__ = (
+        "_effect",
+        "_full",
+        "_since",
+        "_stack",
+        "driver",
+        "generator",
+        "host",
+        "main",
+        "send",
+        "state",
+        "want",
+    )
 
     want: Any
 
@@ -117,7 +130,8 @@ class Pump(Alarm):
     def _pay(self, effect: Effect | object) -> None:
         tensors, clock = self.host.tensors, self.driver.clock
         self._effect, self.state, self._since = effect, PAYING, clock._now
-        clock.at(clock._now + tensors.debt, self)
+        due = clock._now + tensors.debt
+        heappush(clock._queue, (due, NORMAL, next(clock._eid), self))  # type: ignore[misc]
         tensors.debt = 0.0
 
     def _returned(self) -> bool:
@@ -254,8 +268,18 @@ class Pump(Alarm):
         return None
 
     def _try_send(self, effect: TrySend) -> bool:
-        driver = self.driver
-        pairs, window = driver.pairs(self.host, effect.pairs), driver.window
+        driver, host = self.driver, self.host
+        window = driver.window
+        if len(effect.pairs) == 1 and not host.roster.departed:
+            to, message = effect.pairs[0]
+            only = host.pairs.get(to)
+            if only is not None:
+                if only.undelivered >= window:
+                    return False
+                message.source = host.id
+                only.send(message, 0.0 if message.tensor is None else message.tensor.nbytes)
+                return True
+        pairs = driver.pairs(host, effect.pairs)
         for pair, _ in pairs:
             if pair.undelivered >= window:
                 return False

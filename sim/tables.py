@@ -52,7 +52,7 @@ def record(driver: Driver) -> Record:
         gradients=driver.gradient_log.table(INTEGERS),
         spans=driver.spans.table(INTEGERS) if driver.spans is not None else {},
         curves={name: np.zeros(0) for name in CURVE_COLUMNS},
-        links=_links(driver, length),
+        links=_links(driver),
         observations=_observations(hosts),
     )
 
@@ -108,7 +108,9 @@ def _fates(driver: Driver) -> dict[str, np.ndarray]:
             pending[i] = sum(host.node.ledger.pending().values())
         elif ledgers:
             applied[i] = min(ledger.applied.get(i, 0) for ledger in ledgers)
-            arrived = min(ledger.applied.get(i, 0) + h.get(i, 0) for ledger, h in zip(ledgers, held, strict=True))
+            arrived = min(
+                ledger.applied.get(i, 0) + h.get(i, 0) for ledger, h in zip(ledgers, held, strict=True)
+            )
             pending[i] = arrived - applied[i]
             lost[i] = max(host.node.step - arrived, 0)
         else:
@@ -116,8 +118,8 @@ def _fates(driver: Driver) -> dict[str, np.ndarray]:
     return {"applied": applied, "pending": pending, "lost": lost}
 
 
-def _links(driver: Driver, length: float) -> dict[str, np.ndarray]:
-    """Every NIC's two directions: what they carried, and the share of the run that this takes at full rate."""
+def _links(driver: Driver) -> dict[str, np.ndarray]:
+    """Every NIC's two directions: what they carried, and the seconds that this takes at full rate."""
     nics = driver.network.nics
     carried = np.zeros((len(nics), 2))
     index = {nic: i for i, nic in enumerate(nics)}

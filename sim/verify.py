@@ -33,7 +33,15 @@ from core.sharding import Shard
 from core.tensors import Phantom, Tensors
 from scenarios.plan import Plan
 from scenarios.schema import (
-    AlgorithmChoice, Cluster, Machine, Network, Run, Scenario, Servers, StepTime, Workload,
+    AlgorithmChoice,
+    Cluster,
+    Machine,
+    Network,
+    Run,
+    Scenario,
+    Servers,
+    StepTime,
+    Workload,
 )  # fmt: skip
 from sim.direct import gossip, rendezvous, transfers
 from sim.driver import Driver
@@ -45,7 +53,14 @@ from sim.programs import Metered
 __all__ = ["Row", "verify"]
 
 EXACT, CHAOTIC = 1e-8, 1e-6
-TOLERANCES = {"network": EXACT, "bsp": EXACT, "aladdin": EXACT, "ring": EXACT, "asp": CHAOTIC, "gossip": CHAOTIC}
+TOLERANCES = {
+    "network": EXACT,
+    "bsp": EXACT,
+    "aladdin": EXACT,
+    "ring": EXACT,
+    "asp": CHAOTIC,
+    "gossip": CHAOTIC,
+}
 
 WIDTH = 4
 """Bytes per element of a Phantom."""
@@ -73,7 +88,10 @@ def _check(case: NetCase | RunCase) -> Row:
     errors: Iterator[tuple[float, str]]
     if isinstance(case, NetCase):
         times = transfers(case)
-        errors = (_error(t, e, f"completion[{i}]") for i, (t, e) in enumerate(zip(times, case.completion, strict=True)))
+        errors = (
+            _error(t, e, f"completion[{i}]")
+            for i, (t, e) in enumerate(zip(times, case.completion, strict=True))
+        )
     else:
         try:
             errors = _compare(case, _outcome(case))
@@ -148,7 +166,12 @@ class _OraclePlan(Plan):
     model: int
 
     def node(
-        self, id: int, params: Any, tensors: Tensors, ledger: Ledger | None = None, live: set[int] | None = None
+        self,
+        id: int,
+        params: Any,
+        tensors: Tensors,
+        ledger: Ledger | None = None,
+        live: set[int] | None = None,
     ) -> Node:
         return super().node(id, Phantom(self.model) if id in self.servers else params, tensors, ledger, live)
 
@@ -162,11 +185,18 @@ def _plan(case: RunCase) -> Plan:
     options = {"pi": case.pi, "on_busy": "wait", "push": "queue"} if case.kind == "aladdin" else {}
     choice = AlgorithmChoice(name="arsgd" if case.kind == "ring" else case.kind, options=options)
     cluster = Cluster(
-        workers=n, machines=machines, placement=tuple(range(n)), compute=StepTime(scale=_positive(case.compute), mean=1.0),
+        workers=n, machines=machines, placement=tuple(range(n)),
+        compute=StepTime(mean=1.0, scale=_positive(case.compute)),
         network=Network(admission="fair", window=1, inbox=inf, collective="messages"),
-        servers=Servers(count=max(case.servers, 1), placement="dedicated" if servers else (machines[0].name,)),
+        servers=Servers(max(case.servers, 1), "dedicated" if servers else (machines[0].name,)),
     )  # fmt: skip
-    scenario = Scenario(case.name, cluster=cluster, algorithm=choice, run=Run(steps=case.iterations), workload=Workload(batch=1))
+    scenario = Scenario(
+        case.name,
+        cluster=cluster,
+        algorithm=choice,
+        run=Run(steps=case.iterations),
+        workload=Workload(batch=1),
+    )
     size = case.gradient
     shards = tuple(Shard(i, server, i * size, (i + 1) * size) for i, server in enumerate(servers))
     parameters = size * (case.servers or n)
@@ -219,5 +249,3 @@ def _pushes(case: RunCase, arrivals: list[tuple[float, int, int]], until: float)
         if target < case.workers and time <= until:
             count[source - case.workers, target] += 1
     return [int(c) for c in count.min(axis=0)]
-
-

@@ -40,11 +40,16 @@ class Programs:
         self,
         worker: Callable[[Node], Program],
         server: Callable[[Node], Program] | None = None,
-        companions: Callable[[Node], Iterable[Program]] = lambda node: (),
+        companions: Callable[[Node], Iterable[Program]] | None = None,
     ) -> None:
-        self.worker, self.companions = worker, companions
+        self.worker = worker
+        self.companions = companions or _none
         self.server = server or _nothing
         self.centralized = server is not None
+
+
+def _none(node: Node) -> Iterable[Program]:
+    return ()
 
 
 def _nothing(node: Node) -> Program:

@@ -88,7 +88,9 @@ class Watch(Alarm):
                 full.append(link)
         for flow in moving:
             bottlenecks = [link for link in flow.path if link in full]
-            assert any(rates[flow] >= max(rates[other] for other in link.flows) * (1 - 1e-9) for link in bottlenecks)
+            assert any(
+                rates[flow] >= max(rates[other] for other in link.flows) * (1 - 1e-9) for link in bottlenecks
+            )
 
 
 def fast_ends(
@@ -125,7 +127,11 @@ def stars(draw: st.DrawFn) -> tuple[list[tuple[float, tuple[int, ...], float]], 
     servers, workers = draw(st.integers(1, 3)), draw(st.integers(1, 9))
     capacities = draw(st.lists(capacity, min_size=servers + workers, max_size=servers + workers))
     flows = [
-        (draw(instant), (servers + draw(st.integers(0, workers - 1)), draw(st.integers(0, servers - 1))), draw(size))
+        (
+            draw(instant),
+            (servers + draw(st.integers(0, workers - 1)), draw(st.integers(0, servers - 1))),
+            draw(size),
+        )
         for _ in range(draw(st.integers(1, 20)))
     ]
     return flows, capacities
@@ -133,7 +139,9 @@ def stars(draw: st.DrawFn) -> tuple[list[tuple[float, tuple[int, ...], float]], 
 
 @settings(max_examples=250, deadline=None)
 @given(meshes() | stars())
-def test_ends_are_those_of_progressive_filling(case: tuple[list[tuple[float, tuple[int, ...], float]], list[float]]) -> None:
+def test_ends_are_those_of_progressive_filling(
+    case: tuple[list[tuple[float, tuple[int, ...], float]], list[float]],
+) -> None:
     flows, capacities = case
     assert fast_ends(flows, capacities) == pytest.approx(slow_ends(flows, capacities), rel=1e-9)
 

@@ -39,7 +39,12 @@ class Send(Alarm):
 
 
 def deliveries(
-    sends: list[Sent], machine_of: list[int], *, deaf: tuple[int, ...] = (), latency: float = 0.0, **options: object
+    sends: list[Sent],
+    machine_of: list[int],
+    *,
+    deaf: tuple[int, ...] = (),
+    latency: float = 0.0,
+    **options: object,
 ) -> dict[int, float]:
     """When each send (time, source, target, bytes) is delivered; machines have 1 byte/s NICs."""
     clock = Clock()
@@ -136,7 +141,9 @@ def test_a_withheld_message_follows_once_its_receiver_reads(admission: str | int
 
 
 sends = st.lists(
-    st.tuples(st.floats(0, 10), st.integers(0, 5), st.integers(0, 5), st.floats(0, 5)), min_size=1, max_size=25
+    st.tuples(st.floats(0, 10), st.integers(0, 5), st.integers(0, 5), st.floats(0, 5)),
+    min_size=1,
+    max_size=25,
 )
 
 
