@@ -122,18 +122,18 @@ class Driver:
         self._programs = [leader, *(_Running([program]) for program in companions)]
         for program in self._programs:
             self._advance(program, None)
-        self._loop(lambda: leader not in self._programs)
+        self._loop(lambda: leader not in self._programs or (self._finish and self._nothing_left()))
         if leader in self._programs:
             self._end(leader)
 
     def drain(self) -> None:
-        """After the main program: wait until all that was sent is delivered; companions go on."""
+        """After the main program: wait until all that was sent is delivered; companions go on meanwhile."""
         nodes = [to for to, left in self.endpoint.undelivered.items() if left]
         self._loop(lambda: self.endpoint.delivered(nodes))
 
     def serve(self) -> None:
-        """Go on with the companions until the run is over."""
-        self._loop(lambda: self._finish)
+        """Go on with the companions until the run is over and they have nothing left to do."""
+        self._loop(lambda: self._finish and self._nothing_left())
 
     def _loop(self, over: Callable[[], bool]) -> None:
         """Advance whatever can be advanced until ``over``, sleeping when nothing can."""
@@ -143,7 +143,7 @@ class Driver:
             with self.changed:
                 program, answer = self._ready()
                 if program is None:
-                    if over() or (self._finish and self._nothing_left()):
+                    if over():
                         return
                     self.changed.wait(self._patience())
                     continue

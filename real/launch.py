@@ -131,7 +131,7 @@ class _Launch:
         self.scenario = plan.scenario
         self.members: list[_Member] = []
         self.left: dict[int, str] = {}
-        self.finishing = False
+        self.finishing = self.reporting = False
         self.deadline = float("inf")
         self.zero = 0.0
 
@@ -161,7 +161,7 @@ class _Launch:
 
     def _start(self, folder: str) -> None:
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["torch", "real.process"])
+        context.set_forkserver_preload(["real.process", "scenarios.workloads.task", "sklearn.datasets"])
         samples = context.Value("q", 0)
         token = secrets.token_bytes(8)
         gpus = self._gpus()
@@ -235,8 +235,8 @@ class _Launch:
         kind = message["is"]
         if kind == "beat":
             self._beat(member, message)
-        elif kind == "ended":
-            member.state = "ended"
+        elif kind in ("ended", "quiet"):
+            member.state = kind
         elif kind == "tables":
             member.tables = message
             member.steps = message["totals"]["steps"]
@@ -259,7 +259,7 @@ class _Launch:
     def _check_silence(self) -> None:
         """Take for dead who said nothing for too long; give up where nothing moves any more."""
         now, limit = time.monotonic(), self.scenario.run.heartbeat_timeout
-        active = [m for m in self.members if m.state in ("running", "ended")]
+        active = [m for m in self.members if m.state in ("running", "ended", "quiet")]
         for member in active:
             if now - member.heard > limit:
                 member.process.kill()
@@ -289,7 +289,7 @@ class _Launch:
             raise TransportError(f"all workers are gone; the last was {self._name(member.node)} ({why})")
 
     def _check_end(self) -> None:
-        """Once no worker runs any more, let servers and companions finish."""
+        """Once no worker runs any more, let servers and companions finish; once all is quiet, ask for tables."""
         workers = self.members[: self.plan.workers]
         if not self.finishing and all(m.state != "running" for m in workers):
             self.finishing = True
@@ -297,6 +297,11 @@ class _Launch:
             for member in self.members:
                 if not member.gone:
                     self._tell(member, do="finish")
+        if self.finishing and not self.reporting and all(m.state in ("quiet", "dead") for m in self.members):
+            self.reporting = True
+            for member in self.members:
+                if not member.gone:
+                    self._tell(member, do="report")
 
     def _pending_seconds(self) -> float:
         """Time to allow for handing over parameters: a slow 50 MB/s."""

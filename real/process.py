@@ -115,7 +115,7 @@ class _Process:
         self.rendezvous, self.nccl = spec["rendezvous"], spec["nccl"]
         self.faults = Faults(spec["kill"], spec["stall"])
         self.is_server = self.id >= self.plan.workers
-        self.over = threading.Event()
+        self.quiet, self.over = threading.Event(), threading.Event()
         self.sent_rows = 0
 
     # ---- the pipe -----------------------------------------------------------------------------
@@ -143,8 +143,11 @@ class _Process:
                     self.endpoint.notify()
                 elif order["do"] == "finish":
                     self.driver.finish()
+                elif order["do"] == "report":
+                    self.quiet.set()
                 elif order["do"] == "stop":
                     self.driver.stop()
+                    self.quiet.set()
                 elif order["do"] == "exit":
                     self.over.set()
         except (OSError, EOFError):
@@ -173,8 +176,12 @@ class _Process:
         stopped = False
         try:
             self.driver.run(*self.programs)
-            if not self.is_server:
+            if self.is_server:
+                self.driver.drain()
+            else:
                 self._leave()
+            self.tell(**{"is": "quiet"})
+            self.quiet.wait()
         except Stopped:
             stopped = True
             self.driver.abandon()

@@ -1,0 +1,130 @@
+"""What goes wrong in a run, and how it ends: dead and silent workers, dead servers, Ctrl-C, a dead parent."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("zmq")
+
+import psutil  # noqa: E402
+
+import real  # noqa: E402
+from real.errors import Interrupted, TransportError  # noqa: E402
+from tests.real.runs import tiny  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def survivors() -> list[psutil.Process]:
+    """Node processes that outlived their run: children of the fork server, which stays for the next one."""
+    found = []
+    for child in psutil.Process().children(recursive=True):
+        try:
+            parent = child.parent()
+            if parent is not None and parent.pid != os.getpid() and child.status() != psutil.STATUS_ZOMBIE:
+                found.append(child)
+        except psutil.NoSuchProcess:
+            continue
+    return found
+
+
+@pytest.fixture(autouse=True)
+def _no_orphans() -> object:
+    yield
+    end = time.monotonic() + 5
+    while survivors() and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not survivors()
+
+
+@pytest.mark.parametrize("algorithm", ["asp", "bsp", "aladdin", "arsgd"])
+def test_a_dead_worker_leaves_the_run_to_the_rest(algorithm: str) -> None:
+    scenario = tiny(algorithm, workers=3, run={"steps": 10, "links": "paced"})
+    record = real.train(scenario, kill={1: 4})
+    assert record.nodes["steps"][[0, 2]].tolist() == [10, 10]
+    assert record.nodes["steps"][1] <= 4
+    assert list(record.manifest["lost"]) == ["1"]
+
+
+def test_a_worker_that_dies_in_a_native_all_reduce_does_not_take_the_others_along() -> None:
+    scenario = tiny("arsgd", workers=3, cluster={"network": {"collective": "native"}}, run={"steps": 10})
+    record = real.train(scenario, kill={1: 4})
+    assert record.nodes["steps"][[0, 2]].tolist() == [10, 10]
+    assert record.curves["consensus"][0] >= 0
+
+
+def test_workers_that_end_early_do_not_stop_an_all_reduce() -> None:
+    for collective in ("native", "messages"):
+        scenario = tiny(
+            "arsgd", workers=3, cluster={"network": {"collective": collective}}, run={"samples": 16 * 10}
+        )
+        assert real.train(scenario).nodes["steps"].sum() == 10
+
+
+def test_a_silent_worker_is_taken_for_dead() -> None:
+    scenario = tiny("bsp", workers=3, run={"steps": 10, "heartbeat_timeout": "1 s"})
+    record = real.train(scenario, stall={2: 3})
+    assert record.nodes["steps"][:2].tolist() == [10, 10]
+    assert "silent" in record.manifest["lost"]["2"]
+
+
+def test_a_dead_server_ends_the_run_with_a_clear_error() -> None:
+    with pytest.raises(TransportError, match=r"server 2 .* is gone .*the run cannot go on"):
+        real.train(tiny("asp", run={"steps": 500}), kill={2: 6})
+
+
+def test_all_workers_dead_ends_the_run() -> None:
+    with pytest.raises(TransportError, match="all workers are gone"):
+        real.train(tiny("asp", run={"steps": 500}), kill={0: 2, 1: 3})
+
+
+def test_ctrl_c_keeps_what_is_finished() -> None:
+    started = threading.Event()
+    main = os.getpid()
+
+    def interrupt() -> None:
+        started.wait(30)
+        os.kill(main, signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(Interrupted) as caught:
+        real.train(tiny("asp", run={"seconds": 600}), on_progress=lambda done, _: started.set() if done > 4 else None)
+    thread.join()
+    record = caught.value.record
+    assert not record.manifest["complete"]
+    assert record.nodes["steps"][:2].min() > 0
+    assert len(record.steps["node"]) >= 4
+
+
+def test_processes_end_when_their_parent_is_killed(tmp_path: Path) -> None:
+    script = tmp_path / "parent.py"
+    script.write_text(
+        textwrap.dedent(
+            """
+            import real
+            from tests.real.runs import tiny
+
+            if __name__ == "__main__":
+                real.train(tiny("asp", run={"seconds": 600}), on_progress=lambda *_: print("on", flush=True))
+            """
+        )
+    )
+    command = [sys.executable, str(script)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == b"on\n"
+        family = psutil.Process(parent.pid).children(recursive=True)
+        parent.kill()
+    _, alive = psutil.wait_procs(family, timeout=10)
+    assert not alive
