@@ -90,11 +90,8 @@ def rates(record: Record, within: Window | None = None) -> dict[int, float]:
     batch = _batches(record)
     if within.seconds <= 0:
         return dict.fromkeys(batch, 0.0)
-    nodes = record.steps["node"]
-    return {
-        rank: float(within.weight[nodes == rank].sum()) * samples / within.seconds
-        for rank, samples in batch.items()
-    }
+    steps = np.bincount(record.steps["node"], weights=within.weight, minlength=max(batch, default=-1) + 1)
+    return {rank: float(steps[rank]) * samples / within.seconds for rank, samples in batch.items()}
 
 
 def throughput(record: Record) -> float:

@@ -85,9 +85,9 @@ def breakdown(summaries: Sequence[Mapping[str, Any]], title: str = "") -> Figure
             color="#444444", bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5},
         )  # fmt: skip
     axes.set_yticks(range(len(bars)), [name for name, _, _ in bars])
-    axes.invert_yaxis()
+    axes.set_ylim(len(bars) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
-    axes.set_xlim(0, longest * 1.27)
+    axes.set_xlim(0, longest * (1.36 if any("\n" in name for name, _, _ in bars) else 1.27))
     axes.set_xlabel(f"time per step and worker ({unit})")
     axes.grid(axis="x")
     axes.set_title(title or _heading("Where a step goes", summaries), **HEADING)
@@ -133,7 +133,8 @@ def timeline(records: Sequence[Record], *, start: float | None = None, seconds: 
         _draw_rows(axes, record, rows, begin, seconds, scale)
         axes.set_title(title_of(record), **HEADING | {"fontsize": 10.5, "pad": 4})
         axes.set_xlabel(f"time ({unit}) from {begin * scale:.4g} {unit} after the start", fontsize=9)
-    _part_legend(figure, KINDS)
+    seen = {KINDS[kind] for record in records for kind in np.unique(record.spans["kind"])}
+    _part_legend(figure, [kind for kind in KINDS if kind in seen])
     return figure
 
 

@@ -134,36 +134,33 @@ def comparison(pairs: Sequence[Mapping[str, Any]], title: str = "") -> Table:
 
 def figures(found: Mapping[str, Any]) -> list[str]:
     """Lines that sum up a cross-check (``crosscheck.summarize``)."""
+    worst = found["worst_cell"]
     lines = [
         (
             f"{found['cells']} cells: throughput error {found['median_error']:.1%} (median), "
             f"{found['p90_error']:.1%} (90th percentile), {found['worst_error']:.1%} (worst: "
-            f"{_cell(found['worst_cell'])}); {found['within_5_percent']:.0%} of them within 5 %"
+            f"{_cell(worst[:1], *worst[1:])}); {found['within_5_percent']:.0%} of them within 5 %"
         ),
         f"worst error of a part of the step: {found['worst_part_error']:.1%} of the step",
     ]
-    wrong = found["rankings_wrong"]
-    tail = (
-        "all right"
-        if not wrong
-        else f"{len(wrong)} pairs the wrong way round: {'; '.join(map(_cell, wrong))}"
-    )
+    wrong = [_cell(pair, *circumstances) for *circumstances, pair in found["rankings_wrong"]]
+    tail = f"{len(wrong)} pairs the wrong way round: {'; '.join(wrong)}" if wrong else "all right"
     lines.append(f"ranking of the algorithms in {found['rankings']} circumstances: {tail}")
     contended = found["contended"]
     if contended["cells"]:
         lines.append(f"mean error on the {contended['cells']} contended cells: {contended['ours']:.1%}")
         lines += [
-            f"  a predictor with {name} instead: {other['error']:.1%}"
+            f"  of the simpler predictor {name.replace('_', ' ')!r}: {other['error']:.1%}"
             for name, other in contended.items()
             if isinstance(other, Mapping)
         ]
     return lines
 
 
-def _cell(circumstances: Sequence[Any]) -> str:
-    return ", ".join(
-        " / ".join(map(str, c)) if isinstance(c, list | tuple) else str(c) for c in circumstances
-    )
+def _cell(algorithms: Sequence[str], n: int, slow: float, links: str, compute: str) -> str:
+    """Algorithms and circumstances in words."""
+    straggler = "" if slow == 1 else f", one worker {slow:g} times slower"
+    return f"{' / '.join(map(label, algorithms))}, n = {n}{straggler}, {links} links, {compute} steps"
 
 
 def constants(found: Mapping[str, Mapping[str, Any]], title: str = "") -> Table:

@@ -105,17 +105,17 @@ def test_constants_have_units_and_intervals() -> None:
 def test_figures_of_a_crosscheck_in_words() -> None:
     found = {
         "cells": 8, "median_error": 0.01, "p90_error": 0.02, "worst_error": 0.031,
-        "worst_cell": ["asp", 4, 1.0, "paced", "paced"], "within_5_percent": 1.0, "worst_part_error": 0.04,
-        "rankings": 2, "rankings_wrong": [[4, 1.0, "paced", "paced", ["asp", "bsp"]]],
-        "contended": {"cells": 4, "ours": 0.01, "fair": {"error": 0.2, "ours_over_theirs": 0.05}},
+        "worst_cell": ["asp", 4, 1.0, "paced", "native"], "within_5_percent": 1.0, "worst_part_error": 0.04,
+        "rankings": 2, "rankings_wrong": [[2, 4.0, "native", "paced", ["asp", "bsp"]]],
+        "contended": {"cells": 4, "ours": 0.01, "no_queueing": {"error": 0.2, "ours_over_theirs": 0.05}},
     }  # fmt: skip
     lines = "\n".join(report.figures(found))
     for piece in (
         "8 cells",
         "1.0% (median)",
-        "asp, 4, 1.0, paced, paced",
-        "asp / bsp",
-        "fair instead: 20.0%",
+        "(worst: ASP, n = 4, paced links, native steps)",
+        "ASP / BSP, n = 2, one worker 4 times slower, native links, paced steps",
+        "'no queueing': 20.0%",
     ):
         assert piece in lines
     assert "all right" in "\n".join(
