@@ -1,6 +1,6 @@
 """Cost of a simulated worker step, in units of one bare SimPy timeout.
 
-    python -m benchmarks.sim_speed [--workers N ...] [--steps K] [--json]
+    python benchmarks/sim_speed.py [--workers N ...] [--steps K] [--json]
 
 The unit is measured in the same process, at the same number of workers, before and after every run:
 n processes that loop over ``yield env.timeout(d_i)`` with distinct d_i. What is timed is
@@ -21,7 +21,10 @@ import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 WORKERS = (8, 64, 512, 4096)
 ALGORITHMS = ("asp", "aladdin")
@@ -122,8 +125,7 @@ def main() -> None:
         else:
             command = [
                 sys.executable,
-                "-m",
-                "benchmarks.sim_speed",
+                __file__,
                 "--here",
                 "--json",
                 "--workers",

@@ -10,7 +10,7 @@ from sim.errors import Deadlock
 if TYPE_CHECKING:
     from core.record import Record
     from scenarios.schema import Scenario
-    from sim.driver import Gradients
+    from sim.numerics import Gradients
 
 __all__ = ["Deadlock", "simulate"]
 
@@ -23,7 +23,7 @@ def simulate(
 ) -> Record:
     """What ``scenario`` would do on its cluster.
 
-    gradients    values instead of Phantoms: see ``sim.driver.Gradients``
+    gradients    values instead of Phantoms: see ``sim.numerics.Gradients``
     on_progress  called now and then with (done, total)
 
     Raises ``Deadlock`` when programs wait for what cannot happen.

@@ -17,7 +17,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Mapping, Sequence
 from math import inf
-from typing import Any, Protocol
+from typing import Any
 
 from core.node import GRADIENT, Message, Node
 from core.record import GRADIENT_COLUMNS, KINDS, SPAN_COLUMNS, STEP_COLUMNS, Ledger, Record, StepLog
@@ -30,27 +30,16 @@ from sim.compute import devices
 from sim.errors import Deadlock
 from sim.host import Host, Roster
 from sim.network import Network, Pair, Transfer
+from sim.numerics import Gradients
 from sim.programs import ENDED, RECEIVING, Metered, Pump
 from sim.tables import record
 
-__all__ = ["Driver", "Gradients"]
+__all__ = ["Driver"]
 
 TRANSFER = KINDS.index("transfer")
 
 NAMED = 20
 """At most so many waiting programs are named by a ``Deadlock``."""
-
-
-class Gradients(Protocol):
-    """Real numbers for a timing run: values of parameters and gradients.
-
-    ``initial`` is the flat vector that all nodes start from; the call returns the flat gradient at
-    ``params`` on worker ``rank``'s mini-batch of ``step``, a fresh tensor.
-    """
-
-    initial: Any
-
-    def __call__(self, params: Any, rank: int, step: int) -> Any: ...
 
 
 class Driver:

@@ -102,11 +102,13 @@ class Endpoint:
 class Nic(Alarm):
     """A machine's NIC: its two links, their slots, and the requests that wait at it."""
 
-    __slots__ = ("blocked", "bytes_in", "bytes_out", "down", "free_in", "free_out", "latency", "local",
-                 "local_latency", "network", "requests", "up", "wake")  # fmt: skip
+    __slots__ = (
+        "blocked", "bytes_in", "bytes_out", "down", "free_in", "free_out", "index", "latency",
+        "local", "local_latency", "network", "requests", "up", "wake",
+    )  # fmt: skip
 
-    def __init__(self, network: Network, machine: MachineLike) -> None:
-        self.network = network
+    def __init__(self, network: Network, index: int, machine: MachineLike) -> None:
+        self.network, self.index = network, index
         self.up, self.down = Link(network.fluid, machine.up), Link(network.fluid, machine.down)
         self.local = Link(network.fluid, machine.local_bandwidth)
         self.latency, self.local_latency = machine.latency, machine.local_latency
@@ -162,8 +164,10 @@ class Nic(Alarm):
 class Pair:
     """The connection from one node to another."""
 
-    __slots__ = ("behind", "bytes", "current", "direct", "latency", "messages", "network", "overhead",
-                 "path", "rate", "source", "target", "undelivered", "unread", "withheld")  # fmt: skip
+    __slots__ = (
+        "behind", "bytes", "current", "direct", "latency", "messages", "network", "overhead",
+        "path", "rate", "source", "target", "undelivered", "unread", "withheld",
+    )  # fmt: skip
 
     def __init__(self, network: Network, source: Endpoint, target: Endpoint) -> None:
         self.network, self.source, self.target = network, source, target
@@ -382,7 +386,7 @@ class Network:
         self.inbox, self.overhead = inbox, overhead
         self.sequence = 0
         self.observer: Callable[[Transfer], None] | None = None
-        self.nics = [Nic(self, machine) for machine in machines]
+        self.nics = [Nic(self, i, machine) for i, machine in enumerate(machines)]
         self._routes = routes
         self._further: dict[str, Link] = {}
 
@@ -401,8 +405,11 @@ class Network:
         """Further links between two machines."""
         if self._routes is None:
             return ()
-        named = self._routes(self.nics.index(a), self.nics.index(b))
-        return tuple(self._further.setdefault(name, Link(self.fluid, rate)) for name, rate in named)
+        named = self._routes(a.index, b.index)
+        for name, rate in named:
+            if name not in self._further:
+                self._further[name] = Link(self.fluid, rate)
+        return tuple(self._further[name] for name, _ in named)
 
     def advance(self, source: Endpoint) -> None:
         """Let the messages at the head of a node's queue ask, as many as may."""

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from core.record import CURVE_COLUMNS, OBSERVATION_COLUMNS, PARTS, SCHEMA_VERSION, Record, StepLog
+from core.record import OBSERVATION_COLUMNS, PARTS, SCHEMA_VERSION, Record, StepLog
+from sim.numerics import curves
 
 if TYPE_CHECKING:
     from sim.driver import Driver
@@ -30,7 +31,7 @@ def record(driver: Driver) -> Record:
     hosts = driver.hosts
     for host in hosts:
         if host.server and not host.crashed:
-            host.end = host.mark
+            host.end = max(host.end, host.mark)
     length = max(host.end for host in hosts)
     steps = driver.step_log.table(INTEGERS)
     rows = _parts(driver, steps, length)
@@ -51,7 +52,7 @@ def record(driver: Driver) -> Record:
         steps=steps,
         gradients=driver.gradient_log.table(INTEGERS),
         spans=driver.spans.table(INTEGERS) if driver.spans is not None else {},
-        curves={name: np.zeros(0) for name in CURVE_COLUMNS},
+        curves=curves(driver, length),
         links=_links(driver),
         observations=_observations(hosts),
     )
@@ -122,12 +123,11 @@ def _links(driver: Driver) -> dict[str, np.ndarray]:
     """Every NIC's two directions: what they carried, and the seconds that this takes at full rate."""
     nics = driver.network.nics
     carried = np.zeros((len(nics), 2))
-    index = {nic: i for i, nic in enumerate(nics)}
     for host in driver.hosts:
         for pair in host.pairs.values():
             if pair.source.nic is not pair.target.nic:
-                carried[index[pair.source.nic], 0] += pair.bytes
-                carried[index[pair.target.nic], 1] += pair.bytes
+                carried[pair.source.nic.index, 0] += pair.bytes
+                carried[pair.target.nic.index, 1] += pair.bytes
     capacity = np.array([[nic.up.capacity, nic.down.capacity] for nic in nics])
     return {
         "machine": np.repeat(np.arange(len(nics)), 2),

@@ -451,14 +451,21 @@ def test_numbers_train_a_quadratic_and_replicas_agree() -> None:
         def __call__(self, params: Any, rank: int, step: int) -> Any:
             return params - 3.0
 
+        def evaluate(self, params: Any) -> tuple[float, float]:
+            return float(((params - 3.0) ** 2).sum() / 2), 0.5
+
     chosen = scenario(2, 60, "bsp").override(
         {"algorithm.lr": 0.05, "algorithm.momentum": 0.0, "workload.parameters": 4}
     )
     made = Driver(plan(chosen), gradients=Quadratic())
-    made.run()
+    record = made.run()
     values = [node.params for node in made.nodes]
     assert values[0].tolist() == values[1].tolist() == values[2].tolist()
     assert values[0] == pytest.approx(3.0 * (1 - 0.9**60) * np.ones(4))
+    assert record.curves["loss"].tolist() == pytest.approx([4 * (3.0 * 0.9**60) ** 2 / 2])
+    assert record.curves["samples"].tolist() == [120]
+    assert record.curves["consensus"].tolist() == [0.0]
+    assert record.curves["time"].tolist() == [record.duration]
 
 
 def test_staleness_counts_the_versions_in_between() -> None:

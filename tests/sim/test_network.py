@@ -119,6 +119,18 @@ def test_a_full_inbox_holds_up_only_its_own_connection() -> None:
     assert found == {0: 1, 1: 2, 3: 3, 4: 5}
 
 
+@pytest.mark.parametrize(("admission", "expected"), [("fifo", {0: 8, 1: 8}), ("fair", {0: 8, 1: 8})])
+def test_a_further_link_on_the_path_is_shared(admission: str, expected: dict[int, float]) -> None:
+    """Two pairs of machines in different racks, whose uplink carries half of what the NICs could."""
+
+    def rack(source: int, target: int) -> list[tuple[str, float]]:
+        return [("uplink", 1.0)] if (source < 2) != (target < 2) else []
+
+    sends = [(0, 0, 2, 4), (0, 1, 3, 4)]
+    assert deliveries(sends, [0, 1, 2, 3], admission=admission, routes=rack) == expected
+    assert deliveries([(0, 0, 1, 4), (0, 2, 3, 4)], [0, 1, 2, 3], routes=rack) == {0: 4, 1: 4}
+
+
 @pytest.mark.parametrize("admission", ["fifo", 2, "fair"])
 def test_a_withheld_message_follows_once_its_receiver_reads(admission: str | int) -> None:
     clock = Clock()
