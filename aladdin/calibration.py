@@ -21,6 +21,7 @@ from aladdin.api import Source
 from analysis import calibrate as fits
 from analysis import crosscheck as checks
 from analysis import store
+from analysis.names import label
 from core.record import Record
 from scenarios import Scenario, ScenarioError
 from scenarios.profile import Constant, Profile
@@ -190,7 +191,7 @@ class Design:
         """The scenario of one cell."""
         n, slow = cell["n"], cell["slow"]
         return base.override({
-            "name": f"{base.name} {cell['algorithm']} n={n} slow={slow:g} {cell['links']}/{cell['compute']}",
+            "name": f"{base.name} n={n} slow={slow:g} links={cell['links']} compute={cell['compute']}",
             "algorithm.name": cell["algorithm"],
             "cluster.workers": n,
             "cluster.slowdowns": [] if slow == 1 else [{"kind": "fixed", "ranks": [n - 1], "factor": slow}],
@@ -252,8 +253,8 @@ def crosscheck(
         if folder is not None:
             _write_json(folder / "cells.json", [c.to_dict() for c in cells])
             if keep_runs:
-                store.write(measured[-1], folder / "runs" / f"{_slug(one.name)}-real")
-                store.write(simulated[done], folder / "runs" / f"{_slug(one.name)}-sim")
+                store.write(measured[-1], folder / "runs" / f"{_slug(one.name)}-{one.algorithm.name}-real")
+                store.write(simulated[done], folder / "runs" / f"{_slug(one.name)}-{one.algorithm.name}-sim")
     if on_progress:
         on_progress("cross-check", len(chosen), len(chosen))
     figures = checks.summarize(cells)
@@ -296,7 +297,7 @@ def pairs(cells: Sequence[checks.Cell]) -> list[dict[str, Any]]:
     """Cells as tables and pictures take them."""
     return [
         {
-            "label": f"{c.algorithm} n={c.n}{f' ×{c.slow:g}' if c.slow != 1 else ''} {c.links}/{c.compute}",
+            "label": f"{label(c.algorithm)} n={c.n}{f' ×{c.slow:g}' if c.slow != 1 else ''} {c.links}/{c.compute}",
             "algorithm": c.algorithm, "predicted": c.predicted, "measured": c.measured, "low": c.low, "high": c.high,
         }
         for c in cells
