@@ -272,11 +272,11 @@ class Host(Endpoint):
         return best
 
     def _departure(self, source: int | None) -> Entry | None:
-        """The next departure that this node has not heard of."""
+        """The next departure that this node has not heard of; of a given source, see ``take``."""
         log = self.roster.log
-        while self.heard < len(log):
+        while source is None and self.heard < len(log):
             sequence, left = log[self.heard]
-            if left.rank != self.id and (source is None or left.rank == source):
+            if left.rank != self.id:
                 return sequence, left, None
             self.heard += 1
         return None

@@ -240,7 +240,7 @@ class Pump(Alarm):
         """Node ``left.rank`` has left while this program waited."""
         host, want = self.host, self.want
         tags = (want.tag,) if type(want.tag) is str else want.tag
-        wants_departures = LEFT in tags and want.source in (None, left.rank)
+        wants_departures = LEFT in tags and want.source is None
         if left.rank == host.id or not (wants_departures or want.source == left.rank):
             return
         if wants_departures:

@@ -324,6 +324,21 @@ def test_a_receiver_from_a_source_is_told_when_that_has_left() -> None:
     assert got == ["x", Left(0), Left(0)]
 
 
+def test_departures_are_heard_once_each_and_in_order() -> None:
+    got: list[Any] = []
+
+    def worker(node: Node) -> Program:
+        yield Compute()
+        if node.id == 2:
+            got.append((yield Receive((LEFT, "x"), source=1)))
+            got.append((yield Receive((LEFT, "x"))))
+            got.append((yield Receive((LEFT, "x"))))
+            got.append((yield Poll(LEFT)))
+
+    driver(scenario(3, slowdowns=[{"ranks": [1], "factor": 2}]), Programs(worker)).run()
+    assert got == [Left(1), Left(0), Left(1), None]
+
+
 @pytest.mark.parametrize("admission", ["fifo", "fair"])
 @pytest.mark.parametrize("at", [0.5, 1.5, 2.25, 3.0, 5.1])
 @pytest.mark.parametrize("algorithm", ["asp", "aladdin", "bsp"])

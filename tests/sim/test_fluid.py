@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -94,10 +95,13 @@ class Watch(Alarm):
 
 
 def fast_ends(
-    flows: list[tuple[float, tuple[int, ...], float]], capacities: list[float], watch: list[float] = ()
+    flows: list[tuple[float, tuple[int, ...], float]],
+    capacities: list[float],
+    watch: Sequence[float] = (),
+    kind: type[Fluid] = Fluid,
 ) -> list[float]:
     clock = Clock()
-    fluid = Fluid(clock)
+    fluid = kind(clock)
     links = [Link(fluid, capacity) for capacity in capacities]
     made = [Plain(clock, tuple(links[i] for i in path), nbytes) for _, path, nbytes in flows]
     for (start, _, _), flow in zip(flows, made, strict=True):
@@ -166,6 +170,25 @@ def test_fill_is_max_min_fair(case: tuple[list[tuple[float, tuple[int, ...], flo
     rates, stops = fill([[links[i] for i in path] for path in paths])
     assert rates == pytest.approx(slow_rates(paths, capacities), rel=1e-9)
     assert all(stop in [links[i] for i in path] for stop, path in zip(stops, paths, strict=True))
+
+
+class Loose(Fluid):
+    """Never uses hubs: everything by progressive filling."""
+
+    def _fits(self, path: tuple[Link, ...], best: Link, share: float) -> bool:
+        return False
+
+    def _hubs(self, flows: list[Flow], rates: list[float], stops: list[Link]) -> bool:
+        return False
+
+
+@settings(max_examples=150, deadline=None)
+@given(meshes() | stars())
+def test_hubs_and_the_general_solver_agree(
+    case: tuple[list[tuple[float, tuple[int, ...], float]], list[float]],
+) -> None:
+    flows, capacities = case
+    assert fast_ends(flows, capacities) == pytest.approx(fast_ends(flows, capacities, kind=Loose), rel=1e-11)
 
 
 def test_a_cancelled_flow_gives_its_share_back() -> None:
