@@ -76,7 +76,11 @@ class Booker:
         receiving = coming.spans(start, now, awaited)
         sending = _without(going.spans(start, now), receiving)
         resting = _without([(start, now)], sorted(receiving + sending))
-        for part, intervals in ((_RECEIVE, receiving), (_SEND, sending), (_IDLE if self.server else _WAIT, resting)):
+        for part, intervals in (
+            (_RECEIVE, receiving),
+            (_SEND, sending),
+            (_IDLE if self.server else _WAIT, resting),
+        ):
             for a, b in intervals:
                 self._book(part, a, b)
         self.mark = max(self.mark, now)

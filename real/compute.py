@@ -16,6 +16,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -46,9 +47,11 @@ class Computer:
               gradient took longer than the step
     """
 
-    def __init__(self, task: Any, rank: int, times: StepTimes, *, paced: bool, device: str, done: Callable[[], None]) -> None:
+    def __init__(
+        self, task: Any, rank: int, times: StepTimes, *, paced: bool, device: str, done: Callable[[], None]
+    ) -> None:
         self._task, self._rank, self._times, self.paced = task, rank, times, paced
-        self._synchronize = torch.cuda.synchronize if device.startswith("cuda") else None
+        self._synchronize = partial(torch.cuda.synchronize, device) if device.startswith("cuda") else None
         self._done = done
         self.seconds, self.overruns, self.steps = 0.0, 0, 0
         self._jobs: queue.SimpleQueue[Step] = queue.SimpleQueue()

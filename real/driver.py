@@ -19,7 +19,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from core import collectives
@@ -109,7 +109,10 @@ class Driver:
     def waiting(self) -> str:
         """What the blocked programs wait for, for error messages; empty while anything runs or moves."""
         with self.changed:
-            if any(p.effect is None or p.step is not None or p.round is not None for p in self._programs):
+            running = any(
+                p.effect is None or p.step is not None or p.round is not None for p in self._programs
+            )
+            if running or self.endpoint.busy():
                 return ""
             return "; ".join(_describe(p.effect) for p in self._programs if p.effect is not None)
 
@@ -160,7 +163,9 @@ class Driver:
     def _nothing_left(self) -> bool:
         """Whether all workers are known to have left and no program can receive anything more."""
         others = set(range(self.node.workers)) - {self.node.id}
-        return others <= self.endpoint.mailbox.left and all(isinstance(p.effect, Receive) for p in self._programs)
+        return others <= self.endpoint.mailbox.left and all(
+            isinstance(p.effect, Receive) for p in self._programs
+        )
 
     def _patience(self) -> float | None:
         """Seconds until a step may end; None if only an event can help."""
@@ -203,7 +208,7 @@ class Driver:
             self._begin(program, effect)
             with self.changed:
                 answer = self._attempt(program)
-            if answer is _AGAIN:
+            if answer is _AGAIN or program.step is not None or program.round is not None:
                 program.since = time.monotonic() - program.lag
                 return
             program.effect = None
@@ -230,6 +235,9 @@ class Driver:
             self._begin_step(program)
         elif isinstance(effect, AllReduce):
             self._begin_round(program, effect)
+        elif self.device != "cpu" and isinstance(effect, Send | TrySend):
+            bound_to_fail = isinstance(effect, TrySend) and not self.endpoint.room(effect.pairs)
+            program.effect = effect if bound_to_fail else _on_host(effect)
 
     def _begin_step(self, program: _Running) -> None:
         now, node = time.monotonic(), self.node
@@ -288,7 +296,9 @@ class Driver:
     def _absentees(self, number: int) -> set[int]:
         """Peers that left without taking part in round ``number``."""
         ended, workers = self.endpoint.ended, self.node.workers
-        return {rank for rank in self.endpoint.mailbox.left if rank < workers and ended.get(rank, -1) < number}
+        return {
+            rank for rank in self.endpoint.mailbox.left if rank < workers and ended.get(rank, -1) < number
+        }
 
     def _due(self, program: _Running, now: float) -> float:
         """When a punctual host would have resumed the blocked program; now where nothing is emulated."""
@@ -333,7 +343,9 @@ class Driver:
                     awaited = endpoint.moving_in.motions
                 elif isinstance(effect, Receive):
                     tags = (effect.tag,) if isinstance(effect.tag, str) else effect.tag
-                    awaited = [m for m in endpoint.moving_in.motions if m.matches(tags, effect.source, effect.step)]
+                    awaited = [
+                        m for m in endpoint.moving_in.motions if m.matches(tags, effect.source, effect.step)
+                    ]
                 self.booker.blocked(now, endpoint.moving_in, endpoint.moving_out, awaited)
 
     def _hand_over(self, answer: Any) -> Any:
@@ -348,6 +360,18 @@ class Driver:
             if self.booker.server:
                 self.hooks.strike(self.read)
         return answer
+
+
+def _on_host(effect: Send | TrySend) -> Send | TrySend:
+    """The same messages with their tensors copied to the host, each once."""
+    copies: dict[int, Any] = {}
+    pairs = []
+    for to, message in effect.pairs:
+        tensor = message.tensor
+        if tensor is not None and id(tensor) not in copies:
+            copies[id(tensor)] = tensor.cpu()
+        pairs.append((to, replace(message, tensor=copies.get(id(tensor)))))
+    return Send(*pairs, window=effect.window) if isinstance(effect, Send) else TrySend(*pairs)
 
 
 def _describe(effect: Effect) -> str:

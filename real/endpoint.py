@@ -155,6 +155,16 @@ class Endpoint:
     def _room(self, source: int) -> bool:
         return self.mailbox.unread[source] < self.inbox
 
+    def busy(self) -> bool:
+        """Whether anything moves in or out."""
+        with self.changed:
+            return bool(self._moving or self._incoming)
+
+    def room(self, pairs: Sequence[tuple[int, Message]]) -> bool:
+        """Whether ``submit`` would take these under the scenario's window."""
+        with self.changed:
+            return all(self.undelivered[to] < self.window or to in self.gone for to, _ in pairs)
+
     def told(self, rank: int) -> None:
         """The program knows that ``rank`` has left: what it sends there from now on is dropped."""
         with self.changed:
@@ -273,7 +283,9 @@ class Endpoint:
             busy += 1
             self._send_head(going, wire.REQ, max(going.ready, self._out_free) if self.links.paced else now)
 
-    def _send_head(self, going: _Outgoing, kind: int, time: float, offset: int = 0, piece: Any = None) -> None:
+    def _send_head(
+        self, going: _Outgoing, kind: int, time: float, offset: int = 0, piece: Any = None
+    ) -> None:
         message = going.message
         header = Header(
             kind, self.me, going.sequence, message.tag, going.dtype, 0, message.step, message.count,
@@ -314,7 +326,9 @@ class Endpoint:
         duration = self.links.duration(self.me, going.to, len(going.payload))
         end = start + duration if self.links.paced else float("inf")
         self._out_free = max(self._out_free, end) if self.links.paced else 0.0
-        going.motion = self.moving_out.add(Motion(going.to, going.message.tag, going.message.step, start, end))
+        going.motion = self.moving_out.add(
+            Motion(going.to, going.message.tag, going.message.step, start, end)
+        )
         going.pieces = self.links.pieces(self.me, going.to, len(going.payload), start)
         self._moving[going.to, going.sequence] = going
         self._release(going, now)
@@ -352,7 +366,7 @@ class Endpoint:
             ]
             if not ready:
                 return
-            for at, arrival, source in sorted(ready):
+            for at, _, source in sorted(ready):
                 if not self._room(source):
                     head = self._requests.pop(source)[2]
                     self._held[source] = head

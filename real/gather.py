@@ -36,7 +36,12 @@ _WAIT, _RECEIVE = PARTS.index("wait"), PARTS.index("receive")
 
 
 def assemble(
-    plan: Plan, tables: Mapping[int, dict[str, Any]], params: Mapping[int, bytes], left: Mapping[int, str], *, complete: bool
+    plan: Plan,
+    tables: Mapping[int, dict[str, Any]],
+    params: Mapping[int, bytes],
+    left: Mapping[int, str],
+    *,
+    complete: bool,
 ) -> Record:
     """The record of a run from what each surviving node handed over.
 
@@ -58,18 +63,24 @@ def assemble(
             "complete": complete,
             "lost": {str(node): why for node, why in left.items()},
             "overruns": sum(t["overruns"] for t in tables.values()),
-            "gradient_seconds": {str(node): t["gradient_seconds"] for node, t in tables.items() if node < plan.workers},
+            "gradient_seconds": {
+                str(node): t["gradient_seconds"] for node, t in tables.items() if node < plan.workers
+            },
             "tensor_operations": {str(node): t["tensors"] for node, t in tables.items()},
             "frames_dropped": {str(node): t["dropped"] for node, t in tables.items() if t["dropped"]},
             "environment": environment(),
         },
         nodes=_node_table(plan, tables, duration),
         steps=_table(STEP_COLUMNS, (t["rows"] for t in tables.values()), ("node", "step", "blends")),
-        gradients=_table(GRADIENT_COLUMNS, (t["gradients"] for t in tables.values()), ("server", "source", "count")),
+        gradients=_table(
+            GRADIENT_COLUMNS, (t["gradients"] for t in tables.values()), ("server", "source", "count")
+        ),
         spans=_table(SPAN_COLUMNS, (t["spans"] for t in tables.values()), ("node", "kind")),
-        observations=_table(OBSERVATION_COLUMNS, (t["observations"] for t in tables.values()), ("node", "kind")),
+        observations=_table(
+            OBSERVATION_COLUMNS, (t["observations"] for t in tables.values()), ("node", "kind")
+        ),
     )
-    record.links = _links(plan, tables, duration)
+    record.links = _links(plan, tables)
     record.curves = _curves(plan, tables, params, duration)
     return record
 
@@ -94,7 +105,15 @@ def remains(node: int, steps: int, rows: bytes) -> dict[str, Any]:
     }  # fmt: skip
     empty: dict[str, Any] = dict.fromkeys(("gradients", "spans", "observations"), b"")
     nothing: dict[str, Any] = {name: {} for name in ("applied", "pending", "tensors", "dropped")}
-    return {"totals": totals, "rows": rows, "joins": [], "overruns": 0, "gradient_seconds": 0.0, **empty, **nothing}
+    return {
+        "totals": totals,
+        "rows": rows,
+        "joins": [],
+        "overruns": 0,
+        "gradient_seconds": 0.0,
+        **empty,
+        **nothing,
+    }
 
 
 def _node_table(plan: Plan, tables: Mapping[int, dict[str, Any]], duration: float) -> dict[str, np.ndarray]:
@@ -109,14 +128,20 @@ def _node_table(plan: Plan, tables: Mapping[int, dict[str, Any]], duration: floa
         values = {**t, **parts, **nbytes, "role": role, **_fate(plan, tables, node)}
         values["samples"] = t["steps"] * plan.scenario.workload.batch
         rows.append(tuple(values[name] for name in NODE_COLUMNS))
-    return {name: np.asarray(column) for name, column in zip(NODE_COLUMNS, zip(*rows, strict=True), strict=True)}
+    return {
+        name: np.asarray(column) for name, column in zip(NODE_COLUMNS, zip(*rows, strict=True), strict=True)
+    }
 
 
 def _fate(plan: Plan, tables: Mapping[int, dict[str, Any]], node: int) -> dict[str, int]:
     """Gradients applied, pending and lost: a worker's count as applied once they are so on all servers."""
     if node >= plan.workers:
         table = tables[node]
-        return {"applied": sum(table["applied"].values()), "pending": sum(table["pending"].values()), "lost": 0}
+        return {
+            "applied": sum(table["applied"].values()),
+            "pending": sum(table["pending"].values()),
+            "lost": 0,
+        }
     servers = [tables[server] for server in plan.servers]
     if not servers:
         return {"applied": 0, "pending": 0, "lost": 0}
@@ -126,13 +151,16 @@ def _fate(plan: Plan, tables: Mapping[int, dict[str, Any]], node: int) -> dict[s
     return {"applied": applied, "pending": arrived - applied, "lost": lost}
 
 
-def _links(plan: Plan, tables: Mapping[int, dict[str, Any]], duration: float) -> dict[str, np.ndarray]:
+def _links(plan: Plan, tables: Mapping[int, dict[str, Any]]) -> dict[str, np.ndarray]:
     """Every node's NIC, up and down: bytes carried; of paced links also the capacity and the seconds busy."""
     paced = plan.scenario.run.links == "paced"
     rows = []
     for node in sorted(tables):
         machine = plan.scenario.cluster.machines[plan.machine_of[node]]
-        for direction, capacity, column in (("up", machine.up, "bytes_out"), ("down", machine.down, "bytes_in")):
+        for direction, capacity, column in (
+            ("up", machine.up, "bytes_out"),
+            ("down", machine.down, "bytes_in"),
+        ):
             carried = float(tables[node]["totals"][column])
             known = capacity if paced else float("nan")
             rows.append((plan.machine_of[node], direction, known, carried, carried / known))
@@ -181,7 +209,7 @@ def _split_spans(table: dict[str, Any], joined: Mapping[int, float]) -> bytes:
 def _curves(
     plan: Plan, tables: Mapping[int, dict[str, Any]], params: Mapping[int, bytes], duration: float
 ) -> dict[str, np.ndarray]:
-    """One row: the final model's loss and accuracy on the test set, and the replicas' mean distance from it."""
+    """One row: the final model's test loss and accuracy, and the replicas' mean squared distance apart."""
     log = StepLog(CURVE_COLUMNS)
     workers = [node for node in sorted(params) if node < plan.workers]
     servers = [node for node in sorted(params) if node >= plan.workers]
@@ -190,8 +218,9 @@ def _curves(
         mean = sum(replicas[node] for node in workers) / len(workers)
         model = torch.cat([replicas[node] for node in servers]) if servers else mean
         distance = sum(float((replicas[node] - mean).square().sum()) for node in workers) / len(workers)
-        task = load(plan.scenario.workload, plan.scenario.run.seed)
-        loss, accuracy = task.evaluate(model.contiguous())
+        device = plan.scenario.run.device
+        task = load(plan.scenario.workload, plan.scenario.run.seed, device)
+        loss, accuracy = task.evaluate(model.contiguous().to(device))
         steps = sum(table["totals"]["steps"] for table in tables.values())
         samples = steps * plan.scenario.workload.batch
         log.append((duration, steps, samples / plan.samples_per_epoch, samples, loss, accuracy, distance))
@@ -220,7 +249,10 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")),
+        platform.machine(),
+    )
 
 
 def _commit() -> str:
@@ -228,7 +260,11 @@ def _commit() -> str:
     here = Path(__file__).resolve().parent
     try:
         done = subprocess.run(
-            ["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False
+            ["git", "-C", str(here), "rev-parse", "HEAD"],
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=False,
         )
     except OSError:
         return ""

@@ -15,6 +15,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import secrets
+import signal
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -70,7 +71,9 @@ def check(plan: Plan) -> None:
     scenario = plan.scenario
     if scenario.cluster.network.admission == "fair":
         raise ScenarioError(
-            "cluster.network.admission", "fair", "fifo or a number: only links shaped by the kernel are shared fairly"
+            "cluster.network.admission",
+            "fair",
+            "fifo or a number: only links shaped by the kernel are shared fairly",
         )
     if scenario.run.links == "paced":
         if scenario.cluster.network.admission not in ("fifo", 1):
@@ -84,7 +87,7 @@ def check(plan: Plan) -> None:
                 name = scenario.cluster.machines[machine].name or str(machine)
                 raise ScenarioError(
                     "run.links", "paced",
-                    f"one node per machine, but nodes {home[machine]} and {node} share machine {name}; or native",
+                    f"native, or one node per machine: nodes {home[machine]} and {node} share machine {name}",
                 )  # fmt: skip
             home[machine] = node
     if scenario.run.device == "cuda":
@@ -95,7 +98,8 @@ def check(plan: Plan) -> None:
 
 
 def child(pipe: Connection, samples: Any) -> None:
-    """Entry of every node's process."""
+    """Entry of every node's process. It leaves Ctrl-C to its parent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     from real.process import main
 
@@ -150,7 +154,9 @@ class _Launch:
                     self._stop()
                 tables = {m.node: m.tables or remains(m.node, m.steps, m.rows) for m in self.members}
                 params = {m.node: m.params for m in self.members if m.params}
-                record = assemble(self.plan, tables, {} if interrupted else params, self.left, complete=not interrupted)
+                record = assemble(
+                    self.plan, tables, {} if interrupted else params, self.left, complete=not interrupted
+                )
             finally:
                 self._end()
         if interrupted:
@@ -167,7 +173,9 @@ class _Launch:
         gpus = self._gpus()
         for node in self.plan.nodes:
             ours, theirs = context.Pipe()
-            process = context.Process(target=child, args=(theirs, samples), name=f"aladdin-{node}", daemon=True)
+            process = context.Process(
+                target=child, args=(theirs, samples), name=f"aladdin-{node}", daemon=True
+            )
             process.start()
             theirs.close()
             self.members.append(_Member(node, process, ours))
@@ -204,8 +212,12 @@ class _Launch:
             message: dict[str, Any] = msgspec.msgpack.decode(member.pipe.recv_bytes())
         except (EOFError, OSError) as error:
             raise TransportError(f"{self._name(member.node)} ended while starting up") from error
+        if message["is"] == "refused":
+            raise ScenarioError(message["text"])
         if message["is"] != what:
-            raise TransportError(f"{self._name(member.node)} failed to start:\n{message.get('text', message)}")
+            raise TransportError(
+                f"{self._name(member.node)} failed to start:\n{message.get('text', message)}"
+            )
         return message
 
     # ---- watching -----------------------------------------------------------------------------
@@ -264,9 +276,13 @@ class _Launch:
             if now - member.heard > limit:
                 member.process.kill()
                 self._lost(member, f"it was silent for {limit:g} s")
-        stuck = [m for m in active if m.waiting and now - m.waiting_since > max(_STANDSTILL, 2 * limit)]
         running = [m for m in active if m.state == "running"]
-        if running and not self.finishing and len(stuck) >= len(active) > 0:
+        patience = max(_STANDSTILL, 2 * limit)
+        if (
+            running
+            and not self.finishing
+            and all(m.waiting and now - m.waiting_since > patience for m in running)
+        ):
             who = "\n".join(f"  {self._name(m.node)} waits for {m.waiting}" for m in running)
             raise TransportError(f"nothing moves any more:\n{who}")
 
@@ -278,9 +294,9 @@ class _Launch:
         self.left[member.node] = why
         if member.node >= self.plan.workers:
             raise TransportError(
-                f"{self._name(member.node)} is gone ({why}) after {time.monotonic() - self.zero:.1f} s and its part "
-                f"of the model with it; the run cannot go on. Start it again, with fewer workers if the machine "
-                f"ran out of memory"
+                f"{self._name(member.node)} is gone ({why}) after {time.monotonic() - self.zero:.1f} s and "
+                f"its part of the model with it; the run cannot go on. Start it again, with fewer workers if "
+                f"the machine ran out of memory"
             )
         for other in self.members:
             if not other.gone:
@@ -289,7 +305,7 @@ class _Launch:
             raise TransportError(f"all workers are gone; the last was {self._name(member.node)} ({why})")
 
     def _check_end(self) -> None:
-        """Once no worker runs any more, let servers and companions finish; once all is quiet, ask for tables."""
+        """Once no worker runs, let servers and companions finish; once all is quiet, ask for the tables."""
         workers = self.members[: self.plan.workers]
         if not self.finishing and all(m.state != "running" for m in workers):
             self.finishing = True

@@ -49,10 +49,14 @@ class Traffic:
         """Drop transfers that ended at or before ``before``."""
         self.motions = [m for m in self.motions if m.end > before]
 
-    def spans(self, start: float, end: float, chosen: Iterable[Motion] | None = None) -> list[tuple[float, float]]:
+    def spans(
+        self, start: float, end: float, chosen: Iterable[Motion] | None = None
+    ) -> list[tuple[float, float]]:
         """Union of the (chosen) transfers within [start, end], as disjoint rising intervals."""
         motions = self.motions if chosen is None else chosen
-        clipped = sorted((max(m.start, start), min(m.end, end)) for m in motions if m.end > start and m.start < end)
+        clipped = sorted(
+            (max(m.start, start), min(m.end, end)) for m in motions if m.end > start and m.start < end
+        )
         union: list[tuple[float, float]] = []
         for a, b in clipped:
             if union and a <= union[-1][1]:
@@ -96,7 +100,8 @@ class Mailbox:
                     del self.items[place]
                     return item, due
             elif (
-                item.tag in tags
+                type(item) is Message
+                and item.tag in tags
                 and (source is None or item.source == source)
                 and (step is None or item.step == step)
             ):

@@ -25,14 +25,14 @@ def allocate(nbytes: int, dtype: str) -> tuple[Any, memoryview]:
     if dtype == "none":
         return None, memoryview(bytearray())
     array = np.empty(nbytes // wire.DTYPES[dtype][1], dtype=dtype)
-    return array, memoryview(array).cast("B") if nbytes else memoryview(b"")
+    return array, array.view(np.uint8).data
 
 
 def expose(tensor: Any) -> tuple[str, memoryview]:
     """(dtype name, bytes) of a flat NumPy array or None."""
     if tensor is None:
         return "none", memoryview(b"")
-    return str(tensor.dtype), memoryview(np.ascontiguousarray(tensor)).cast("B") if tensor.size else memoryview(b"")
+    return str(tensor.dtype), np.ascontiguousarray(tensor).view(np.uint8).data
 
 
 class MemoryNetwork:

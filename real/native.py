@@ -43,7 +43,7 @@ class NativeGroup:
     """The group of all workers. ``path``: a file that all share, for the rendezvous."""
 
     def __init__(self, rank: int, workers: int, path: str, *, nccl: bool, done: Callable[[], None]) -> None:
-        self._workers, self._nccl, self._done = workers, nccl, done
+        self._rank, self._workers, self._nccl, self._done = rank, workers, nccl, done
         self.rounds = 0
         dist.init_process_group(
             "nccl" if nccl else "gloo",
@@ -75,6 +75,8 @@ class NativeGroup:
 
     def _run(self) -> None:
         torch.set_num_threads(1)
+        if self._nccl:
+            torch.cuda.set_device(self._rank)
         while True:
             job = self._jobs.get()
             try:
@@ -82,7 +84,7 @@ class NativeGroup:
                 work = tensor.clone() if self._nccl or not tensor.is_cuda else tensor.cpu()
                 dist.all_reduce(work)
                 if self._nccl:
-                    torch.cuda.synchronize()
+                    torch.cuda.synchronize(self._rank)
                 job.total = work
             except BaseException as error:
                 job.error, job.failed = error, time.monotonic()

@@ -14,7 +14,6 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
-import signal
 import threading
 import time
 import traceback
@@ -39,6 +38,7 @@ from real.native import NativeGroup
 from real.pacing import Links
 from real.tensors import TimedTensors
 from real.transport import ZmqTransport
+from scenarios.errors import ScenarioError
 from scenarios.plan import Plan, plan
 from scenarios.schema import Scenario
 from scenarios.steptime import StepTimes
@@ -56,13 +56,15 @@ _OPENING = 30.0
 
 def main(pipe: Connection, samples: Any) -> None:
     """Entry of a node's process; ``samples`` is the counter of begun steps that all workers share."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     _tune()
     try:
         _Process(pipe, samples).run()
     except (EOFError, BrokenPipeError, ConnectionResetError):
         os._exit(1)
+    except ScenarioError as error:
+        pipe.send_bytes(msgspec.msgpack.encode({"is": "refused", "text": str(error)}))
+        os._exit(2)
     except BaseException:
         try:
             pipe.send_bytes(msgspec.msgpack.encode({"is": "error", "text": traceback.format_exc()}))
@@ -306,4 +308,4 @@ class _Process:
         if self.scenario.run.evaluate:
             flat = np.ascontiguousarray(node.params.detach().cpu().numpy())
             with self.sending:
-                self.pipe.send_bytes(memoryview(flat).cast("B"))
+                self.pipe.send_bytes(flat.view(np.uint8).data)

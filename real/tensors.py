@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ class TimedTensors(Tensors):
 
     def __init__(self, device: str = "cpu") -> None:
         self.totals: dict[str, list[float]] = {name: [0, 0.0, 0.0] for name in OPERATIONS}
-        self._synchronize = torch.cuda.synchronize if device.startswith("cuda") else None
+        self._synchronize = partial(torch.cuda.synchronize, device) if device.startswith("cuda") else None
 
     def _timed(self, operation: str, nbytes: float, start: float) -> None:
         if self._synchronize is not None:

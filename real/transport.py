@@ -156,7 +156,9 @@ class ZmqTransport:
         if not 1 <= len(parts) <= 2:
             raise WireError(f"{len(parts)} parts; expected a header and at most one payload")
         payload = parts[1].buffer if len(parts) == 2 else None
-        header = wire.unpack(parts[0].buffer, self.endpoint.agreed, len(payload) if payload is not None else 0)
+        header = wire.unpack(
+            parts[0].buffer, self.endpoint.agreed, len(payload) if payload is not None else 0
+        )
         if identity and self._identities.get(header.source) != identity:
             raise WireError(f"a frame of node {header.source} from another connection")
         self.endpoint.on_frame(header, payload)

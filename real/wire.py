@@ -26,8 +26,8 @@ from dataclasses import dataclass
 from real.errors import WireError
 
 __all__ = [
-    "ANSWERS", "BYE", "CHUNK", "DATA", "DONE", "DTYPES", "GRANT", "HEADER_BYTES", "HOLD", "KIND_AT", "PING", "PONG", "REQ",
-    "RESUME", "Agreed", "Header", "pack", "unpack",
+    "ANSWERS", "BYE", "CHUNK", "DATA", "DONE", "DTYPES", "GRANT", "HEADER_BYTES", "HOLD", "KIND_AT", "PING",
+    "PONG", "REQ", "RESUME", "Agreed", "Header", "pack", "unpack",
 ]  # fmt: skip
 
 REQ, GRANT, HOLD, RESUME, DATA, DONE, BYE, PING, PONG = range(1, 10)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -46,7 +48,9 @@ def test_a_transfer_that_still_moves_counts_up_to_now() -> None:
     assert booked(traffic((4, float("inf"))), traffic())[RECEIVE] == pytest.approx(6)
 
 
-intervals = st.lists(st.tuples(st.floats(-2, 12), st.floats(0, 6)).map(lambda p: (p[0], p[0] + p[1])), max_size=6)
+intervals = st.lists(
+    st.tuples(st.floats(-2, 12), st.floats(0, 6)).map(lambda p: (p[0], p[0] + p[1])), max_size=6
+)
 
 
 @given(intervals, intervals, st.floats(0.1, 10))
@@ -61,7 +65,7 @@ def test_the_parts_add_up_and_no_span_overlaps(
     assert booker.spans is not None
     table = booker.spans.table()
     edges = sorted(zip(table["start"], table["end"], strict=True))
-    assert all(a[1] <= b[0] + 1e-12 for a, b in zip(edges, edges[1:], strict=False))
+    assert all(a[1] <= b[0] + 1e-12 for a, b in pairwise(edges))
 
 
 def test_rows_are_back_to_back_and_hold_their_parts() -> None:

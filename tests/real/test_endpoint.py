@@ -41,7 +41,14 @@ def test_a_message_comes_as_it_was_sent() -> None:
     network.run()
     got, _ = network.endpoints[1].take(("gradient",), None, None)
     assert isinstance(got, Message)
-    assert (got.tag, got.step, got.count, got.versions, got.number, got.source) == ("gradient", 7, 3, 11, 0.25, 0)
+    assert (got.tag, got.step, got.count, got.versions, got.number, got.source) == (
+        "gradient",
+        7,
+        3,
+        11,
+        0.25,
+        0,
+    )
     np.testing.assert_array_equal(got.tensor, sent.tensor)
 
 
@@ -260,7 +267,11 @@ def test_everything_arrives_once_and_in_order(
     plan: list[tuple[int, int, int]], window: int, inbox: int, is_paced: bool, slots: int
 ) -> None:
     """Whatever is sent and however slowly it is read: nothing is lost, doubled or overtaken in its pair."""
-    network = paced(4, window=window, inbox=inbox) if is_paced else MemoryNetwork(4, slots=slots, window=window, inbox=inbox)
+    network = (
+        paced(4, window=window, inbox=inbox)
+        if is_paced
+        else MemoryNetwork(4, slots=slots, window=window, inbox=inbox)
+    )
     waiting = [(a, b, message(size / 4, step=i)) for i, (a, b, size) in enumerate(plan) if a != b]
     expected = {(a, b): [m.step for x, y, m in waiting if (x, y) == (a, b)] for a, b, _ in waiting}
     read: dict[tuple[int, int], list[int]] = {pair: [] for pair in expected}

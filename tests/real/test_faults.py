@@ -16,11 +16,13 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("zmq")
 
-import psutil  # noqa: E402
+import psutil
 
-import real  # noqa: E402
-from real.errors import Interrupted, TransportError  # noqa: E402
-from tests.real.runs import tiny  # noqa: E402
+import real
+from real import launch
+from real.errors import Interrupted, TransportError
+from scenarios.errors import ScenarioError
+from tests.real.runs import tiny
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -99,7 +101,9 @@ def test_ctrl_c_keeps_what_is_finished() -> None:
     thread = threading.Thread(target=interrupt)
     thread.start()
     with pytest.raises(Interrupted) as caught:
-        real.train(tiny("asp", run={"seconds": 600}), on_progress=lambda done, _: started.set() if done > 4 else None)
+        real.train(
+            tiny("asp", run={"seconds": 600}), on_progress=lambda done, _: started.set() if done > 4 else None
+        )
     thread.join()
     record = caught.value.record
     assert not record.manifest["complete"]
@@ -121,10 +125,32 @@ def test_processes_end_when_their_parent_is_killed(tmp_path: Path) -> None:
         )
     )
     command = [sys.executable, str(script)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}) as parent:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    ) as parent:
         assert parent.stdout is not None
         assert parent.stdout.readline() == b"on\n"
         family = psutil.Process(parent.pid).children(recursive=True)
         parent.kill()
     _, alive = psutil.wait_procs(family, timeout=10)
     assert not alive
+
+
+def test_a_run_in_which_nothing_moves_ends_and_says_who_waits_for_what(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(launch, "_STANDSTILL", 1.0)
+    scenario = tiny("tests.real.stuck:Stuck", run={"heartbeat_timeout": "1 s"})
+    with pytest.raises(
+        TransportError, match=r"nothing moves any more:\n  worker 0 .* waits for never from node 1"
+    ):
+        real.train(scenario)
+
+
+def test_bad_input_that_only_a_process_notices_is_bad_input_all_the_same(tmp_path: Path) -> None:
+    missing = tmp_path / "missing"
+    scenario = tiny(
+        "asp", workload={"model": "cnn", "data": "cifar10", "hidden": [], "data_dir": str(missing)}
+    )
+    with pytest.raises(ScenarioError, match="missing"):
+        real.train(scenario)

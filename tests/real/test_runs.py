@@ -125,7 +125,11 @@ def test_a_slow_worker_computes_longer_by_its_factor() -> None:
     ("changes", "path", "says"),
     [
         ({"cluster": {"network": {"admission": "fair"}}}, "cluster.network.admission", "fifo or a number"),
-        ({"cluster": {"network": {"admission": 2}}, "run": {"links": "paced"}}, "cluster.network.admission", "fifo"),
+        (
+            {"cluster": {"network": {"admission": 2}}, "run": {"links": "paced"}},
+            "cluster.network.admission",
+            "fifo",
+        ),
         (
             {"cluster": {"machines": 1, "workers_per_machine": 2}, "run": {"links": "paced"}},
             "run.links",

@@ -44,7 +44,9 @@ def test_noise_raises_nothing_but_the_wires_own_error(noise: bytes, payload: int
 
 
 @given(headers, st.data())
-def test_a_damaged_frame_is_refused_or_stays_within_what_was_agreed(header: Header, data: st.DataObject) -> None:
+def test_a_damaged_frame_is_refused_or_stays_within_what_was_agreed(
+    header: Header, data: st.DataObject
+) -> None:
     frame = bytearray(wire.pack(header, AGREED.token))
     for _ in range(data.draw(st.integers(1, 4))):
         frame[data.draw(st.integers(0, len(frame) - 1))] = data.draw(st.integers(0, 255))
@@ -92,7 +94,9 @@ def test_a_frame_of_another_run_is_refused() -> None:
         wire.unpack(frame, AGREED, 0)
 
 
-@pytest.mark.parametrize(("offset", "payload"), [(0, 0), (4090, 8), (4096, 1), (0, wire.CHUNK + 1), (2**63, 16)])
+@pytest.mark.parametrize(
+    ("offset", "payload"), [(0, 0), (4090, 8), (4096, 1), (0, wire.CHUNK + 1), (2**63, 16)]
+)
 def test_data_beyond_its_message_is_refused(offset: int, payload: int) -> None:
     header = Header(wire.DATA, 1, dtype="float32", total=4096, offset=offset)
     with pytest.raises(WireError):
@@ -100,7 +104,11 @@ def test_data_beyond_its_message_is_refused(offset: int, payload: int) -> None:
 
 
 def test_what_cannot_be_expressed_is_not_sent() -> None:
-    for header in (Header(wire.REQ, 1, tag="x" * 33), Header(wire.REQ, 1, tag="ä"), Header(wire.REQ, 1, step=2**64)):
+    for header in (
+        Header(wire.REQ, 1, tag="x" * 33),
+        Header(wire.REQ, 1, tag="ä"),
+        Header(wire.REQ, 1, step=2**64),
+    ):
         with pytest.raises(WireError):
             wire.pack(header, AGREED.token)
     with pytest.raises(WireError):
