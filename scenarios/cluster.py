@@ -36,7 +36,7 @@ from scenarios.fields import (
     whole,
 )
 
-__all__ = ["Cluster", "Layout", "Machine", "Network", "Servers", "Slowdown", "StepTime"]
+__all__ = ["Cluster", "Host", "Layout", "Machine", "Network", "Servers", "Slowdown", "StepTime"]
 
 MOST = 100_000
 """Workers, servers or machines: beyond this a number is a mistake that would fill the memory."""
@@ -197,6 +197,26 @@ class Network:
         check(self)
 
 
+@dataclass(frozen=True)
+class Host:
+    """One machine that plays all nodes of an emulated cluster: they share its cores.
+
+    Steps (where ``run.compute`` is native), tensor work and the moving of bytes slow each other down
+    once more cores are asked for than there are. Filled in by a profile; unset for real clusters.
+
+    cores      that the nodes share; 0: every node has a processor of its own
+    byte_cost  seconds of one core that moving a byte takes, both ends together
+    gradient   seconds of one core that the real gradient inside a paced step takes
+    """
+
+    cores: float = number(0.0, low=0.0)
+    byte_cost: float = amount(0.0, "seconds")
+    gradient: float = amount(0.0, "seconds")
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
 _LAYOUT = tuple(field.name for field in fields(Layout))
 
 
@@ -217,6 +237,7 @@ class Cluster:
     placement           worker rank -> index into ``machines``
     workers_per_device  more than 1: so many workers share a device (processor sharing)
     device_slots        workers that a device serves at full speed at once
+    host                the machine that plays all nodes, where one does
     tensor_rates        operation -> bytes/s; tensor_seconds: operation -> seconds per call
     layout              equal machines in short; None where machines are given one by one
     """
@@ -230,6 +251,7 @@ class Cluster:
     slowdowns: tuple[Slowdown, ...] = each(Slowdown)
     workers_per_device: int = whole(1, low=1)
     device_slots: float = number(1.0, above=0.0)
+    host: Host = nested(Host)
     tensor_rates: Mapping[str, float] = table(real(dimension="bytes/s", above=0.0))
     tensor_seconds: Mapping[str, float] = table(real(dimension="seconds", low=0.0))
     layout: Layout | None = of_kind(None, _optional_layout)

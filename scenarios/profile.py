@@ -25,6 +25,7 @@ constant                   unit     meaning
 ``allreduce.alpha.<n>``    s        per ring step of the native all-reduce among n
 ``allreduce.bandwidth.<n>``  bytes/s  of its ring
 ``device.slots``           1        workers that the device serves at full speed at once
+``host.<kind>.byte_cost``  s        of one core, to move a byte over a native or paced link, both ends
 =========================  =======  ===============================================================
 
 Ranges covered (``ranges``): ``message_bytes``, ``workers``, ``workers_per_device``.
@@ -43,7 +44,7 @@ from typing import Any
 import numpy as np
 
 from core.tensors import OPERATIONS
-from scenarios.cluster import Cluster, Layout, StepTime
+from scenarios.cluster import Cluster, Host, Layout, StepTime
 from scenarios.errors import ScenarioError, unknown_field
 from scenarios.fields import plain
 from scenarios.schema import Scenario
@@ -135,11 +136,9 @@ class Profile:
         n = cluster.workers
         paced = scenario.run.links == "paced"
         kind = "paced" if paced else "native"
-        shared = cluster.network.backplane
         network = replace(
             cluster.network,
             overhead=self.value(f"link.{kind}.overhead", cluster.network.overhead),
-            backplane=shared if paced else self.value("link.native.shared", shared),
             allreduce_alpha=self.by_workers("allreduce.alpha", n, cluster.network.allreduce_alpha),
             allreduce_bandwidth=self.by_workers(
                 "allreduce.bandwidth", n, cluster.network.allreduce_bandwidth
@@ -150,6 +149,7 @@ class Profile:
             network=network,
             tensor_rates={**cluster.tensor_rates, **self.tensor_rates()},
             tensor_seconds={**cluster.tensor_seconds, **self.tensor_seconds()},
+            host=self._host(scenario, kind),
         )
         if scenario.run.compute == "paced":
             overhead = self.value("pacing.overhead", cluster.compute.overhead)
@@ -157,6 +157,14 @@ class Profile:
         else:
             changed = self._native_compute(changed)
         return replace(scenario, cluster=changed)
+
+    def _host(self, scenario: Scenario, kind: str) -> Host:
+        """The one machine that plays all nodes, for runs on its processor; as it was where unknown."""
+        cost = f"host.{kind}.byte_cost"
+        if scenario.run.device != "cpu" or "device.slots" not in self.constants or cost not in self.constants:
+            return scenario.cluster.host
+        gradient = self.value("step_time.mean") if scenario.run.compute == "paced" else 0.0
+        return Host(cores=self.value("device.slots"), byte_cost=self.value(cost), gradient=gradient)
 
     def _native_compute(self, cluster: Cluster) -> Cluster:
         n, old = cluster.workers, cluster.compute

@@ -1,12 +1,16 @@
-"""How long steps take when several workers share a device.
+"""How long work takes when several share what does it: workers a device, or all nodes one host.
 
 Rules this module obeys:
 
 * A device serves ``slots`` workers at full speed; with k > slots of them computing, each runs at
   slots / k (processor sharing). Every step that starts or ends changes the others' speed at once.
 * What is shared is the step's base time. A slow-down (factor > 1) is time that the worker loses
-  beside the device, as the real driver injects it; a speed-up shortens the work itself.
+  beside the device, so many times what the step took on it, as the real driver injects it; a
+  speed-up shortens the work itself.
 * Workers fill devices in order of rank. Without sharing no device is involved at all.
+* A host that plays all nodes (``cluster.host``) is one device with its cores as slots. A job that keeps
+  several cores busy weighs as much as so many steps; what moves at a fixed pace, whoever else is
+  there, is a background load and leaves fewer slots to the rest.
 """
 
 from __future__ import annotations
@@ -17,7 +21,10 @@ from typing import Protocol
 
 from sim.clock import Alarm, Clock
 
-__all__ = ["Computing", "Device", "devices"]
+__all__ = ["Computing", "Device", "Nobody", "devices"]
+
+LEAST = 0.05
+"""Share of the slots that a background load always leaves to the jobs."""
 
 
 class Computing(Protocol):
@@ -29,21 +36,35 @@ class Computing(Protocol):
 class Device(Alarm):
     """One device by virtual time: ``served`` is the full-speed seconds that each worker has received."""
 
-    __slots__ = ("_clock", "_due", "_heap", "_rate", "_sequence", "_served", "_since", "_slots")
+    __slots__ = (
+        "_background", "_clock", "_due", "_heap", "_rate", "_sequence", "_served", "_since", "_slots", "_weight",
+    )  # fmt: skip
 
     def __init__(self, clock: Clock, slots: float) -> None:
         self._clock, self._slots = clock, slots
-        self._heap: list[tuple[float, int, float, Alarm]] = []
+        self._heap: list[tuple[float, int, float, float, float, Alarm]] = []
         self._rate = self._served = self._since = 0.0
+        self._weight = self._background = 0.0
         self._sequence = 0
         self._due = inf
 
-    def run(self, alarm: Alarm, base: float, factor: float) -> None:
-        """Fire ``alarm`` when ``base`` seconds of work are done and slowed down by ``factor``."""
+    def run(self, alarm: Alarm, base: float, factor: float, weight: float = 1.0) -> None:
+        """Fire ``alarm`` when ``base`` seconds of work are done and slowed down by ``factor``.
+
+        ``weight`` is the number of slots that the work keeps busy when it has the device to itself.
+        """
         self._advance()
         self._sequence += 1
+        self._weight += weight
         key = self._served + base * min(factor, 1.0)
-        heappush(self._heap, (key, self._sequence, base * max(factor - 1.0, 0.0), alarm))
+        lost = max(factor - 1.0, 0.0)
+        heappush(self._heap, (key, self._sequence, self._clock._now, lost, weight, alarm))
+        self._schedule()
+
+    def load(self, slots: float) -> None:
+        """From now on ``slots`` more (or, if negative, fewer) are busy with what keeps its own pace."""
+        self._advance()
+        self._background += slots
         self._schedule()
 
     def _advance(self) -> None:
@@ -55,7 +76,8 @@ class Device(Alarm):
         if not self._heap:
             self._due = inf
             return
-        self._rate = min(1.0, self._slots / len(self._heap))
+        free = max(self._slots - self._background, LEAST * self._slots)
+        self._rate = min(1.0, free / self._weight)
         self._due = self._clock._now + max(self._heap[0][0] - self._served, 0.0) / self._rate
         self._clock.at(self._due, self)
 
@@ -67,9 +89,19 @@ class Device(Alarm):
         heap = self._heap
         self._served, self._since = heap[0][0], now
         while heap and heap[0][0] <= self._served:
-            _, _, extra, alarm = heappop(heap)
-            self._clock.at(now + extra, alarm)
+            _, _, began, lost, weight, alarm = heappop(heap)
+            self._weight = self._weight - weight if heap else 0.0
+            self._clock.at(now + lost * (now - began), alarm)
         self._schedule()
+
+
+class Nobody(Alarm):
+    """Work whose end concerns nobody."""
+
+    __slots__ = ()
+
+    def fire(self) -> None:
+        """Done."""
 
 
 def devices(clock: Clock, workers: int, per_device: int, slots: float) -> list[Device | None]:

@@ -26,7 +26,7 @@ from scenarios.plan import Plan
 from scenarios.steptime import StepTimes
 from sim.clock import Alarm, Clock
 from sim.collectives import NativeAllReduce
-from sim.compute import devices
+from sim.compute import Device, devices
 from sim.errors import Deadlock
 from sim.host import Host, Roster
 from sim.network import Network, Pair, Transfer
@@ -58,6 +58,8 @@ class Driver:
         cluster, run = scenario.cluster, scenario.run
         settings = cluster.network
         self.clock = Clock()
+        self.processor = Device(self.clock, cluster.host.cores) if cluster.host.cores else None
+        self.paced_gradient = cluster.host.gradient if self.processor is not None else 0.0
         backplane = [("backplane", settings.backplane)]
         self.network = Network(
             self.clock,
@@ -67,6 +69,9 @@ class Driver:
             overhead=settings.overhead,
             routes=(lambda _, __: backplane) if settings.backplane else None,
         )
+        if self.processor is not None:
+            self.network.host, self.network.byte_cost = self.processor, cluster.host.byte_cost
+            self.network.elastic = run.links == "native"
         self.window = settings.window
         self.draw = StepTimes(cluster, run.seed).draw
         self.roster = Roster()
@@ -84,7 +89,7 @@ class Driver:
         self.hosts = [self._host(id) for id in range(len(plan.machine_of))]
         self.active = dict.fromkeys(self.hosts[:workers])
         for host, device in zip(self.hosts, shared, strict=False):
-            host.device = device
+            host.device = self.processor if self.processor is not None and run.compute == "native" else device
         native = settings.collective == "native"
         self.collective = (
             NativeAllReduce(self.network, settings, lambda: list(self.active)) if native else None

@@ -165,7 +165,7 @@ class Pair:
     """The connection from one node to another."""
 
     __slots__ = (
-        "behind", "bytes", "current", "direct", "latency", "messages", "network", "overhead",
+        "behind", "busy", "bytes", "current", "direct", "latency", "messages", "network", "overhead",
         "path", "rate", "source", "target", "undelivered", "unread", "withheld",
     )  # fmt: skip
 
@@ -178,6 +178,7 @@ class Pair:
         self.direct = a is b or network.slots == inf
         self.rate = 0.0 if self.direct or extra or network.slots > 1 else min(a.up.capacity, b.down.capacity)
         self.overhead = network.overhead
+        self.busy = self.rate * network.byte_cost
         self.current: Transfer | None = None
         self.behind: deque[Transfer] = deque()
         self.withheld: tuple[float, int, Transfer] | None = None
@@ -305,6 +306,12 @@ class Transfer(Flow):
         if pair.rate:
             self.phase = TIMED
             due = now + pair.overhead + self.nbytes / pair.rate
+            if pair.busy:
+                host = pair.network.host
+                if pair.network.elastic:
+                    host.run(self, due - now, 1.0, pair.busy)
+                    return
+                host.load(pair.busy)
             heappush(clock._queue, (due, NORMAL, next(clock._eid), self))  # type: ignore[misc]
         elif pair.overhead:
             self.phase = STARTING
@@ -338,6 +345,8 @@ class Transfer(Flow):
         source, target, network = pair.source, pair.target, pair.network
         now = network.clock._now
         self.phase = OVER
+        if pair.busy and not network.elastic:
+            network.host.load(-pair.busy)
         if source.blocked and source.out == 1:
             source.turning(now)
         source.out -= 1
@@ -367,7 +376,9 @@ class Transfer(Flow):
 class Network:
     """Machines, their links, and all messages between the endpoints that are attached to them.
 
-    ``observer``, if set, is called with every transfer at the moment of its delivery.
+    ``observer``, if set, is called with every transfer at the moment of its delivery. ``host``, if
+    set, is the processor that plays all machines: moving a byte costs it ``byte_cost`` seconds;
+    ``elastic`` transfers go slower when it is busy, others only leave less of it to the rest.
     """
 
     def __init__(
@@ -387,6 +398,8 @@ class Network:
         self.sequence = 0
         self.observer: Callable[[Transfer], None] | None = None
         self.nics = [Nic(self, i, machine) for i, machine in enumerate(machines)]
+        self.host: Any = None
+        self.byte_cost, self.elastic = 0.0, False
         self._routes = routes
         self._further: dict[str, Link] = {}
 
@@ -462,6 +475,8 @@ class Network:
         moving = phase in (TIMED, FLOWING) or (phase == STARTING and not pair.direct)
         if phase == FLOWING:
             self.fluid.cancel(transfer)
+        if phase == TIMED and pair.busy and not self.elastic:
+            self.host.load(-pair.busy)
         if moving:
             if pair.source.blocked and pair.source.out == 1:
                 pair.source.turning(now)

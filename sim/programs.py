@@ -21,6 +21,7 @@ from core.node import LEFT, MODEL, Finished, Program
 from core.record import PARTS
 from core.tensors import Tensors
 from sim.clock import NORMAL, Alarm
+from sim.compute import Nobody
 from sim.host import Entry, Host
 from sim.network import Pair
 
@@ -32,6 +33,8 @@ __all__ = ["Metered", "Pump"]
 COMPUTE, UPDATE = PARTS.index("compute"), PARTS.index("update")
 
 RUNNING, COMPUTING, PAYING, RECEIVING, SENDING, FLUSHING, REDUCING, ENDED = range(8)
+
+NOBODY = Nobody()
 
 BLOCKED, FINISHED, RETURN = object(), object(), object()
 
@@ -130,8 +133,12 @@ class Pump(Alarm):
     def _pay(self, effect: Effect | object) -> None:
         tensors, clock = self.host.tensors, self.driver.clock
         self._effect, self.state, self._since = effect, PAYING, clock._now
-        due = clock._now + tensors.debt
-        heappush(clock._queue, (due, NORMAL, next(clock._eid), self))  # type: ignore[misc]
+        processor = self.driver.processor
+        if processor is None:
+            due = clock._now + tensors.debt
+            heappush(clock._queue, (due, NORMAL, next(clock._eid), self))  # type: ignore[misc]
+        else:
+            processor.run(self, tensors.debt, 1.0)
         tensors.debt = 0.0
 
     def _returned(self) -> bool:
@@ -162,6 +169,8 @@ class Pump(Alarm):
         if driver.gradients is not None:
             host.gradient = driver.gradients(node.params, rank, node.step)
         self.state, self._since = COMPUTING, now
+        if driver.paced_gradient:
+            driver.processor.run(NOBODY, driver.paced_gradient, 1.0)
         if host.device is None:
             clock = driver.clock
             heappush(clock._queue, (now + base * factor, NORMAL, next(clock._eid), self))  # type: ignore[misc]

@@ -49,7 +49,27 @@ def test_slots_serve_so_many_at_full_speed() -> None:
 
 
 def test_a_slow_down_is_lost_beside_the_device() -> None:
-    assert ends([(0, 1, 3), (0, 1, 1)], 1) == pytest.approx([4, 2])
+    assert ends([(0, 1, 3)], 1) == pytest.approx([3])
+    assert ends([(0, 1, 3), (0, 1, 1)], 1) == pytest.approx([2 + 2 * 2, 2])
+
+
+def test_a_background_load_leaves_fewer_slots_and_weights_fill_them() -> None:
+    """Jobs of 1 s on 2 slots: half of them in the background; or one job that alone fills both."""
+    clock = Clock()
+    device = Device(clock, 2.0)
+    device.load(1.0)
+    done = [Done(clock) for _ in range(2)]
+    for one in done:
+        device.run(one, 1.0, 1.0)
+    clock.drain()
+    assert [one.at for one in done] == pytest.approx([2, 2])
+    clock = Clock()
+    device = Device(clock, 2.0)
+    heavy, light = Done(clock), Done(clock)
+    device.run(heavy, 1.0, 1.0, weight=2.0)
+    device.run(light, 1.0, 1.0)
+    clock.drain()
+    assert [heavy.at, light.at] == pytest.approx([1.5, 1.5])
 
 
 def test_devices_are_filled_in_order_of_rank() -> None:
