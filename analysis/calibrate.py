@@ -28,7 +28,7 @@ from core.record import Record
 from core.tensors import OPERATIONS
 from scenarios.profile import Constant
 
-__all__ = ["CalibrationError", "StepFit", "fit_allreduce", "fit_links", "fit_pacing", "fit_slots", "fit_steps", "fit_tensors"]
+__all__ = ["CalibrationError", "StepFit", "fit_allreduce", "fit_byte_cost", "fit_links", "fit_pacing", "fit_slots", "fit_steps", "fit_tensors"]
 
 RESAMPLES = 400
 
@@ -167,10 +167,24 @@ def fit_links(record: Record, name: str, nominal: float = 0.0) -> dict[str, Cons
         found["efficiency"] = ("1", lambda s: 1 / line(s)[1] / nominal, (streams,))
     if line(streams)[1] <= 0 or line(duplex)[1] <= 0:
         raise CalibrationError("link probe: larger messages took no longer than small ones")
-    return {
+    constants = {
         f"{name}.{key}": _over_sizes(unit, estimate, data, count)
         for key, (unit, estimate, data) in found.items()
     }
+    cost = fit_byte_cost(record)
+    if cost is not None:
+        constants[f"{name}.byte_cost".replace("link.", "host.")] = Constant(cost, "s", cost, cost, count)
+    return constants
+
+
+def fit_byte_cost(record: Record) -> float | None:
+    """Seconds of one core that moving a byte takes, both ends together; None if the driver does not know.
+
+    All of a link probe's processor time over all the bytes that it moved: it does little else.
+    """
+    seconds: Mapping[str, float] = record.manifest.get("processor_seconds", {})
+    moved = float(record.nodes["bytes_out"].sum())
+    return sum(seconds.values()) / moved if seconds and moved else None
 
 
 def fit_allreduce(record: Record, workers: int) -> dict[str, Constant]:

@@ -62,6 +62,7 @@ def assemble(
             "parameters": plan.parameters,
             "complete": complete,
             "lost": {str(node): why for node, why in left.items()},
+            "processor_seconds": {str(node): t["processor_seconds"] for node, t in tables.items()},
             "overruns": sum(t["overruns"] for t in tables.values()),
             "gradient_seconds": {
                 str(node): t["gradient_seconds"] for node, t in tables.items() if node < plan.workers

@@ -175,6 +175,7 @@ class _Process:
         self.driver.booker.zero = zero = self.hear()["zero"]
         threading.Thread(target=self._listen, name="pipe", daemon=True).start()
         time.sleep(max(0.0, zero - time.monotonic()))
+        self.processor = time.process_time()
         stopped = False
         try:
             self.driver.run(*self.programs)
@@ -302,6 +303,7 @@ class _Process:
             losses=driver.losses,
             tensors=self.tensors.totals,
             overruns=computer.overruns if computer else 0,
+            processor_seconds=time.process_time() - self.processor,
             gradient_seconds=computer.seconds / max(computer.steps, 1) if computer else 0.0,
             dropped=self.transport.dropped,
         )
