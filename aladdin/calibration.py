@@ -119,7 +119,11 @@ def _probes(base: Scenario, counts: Sequence[int]) -> list[_Probe]:
     def steps(record: Record, n: int) -> tuple[dict[str, Constant], fits.StepFit]:
         fit, constants = fits.fit_steps(record, "step_time")
         means[n] = constants["step_time.mean"]
-        return constants if n == 1 else {"device.slots": fits.fit_slots(means)}, fit
+        return {} if n == 1 else {"device.slots": fits.fit_slots(means)}, fit
+
+    def relay(record: Record) -> tuple[dict[str, Constant], fits.StepFit]:
+        fit, constants = fits.fit_steps(record, "step_time")
+        return constants, fit
 
     def pacing(record: Record) -> tuple[dict[str, Constant], None]:
         return {"pacing.overhead": fits.fit_pacing(record, base.cluster.compute.mean)}, None
@@ -127,7 +131,9 @@ def _probes(base: Scenario, counts: Sequence[int]) -> list[_Probe]:
     found = []
     for n in sorted({1, *counts}):
         one = probe("StepProbe", n, 2, steps=40)
-        found.append(_Probe(f"native steps, {n} at once", one, lambda r, n=n: steps(r, n), native_steps=n == 1))
+        found.append(_Probe(f"native steps, {n} at once", one, lambda r, n=n: steps(r, n)))
+    talking = probe("RelayProbe", 2, 2, steps=40)
+    found.append(_Probe("native steps between messages", talking, relay, native_steps=True))
     slow = probe("StepProbe", top, 2, steps=40, run__compute="paced", cluster__compute__spread=0.0)
     found.append(_Probe(f"paced steps, {top} at once", slow, pacing))
     found.append(_Probe("tensor operations", probe("TensorProbe", 1, 30), lambda r: (fits.fit_tensors(r), None)))

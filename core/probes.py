@@ -11,6 +11,7 @@ Rules this module obeys:
 probe              observes (kind, bytes, seconds)              of
 =================  ===========================================  =====================================
 ``StepProbe``      nothing: its rows in ``steps`` are the data  steps of n workers that never talk
+``RelayProbe``     nothing, likewise                            steps between messages, one at a time
 ``TensorProbe``    operation, tensor's bytes, duration          each tensor operation
 ``LinkProbe``      ``PING``, message's bytes, half a round trip an idle link
                    ``STREAM``, bytes, seconds per message       messages back to back, one way
@@ -28,10 +29,10 @@ from typing import Any, ClassVar
 
 from core.effects import AllReduce, Compute, Effect, Now, Receive, Send
 from core.errors import require
-from core.node import Finished, Message, Node, Program
+from core.node import Finished, Left, Message, Node, Program
 from core.tensors import OPERATIONS
 
-__all__ = ["ALLREDUCE", "DUPLEX", "PING", "STREAM", "AllReduceProbe", "LinkProbe", "StepProbe", "TensorProbe"]
+__all__ = ["ALLREDUCE", "DUPLEX", "PING", "STREAM", "AllReduceProbe", "LinkProbe", "RelayProbe", "StepProbe", "TensorProbe"]
 
 PING, STREAM, DUPLEX, ALLREDUCE = (len(OPERATIONS) + i for i in range(4))
 """Kinds of observation; smaller numbers are indices into ``core.tensors.OPERATIONS``."""
@@ -72,6 +73,33 @@ class StepProbe(_Probe):
         try:
             while True:
                 yield _COMPUTE
+        except Finished:
+            return
+
+
+@dataclass(frozen=True)
+class RelayProbe(_Probe):
+    """Two workers in turn adopt the other's vector, compute, and pass theirs on.
+
+    Steps that follow each other at once find the processor's caches as they left them; a worker that
+    talks between its steps does not. This is the step time of the latter.
+    """
+
+    name: ClassVar[str] = "probe.relay"
+    title: ClassVar[str] = "probe: step times of a worker that communicates"
+
+    def worker(self, node: Node) -> Program:
+        require("workers", node.workers, node.workers == 2, "2 for a relay")
+        other = 1 - node.id
+        try:
+            while True:
+                if node.step or node.id:
+                    message = yield Receive("probe", source=other)
+                    if type(message) is Left:
+                        return
+                    node.tensors.assign(node.params, message.tensor)
+                yield _COMPUTE
+                yield Send((other, Message("probe", node.tensors.snapshot(node.params))))
         except Finished:
             return
 

@@ -10,8 +10,8 @@ Rules this module obeys:
   the thread.
 * The driver, not the program, keeps ``node.step`` and ``node.live``.
 * On paced links and steps the host's own lateness is no part of what is emulated: a program that
-  is resumed late (``lag``) starts its next step or message as if it had been in time, within
-  bounds. What is booked is real time all the same.
+  is resumed late, or did not get a core while it ran (``lag``), starts its next step or message as
+  if it had been in time, within bounds. What is booked is real time all the same.
 """
 
 from __future__ import annotations
@@ -88,6 +88,7 @@ class Driver:
         self.node, self.endpoint, self.booker, self.hooks = node, endpoint, booker, hooks
         self.computer, self.group, self.device = computer, group, device
         self.changed: threading.Condition = endpoint.changed
+        self.emulates = endpoint.links.paced and device == "cpu"
         self.losses: list[tuple[float, int, float]] = []
         self.reduced = 0
         self.read = 0
@@ -188,6 +189,7 @@ class Driver:
     def _advance(self, program: _Running, answer: Any) -> None:
         """Run the program until it blocks: effects that can be answered at once are."""
         while True:
+            began, worked = time.monotonic(), time.thread_time()
             try:
                 thrown, program.thrown = program.thrown, None
                 top = program.stack[-1]
@@ -203,8 +205,12 @@ class Driver:
             if self._stop:
                 raise Stopped
             program.effect = effect
+            now = time.monotonic()
+            if self.emulates:
+                deprived = (now - began) - (time.thread_time() - worked)
+                program.lag = min(program.lag + max(deprived, 0.0), _MOST_LAG)
             if program.main:
-                self.booker.active(time.monotonic())
+                self.booker.active(now)
             self._begin(program, effect)
             with self.changed:
                 answer = self._attempt(program)

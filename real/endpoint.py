@@ -23,6 +23,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from core.node import Left, Message
 from real import wire
 from real.errors import WireError
@@ -408,7 +410,8 @@ class Endpoint:
                         head.source, self.me, head.total
                     )
         if payload:
-            coming.buffer[header.offset : header.offset + len(payload)] = payload
+            target = np.frombuffer(coming.buffer, np.uint8)[header.offset : header.offset + len(payload)]
+            np.copyto(target, np.frombuffer(payload, np.uint8))  # lets other threads run, a slice would not
         with self.changed:
             coming.received += len(payload) if payload else 0
             now = self.clock()

@@ -11,7 +11,7 @@ from core.node import LEFT, Left, Message
 from real import wire
 from real.errors import WireError
 from real.memory import MemoryNetwork
-from real.pacing import LEAD, Links
+from real.pacing import CREDIT, LEAD, Links
 from real.wire import Header
 
 RATE = 1e6
@@ -125,6 +125,18 @@ def test_a_host_that_is_late_does_not_delay_the_following_messages() -> None:
     network.now = 100.0 + 13e-3  # three milliseconds late
     network.run()
     assert [due for _, _, due in arrivals(network, 0)] == [10.0, 20.0]
+
+
+def test_a_program_that_is_late_through_the_host_starts_as_if_it_had_been_in_time() -> None:
+    network = paced(2)
+    network.now = 100.0 + 3e-3
+    network.endpoints[0].submit([(1, message(10))], lag=3e-3)
+    network.run()
+    assert arrivals(network, 1) == [(0, 0, 10.0)]
+    network.now = 101.0
+    network.endpoints[0].submit([(1, message(10))], lag=0.5)
+    network.run()
+    assert arrivals(network, 1)[1] == (0, 0, round((1.0 - CREDIT + 10e-3) * 1e3, 6))
 
 
 def test_the_last_byte_is_never_early() -> None:

@@ -89,6 +89,15 @@ def test_aladdins_worker_never_waits_and_no_gradient_is_lost() -> None:
     assert (record.steps["wait"] + record.steps["send"] + record.steps["receive"])[inner].max() == 0
 
 
+def test_companions_answer_while_their_main_program_computes_and_after_it_ended() -> None:
+    slow = [{"kind": "fixed", "ranks": [1], "factor": 5}]
+    scenario = tiny("tests.real.echo:Echo", cluster={"slowdowns": slow}, run={"steps": 6})
+    record = real.train(scenario)
+    must_hold(record, scenario)
+    assert record.nodes["blends"].tolist() == [21, 21]
+    assert record.nodes["end"][0] < 0.8 * record.nodes["end"][1]
+
+
 def test_one_worker_alone() -> None:
     for algorithm in ("arsgd", "aladdin"):
         scenario = tiny(algorithm, workers=1)
