@@ -112,6 +112,7 @@ def remains(node: int, steps: int, rows: bytes) -> dict[str, Any]:
         "joins": [],
         "overruns": 0,
         "gradient_seconds": 0.0,
+        "processor_seconds": 0.0,
         **empty,
         **nothing,
     }
