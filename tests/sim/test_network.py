@@ -71,6 +71,16 @@ def test_fair_shares_the_receivers_link() -> None:
     assert deliveries([(0, 0, 2, 5), (0, 1, 2, 5)], [0, 1, 2], admission="fair") == {0: 10, 1: 10}
 
 
+def test_fair_holds_every_link_to_its_rate_when_many_flows_start_in_one_instant() -> None:
+    """Four senders to the same two receivers: each downlink carries four flows, none goes faster.
+
+    (A lazy solver that looks at the first link of a new flow only lets the second receiver's
+    flows at three times its downlink's rate: docs/decisions.md.)
+    """
+    sends = [(0.0, source, target, 1.0) for source in (2, 3, 4, 5) for target in (0, 1)]
+    assert deliveries(sends, [0, 1, 2, 3, 4, 5], admission="fair") == pytest.approx(dict.fromkeys(range(8), 4.0))
+
+
 def test_two_slots_let_two_move_and_the_third_wait() -> None:
     sends = [(0, 0, 3, 4), (0, 1, 3, 4), (0, 2, 3, 4)]
     assert deliveries(sends, [0, 1, 2, 3], admission=2) == {0: 8, 1: 8, 2: 12}
