@@ -51,12 +51,10 @@ class Hooks:
     """What the process around a node decides.
 
     more     whether the worker may begin a step: (step, seconds since start) -> bool
-    stepped  called after every step with the number completed
     strike   called before step ``k`` (workers) or after the ``k``-th message (servers): faults
     """
 
     more: Callable[[int, float], bool]
-    stepped: Callable[[int], None] = lambda _: None
     strike: Callable[[int], None] = lambda _: None
 
 
@@ -324,7 +322,6 @@ class Driver:
                 raise step.error
             self.node.step += 1
             self.losses.append((now - self.booker.zero, step.number, step.loss))
-            self.hooks.stepped(self.node.step)
         if round_ is not None:
             if round_.total is not None:
                 round_.finish()

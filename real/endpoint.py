@@ -78,6 +78,7 @@ class Endpoint:
 
     slots   messages at once through a NIC direction (``admission``)
     window  undelivered messages per receiver; inbox: unread ones per sender (may be infinite)
+    transfers  (start, end) of every delivered outgoing message, if set to a list
     kick    called when another thread than the transport's has made frames or deadlines
     """
 
@@ -97,6 +98,7 @@ class Endpoint:
         self._told: set[int] = set()
         self._discarding = False
         self.confirmed = 0.0
+        self.transfers: list[tuple[float, float]] | None = None
         self.ended: dict[int, int] = {}
         self.sent, self.received = Counter[str](), Counter[str]()
         self._queue: list[_Outgoing] = []
@@ -302,8 +304,10 @@ class Endpoint:
             going = self._moving.pop((source, sequence), None)
             if going is None:
                 raise WireError(f"node {source} confirms message {sequence}, which is not under way")
-            if going.motion is not None and not self.links.paced:
+            if going.motion is not None:
                 self._stop(going.motion, max(header.time, going.motion.start))
+                if self.transfers is not None:
+                    self.transfers.append((going.motion.start, going.motion.end))
             self.undelivered[source] -= 1
             self.confirmed = header.time
             self.sent["messages"] += 1

@@ -32,6 +32,8 @@ from scenarios.workloads import load
 
 __all__ = ["assemble", "environment", "remains"]
 
+_LOSS_POINTS = 100
+
 _WAIT, _RECEIVE = PARTS.index("wait"), PARTS.index("receive")
 
 
@@ -67,6 +69,7 @@ def assemble(
             "gradient_seconds": {
                 str(node): t["gradient_seconds"] for node, t in tables.items() if node < plan.workers
             },
+            "training_loss": _training_loss(tables),
             "tensor_operations": {str(node): t["tensors"] for node, t in tables.items()},
             "frames_dropped": {str(node): t["dropped"] for node, t in tables.items() if t["dropped"]},
             "environment": environment(),
@@ -110,6 +113,7 @@ def remains(node: int, steps: int, rows: bytes) -> dict[str, Any]:
         "totals": totals,
         "rows": rows,
         "joins": [],
+        "losses": [],
         "overruns": 0,
         "gradient_seconds": 0.0,
         "processor_seconds": 0.0,
@@ -227,6 +231,16 @@ def _curves(
         samples = steps * plan.scenario.workload.batch
         log.append((duration, steps, samples / plan.samples_per_epoch, samples, loss, accuracy, distance))
     return log.table(("step", "samples"))
+
+
+def _training_loss(tables: Mapping[int, dict[str, Any]]) -> dict[str, list[float]]:
+    """Mean loss of the mini-batches of all workers, in order of time, in at most ``_LOSS_POINTS`` groups."""
+    losses = sorted((at, loss) for table in tables.values() for at, _, loss in table["losses"])
+    groups = np.array_split(np.array(losses), min(_LOSS_POINTS, len(losses))) if losses else []
+    return {
+        "time": [float(group[:, 0].mean()) for group in groups],
+        "loss": [float(group[:, 1].mean()) for group in groups],
+    }
 
 
 def environment() -> dict[str, Any]:

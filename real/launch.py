@@ -37,7 +37,7 @@ __all__ = ["check", "train"]
 
 Progress = Callable[[int, int], None]
 
-_STARTING = 120.0
+_STARTING = 600.0
 _STOPPING = 10.0
 _HEAD_START = 0.2
 _STANDSTILL = 10.0
@@ -167,7 +167,9 @@ class _Launch:
 
     def _start(self, folder: str) -> None:
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["real.process", "scenarios.workloads.task", "sklearn.datasets"])
+        context.set_forkserver_preload(
+            ["torch", "sklearn.datasets", "real.process", "scenarios.workloads.task"]
+        )
         samples = context.Value("q", 0)
         token = secrets.token_bytes(8)
         gpus = self._gpus()

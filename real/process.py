@@ -14,6 +14,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+import sys
 import threading
 import time
 import traceback
@@ -211,6 +212,7 @@ class _Process:
             self.id, agreed, links_of(plan), allocate=allocate, expose=expose, clock=time.monotonic,
             slots=slots_of(scenario), window=network.window, inbox=network.inbox,
         )  # fmt: skip
+        self.endpoint.transfers = [] if run.spans else None
         self.transport = ZmqTransport(self.endpoint, self._fail)
         notify = self.endpoint.notify
         computer = group = None
@@ -282,6 +284,8 @@ class _Process:
         """Tables and totals, then (asked for) the parameters."""
         driver, booker, node, endpoint = self.driver, self.booker, self.driver.node, self.endpoint
         computer = driver.computer
+        for start, end in endpoint.transfers or ():
+            booker.transfer(start, end)
         totals = {
             "node": self.id, "role": int(self.is_server), "steps": node.step,
             "samples": node.step * node.batch, "parts": booker.parts, "end": booker.end - booker.zero,

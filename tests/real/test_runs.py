@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("zmq")
 
 import real  # noqa: E402
-from core.record import PARTS, Record  # noqa: E402
+from core.record import KINDS, PARTS, Record  # noqa: E402
 from real.launch import check  # noqa: E402
 from scenarios.errors import ScenarioError  # noqa: E402
 from scenarios.plan import plan  # noqa: E402
@@ -72,7 +72,12 @@ def test_asp_applies_every_gradient_once_on_every_shard() -> None:
     assert record.nodes["pending"].sum() == record.nodes["lost"].sum() == 0
     assert len(record.gradients["server"]) == 32
     assert (record.gradients["staleness"] >= 0).all()
-    assert set(np.unique(record.spans["kind"])) >= {0, 1}
+    transfers = record.spans["kind"] == KINDS.index("transfer")
+    assert np.bincount(record.spans["node"][transfers]).tolist() == record.nodes["messages_out"].tolist()
+    main = ~transfers & (record.spans["node"] == 0)
+    spent = (record.spans["end"] - record.spans["start"])[main].sum()
+    assert spent == pytest.approx(record.nodes["end"][0], abs=5e-3)
+    assert record.manifest["training_loss"]["loss"][0] == pytest.approx(np.log(10), rel=0.2)
     assert (record.spans["end"] > record.spans["start"]).all()
     carried = record.links["bytes"][record.links["direction"] == "up"]
     assert carried.sum() == record.nodes["bytes_out"].sum()
