@@ -29,7 +29,8 @@ if TYPE_CHECKING:
         train,
         verify,
     )
-    from aladdin.calibration import calibrate, crosscheck
+    from aladdin.calibration import calibrate
+    from aladdin.validation import crosscheck
     from scenarios import Scenario, ScenarioError
 
 __version__ = "0.1.0"
@@ -42,7 +43,8 @@ _HOMES = {
         ),
         "aladdin.api",
     ),
-    **dict.fromkeys(("calibrate", "crosscheck"), "aladdin.calibration"),
+    "calibrate": "aladdin.calibration",
+    "crosscheck": "aladdin.validation",
     **dict.fromkeys(("Scenario", "ScenarioError"), "scenarios"),
 }  # fmt: skip
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from aladdin import api
-from aladdin.calibration import CrossCheck, Design, Progress, crosscheck
+from aladdin.calibration import Progress
+from aladdin.validation import CrossCheck, Design, crosscheck
 from analysis import metrics
 
 __all__ = ["Demo", "demo", "fresh_directory"]

@@ -28,7 +28,7 @@ from core.record import Record
 from core.tensors import OPERATIONS
 from scenarios.profile import Constant
 
-__all__ = ["CalibrationError", "StepFit", "fit_allreduce", "fit_byte_cost", "fit_links", "fit_pacing", "fit_slots", "fit_steps", "fit_tensors"]
+__all__ = ["CalibrationError", "StepFit", "fit_allreduce", "fit_byte_cost", "fit_links", "fit_pacing", "fit_ring_lag", "fit_slots", "fit_steps", "fit_tensors"]
 
 RESAMPLES = 400
 
@@ -95,17 +95,15 @@ def _distance(model: str, times: np.ndarray, mean: float, spread: float) -> Step
     return StepFit(model, mean, spread, float(test.statistic), float(test.pvalue))
 
 
-def fit_slots(means: Mapping[int, Constant]) -> Constant:
-    """``device.slots``: how many workers a device serves at full speed, from mean step times by n.
+def fit_slots(alone: Constant, full: Constant, n: int, cores: float = math.inf) -> Constant:
+    """``device.slots``: how many workers a device serves at full speed.
 
-    With k > slots workers at work each is slots / k as fast: mean_n = mean_1 max(1, n / slots). Taken
-    at the largest n measured, where the device is fullest; n itself where nobody is slowed down.
+    ``alone`` is the mean step time of a worker that has it to itself, ``full`` that of n at once:
+    full = alone max(1, n / slots). Never more than n, or than the ``cores`` that there are.
     """
-    alone, n = means[1], max(means)
-    full = means[n]
 
     def slots(one: float, many: float) -> float:
-        return min(float(n), max(1.0, n * one / many))
+        return min(float(n), cores, max(1.0, n * one / many))
 
     value = slots(alone.value, full.value)
     low, high = slots(alone.low, full.high), slots(alone.high, full.low)
@@ -132,6 +130,21 @@ def fit_tensors(record: Record) -> dict[str, Constant]:
             continue
         found[f"tensor_rate.{operation}"] = _constant(nbytes / np.maximum(seconds, 1e-9), np.median, "bytes/s")
     return found
+
+
+def fit_ring_lag(measured: Record, simulated: Record, workers: int) -> Constant:
+    """``ring.<kind>.lag.<n>``: what a ring step takes longer than in a simulation without it, seconds.
+
+    Both records are of the same ``AllReduceProbe`` with ``collective: messages``. Its two largest
+    sizes count; the smaller ones are all latency, which algorithms' messages are not.
+    """
+    ours, theirs = (_by_size(record, ALLREDUCE, slowest=True) for record in (measured, simulated))
+    if len(ours) < 2 or ours.keys() != theirs.keys():
+        raise CalibrationError(f"ring probe: {len(ours)} sizes; expected two or more, measured and simulated alike")
+    large = sorted(ours)[-2:]
+    steps = 2 * (workers - 1)
+    extra = np.concatenate([(ours[size] - np.median(theirs[size])) / steps for size in large])
+    return _constant(extra, lambda e: max(float(np.median(e)), 0.0), "s")
 
 
 def fit_links(record: Record, name: str, nominal: float = 0.0) -> dict[str, Constant]:

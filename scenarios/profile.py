@@ -25,6 +25,7 @@ constant                   unit     meaning
 ``allreduce.alpha.<n>``    s        per ring step of the native all-reduce among n
 ``allreduce.bandwidth.<n>``  bytes/s  of its ring
 ``device.slots``           1        workers that the device serves at full speed at once
+``ring.<kind>.lag.<n>``    s        by which messages of an all-reduce by messages among n ask late
 ``host.<kind>.byte_cost``  s        of one core, to move a byte over a native or paced link, both ends
 =========================  =======  ===============================================================
 
@@ -164,7 +165,12 @@ class Profile:
         if scenario.run.device != "cpu" or "device.slots" not in self.constants or cost not in self.constants:
             return scenario.cluster.host
         gradient = self.value("step_time.mean") if scenario.run.compute == "paced" else 0.0
-        return Host(cores=self.value("device.slots"), byte_cost=self.value(cost), gradient=gradient)
+        return Host(
+            cores=self.value("device.slots"),
+            byte_cost=self.value(cost),
+            gradient=gradient,
+            ring_lag=self.by_workers(f"ring.{kind}.lag", scenario.cluster.workers),
+        )
 
     def _native_compute(self, cluster: Cluster) -> Cluster:
         n, old = cluster.workers, cluster.compute

@@ -33,9 +33,9 @@ from sim.fluid import Flow, Fluid, Link
 
 __all__ = ["Endpoint", "MachineLike", "Network", "Nic", "Pair", "Routes", "Transfer"]
 
-QUEUED, ASKING, STARTING, TIMED, FLOWING, OVER = range(6)
-"""Phases of a transfer: queued; asked for a grant; in latency or overhead; moving, alone on its
-path or with others; delivered or dropped."""
+QUEUED, CALLING, ASKING, STARTING, TIMED, FLOWING, OVER = range(7)
+"""Phases of a transfer: queued; its request on its way over a busy host; asked for a grant; in
+latency or overhead; moving, alone on its path or with others; delivered or dropped."""
 
 Routes = Callable[[int, int], Sequence[tuple[str, float]]]
 """(machine from, machine to) -> further links on the path: (name, bytes/s) of each."""
@@ -68,11 +68,11 @@ class MachineLike(Protocol):
 class Endpoint:
     """A node: its NIC, its queue of outgoing messages, its connections by receiver.
 
-    ``out`` counts its messages that move now; ``blocked`` asks for calls of ``turning``, ``watching``
+    ``out`` counts its messages that move now; ``lag`` is how late (seconds) its messages ask; ``blocked`` asks for calls of ``turning``, ``watching``
     for calls of ``released``.
     """
 
-    __slots__ = ("blocked", "id", "nic", "out", "outstanding", "pairs", "queue", "watching")
+    __slots__ = ("blocked", "id", "lag", "nic", "out", "outstanding", "pairs", "queue", "watching")
 
     nic: Nic
 
@@ -81,6 +81,7 @@ class Endpoint:
         self.queue: deque[Transfer] = deque()
         self.outstanding = self.out = 0
         self.blocked = self.watching = False
+        self.lag = 0.0
         self.pairs: dict[int, Pair] = {}
 
     def turning(self, now: float) -> None:
@@ -266,15 +267,27 @@ class Transfer(Flow):
             pair.behind.append(self)
             return
         pair.current = self
-        self.phase = ASKING
         if counted:
             self.counted = True
             pair.source.outstanding += 1
         network = pair.network
         now = network.clock._now
         arrival = self.queued + pair.latency
+        if pair.source.lag:
+            arrival += pair.source.lag
         if arrival < now:
             arrival = now
+        if network.host is None or arrival == now:
+            self.request(now, arrival)
+        else:
+            self.phase = CALLING
+            network.host.run(self, arrival - now, 1.0)
+
+    def request(self, now: float, arrival: float) -> None:
+        """Stand in the receiver's queue for a grant from ``arrival`` on."""
+        pair = self.pair
+        network = pair.network
+        self.phase = ASKING
         network.sequence += 1
         nic = pair.target.nic
         heappush(nic.requests, (arrival, network.sequence, self))
@@ -339,6 +352,9 @@ class Transfer(Flow):
             self.arrived()
         elif self.phase == STARTING:
             self.flow()
+        elif self.phase == CALLING:
+            now = self.pair.network.clock._now
+            self.request(now, now)
 
     def arrived(self) -> None:
         pair = self.pair
@@ -377,8 +393,9 @@ class Network:
     """Machines, their links, and all messages between the endpoints that are attached to them.
 
     ``observer``, if set, is called with every transfer at the moment of its delivery. ``host``, if
-    set, is the processor that plays all machines: moving a byte costs it ``byte_cost`` seconds;
-    ``elastic`` transfers go slower when it is busy, others only leave less of it to the rest.
+    set, is the processor that plays all machines: latency is work of its own, and moving a byte costs
+    ``byte_cost`` seconds; ``elastic`` transfers go slower when it is busy, others only leave less of
+    it to the rest.
     """
 
     def __init__(

@@ -144,6 +144,7 @@ class Pump(Alarm):
     def _returned(self) -> bool:
         """A generator is exhausted; says whether an outer one goes on at once."""
         if self._stack:
+            self.host.lag = 0.0
             self.generator = self._stack.pop()
             self.send = self.generator.send
             if self.state == RUNNING and self._effect is RETURN:
@@ -335,6 +336,7 @@ class Pump(Alarm):
             self.state = REDUCING
             driver.collective.join(self, effect.tensor)
             return BLOCKED
+        self.host.lag = driver.ring_lag
         self._stack.append(self.generator)
         self.generator = all_reduce(self.host.node, effect.tensor)
         self.send = self.generator.send

@@ -30,12 +30,12 @@ def command(
 
         aladdin crosscheck demo --out runs/crosscheck
     """
-    from aladdin import calibration
+    from aladdin import validation
     from scenarios.overrides import parse
 
-    design = calibration.Design(seconds=seconds)
+    design = validation.Design(seconds=seconds)
     with common.progress("parts") as advance:
-        found = calibration.crosscheck(
+        found = validation.crosscheck(
             scenario, profile=profile, design=design, overrides=parse(set_ or []), out=out, on_progress=advance
         )
     common.warn([flag for cell in found.cells for flag in cell.flags])
@@ -47,7 +47,7 @@ def command(
     from analysis import report
 
     console = common.console()
-    console.print(report.comparison(calibration.pairs(found.cells), "Throughput, predicted and measured"))
+    console.print(report.comparison(validation.pairs(found.cells), "Throughput, predicted and measured"))
     for line in report.figures(found.figures):
         console.print(line, markup=False)
     if found.path:

@@ -29,8 +29,8 @@ def command(
 
         aladdin demo --out runs/demo
     """
-    from aladdin.calibration import pairs
     from aladdin.demo import demo, fresh_directory
+    from aladdin.validation import pairs
     from scenarios.overrides import parse
 
     with common.progress("parts") as advance:

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 import scenarios
-from aladdin import calibration
-from aladdin.calibration import Design, calibrate
+from aladdin import validation
+from aladdin.calibration import calibrate
+from aladdin.validation import Design
 from analysis.calibrate import CalibrationError, fit_links, fit_slots, fit_steps
 from core.record import Record
 from scenarios import ScenarioError
@@ -69,7 +70,8 @@ def test_the_right_distribution_of_step_times_is_found(model: str) -> None:
 
 def test_slots_never_exceed_the_workers_that_were_probed() -> None:
     alone, full = Constant(0.01, "s", 0.009, 0.011), Constant(0.008, "s", 0.007, 0.009)
-    assert fit_slots({1: alone, 4: full}).value == 4.0
+    assert fit_slots(alone, full, 4).value == 4.0
+    assert fit_slots(alone, full, 4, cores=2).value == 2.0
 
 
 def test_probes_without_measurements_are_refused() -> None:
@@ -100,9 +102,9 @@ def test_predictions_are_on_disk_before_the_first_run(
         assert len(said) == 8
         return simulate(profile.apply(scenario))
 
-    monkeypatch.setattr(calibration, "_real", run)
+    monkeypatch.setattr(validation, "run_for_real", run)
     design = Design(workers=(4,), settings=(("paced", "paced"),), seconds=4.0)
-    found = calibration.crosscheck("demo", profile=profile, design=design, out=folder)
+    found = validation.crosscheck("demo", profile=profile, design=design, out=folder)
     assert [cell.throughput_error for cell in found.cells] == [0.0] * 8
     assert found.figures["rankings_wrong"] == []
     assert {path.name for path in folder.iterdir()} == {
@@ -117,8 +119,8 @@ def test_a_prediction_is_compared_part_by_part() -> None:
     """A measurement that is 10 % slower shows as an error of +10 %, in the part that is slower."""
     fast = scenarios.load("demo", {"algorithm.name": "aladdin", "cluster.compute.mean": 0.05})
     slow = scenarios.load("demo", {"algorithm.name": "aladdin", "cluster.compute.mean": 0.055})
-    cell = calibration.checks.compare(
-        calibration.checks.predict(simulate(fast)), simulate(slow),
+    cell = validation.checks.compare(
+        validation.checks.predict(simulate(fast)), simulate(slow),
         algorithm="aladdin", n=4, slow=1.0, links="paced", compute="paced",
     )  # fmt: skip
     assert cell.throughput_error == pytest.approx(0.1, rel=1e-6)

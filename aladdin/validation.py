@@ -1,0 +1,177 @@
+"""Hold predictions against this machine: predict -> run -> compare, cell by cell.
+
+Rules this module obeys:
+
+* A prediction is on disk before the run that it is compared with starts.
+* All its constants come from one profile. Nothing is fitted per cell.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aladdin import api
+from aladdin.api import Source
+from aladdin.calibration import Progress, calibrate, run_for_real
+from analysis import crosscheck as checks
+from analysis import store
+from analysis.names import label
+from core.record import Record
+from scenarios import Scenario
+from scenarios.profile import Profile
+
+__all__ = ["CrossCheck", "Design", "crosscheck", "foretell", "pairs"]
+
+
+@dataclass(frozen=True)
+class Design:
+    """The cells of a cross-check: every algorithm under every one of the circumstances.
+
+    settings  (links, compute) pairs, each native or paced
+    slow      factors of the last worker; 1 for a homogeneous cluster
+    batch     samples per step where compute is native (0: the scenario's)
+    """
+
+    algorithms: Sequence[str] = ("bsp", "asp", "aladdin", "arsgd")
+    workers: Sequence[int] = (2, 4)
+    slow: Sequence[float] = (1.0, 4.0)
+    settings: Sequence[tuple[str, str]] = (("paced", "paced"), ("native", "paced"), ("paced", "native"))
+    seconds: float = 8.0
+
+    def cells(self) -> list[dict[str, Any]]:
+        """Circumstances of every cell, in the order in which they run."""
+        return [
+            {"algorithm": name, "n": n, "slow": slow, "links": links, "compute": compute}
+            for links, compute in self.settings
+            for n in self.workers
+            for slow in self.slow
+            for name in self.algorithms
+        ]
+
+    def scenario(self, base: Scenario, cell: Mapping[str, Any]) -> Scenario:
+        """The scenario of one cell."""
+        n, slow = cell["n"], cell["slow"]
+        return base.override({
+            "name": f"{base.name} n={n} slow={slow:g} links={cell['links']} compute={cell['compute']}",
+            "algorithm.name": cell["algorithm"],
+            "cluster.workers": n,
+            "cluster.slowdowns": [] if slow == 1 else [{"kind": "fixed", "ranks": [n - 1], "factor": slow}],
+            "cluster.network.collective": "messages" if cell["links"] == "paced" else "native",
+            "run.links": cell["links"],
+            "run.compute": cell["compute"],
+            "run.seconds": self.seconds,
+        })  # fmt: skip
+
+
+@dataclass(frozen=True)
+class CrossCheck:
+    """What a cross-check found: its cells, its figures, both records of every cell, its directory."""
+
+    cells: list[checks.Cell]
+    figures: dict[str, Any]
+    simulated: list[Record]
+    measured: list[Record]
+    path: Path | None = None
+
+
+def crosscheck(
+    scenario: Source,
+    *,
+    profile: Profile | str | Path | None = None,
+    design: Design | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    out: str | Path | None = None,
+    keep_runs: bool = False,
+    on_progress: Progress | None = None,
+) -> CrossCheck:
+    """Predict every cell of ``design``, then run each for real, and compare.
+
+    profile    calibrated constants (or their file); without one this machine is calibrated first
+    out        directory for profile.json, predictions.json (written before the first run),
+               cells.json, cells.csv, figures.json and a picture; with ``keep_runs`` every run's record
+    """
+    base, design = api.load(scenario, overrides=overrides), design or Design()
+    folder = None if out is None else store.reserve(Path(out))
+    if profile is None:
+        profile = calibrate(base, workers=design.workers, on_progress=on_progress)
+    elif not isinstance(profile, Profile):
+        profile = Profile.read(profile)
+    circumstances = design.cells()
+    chosen = [design.scenario(base, cell) for cell in circumstances]
+    simulated, predictions = zip(*(foretell(one, profile) for one in chosen), strict=True)
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        profile.write(folder / "profile.json")
+        said = [cell | vars(p) for cell, p in zip(circumstances, predictions, strict=True)]
+        _write_json(folder / "predictions.json", said)
+    cells: list[checks.Cell] = []
+    measured: list[Record] = []
+    for done, (one, cell, prediction) in enumerate(zip(chosen, circumstances, predictions, strict=True)):
+        if on_progress:
+            on_progress("cross-check", done, len(chosen))
+        measured.append(run_for_real(one))
+        cells.append(checks.compare(prediction, measured[-1], **cell))
+        if folder is not None:
+            _write_json(folder / "cells.json", [c.to_dict() for c in cells])
+            if keep_runs:
+                store.write(measured[-1], folder / "runs" / f"{_slug(one.name)}-{one.algorithm.name}-real")
+                store.write(simulated[done], folder / "runs" / f"{_slug(one.name)}-{one.algorithm.name}-sim")
+    if on_progress:
+        on_progress("cross-check", len(chosen), len(chosen))
+    figures = checks.summarize(cells)
+    if folder is not None:
+        (folder / "cells.csv").write_text(checks.to_csv(cells), encoding="utf-8")
+        _write_json(folder / "figures.json", figures)
+        draw(cells, folder / "predicted_vs_measured.png")
+    return CrossCheck(cells, figures, list(simulated), measured, folder)
+
+
+def foretell(scenario: Scenario, profile: Profile) -> tuple[Record, checks.Prediction]:
+    """Our simulation of one scenario on the machine of ``profile``, and what it and simpler models predict."""
+    from sim import simulate
+
+    calibrated = profile.apply(scenario)
+    admission = calibrated.cluster.network.admission
+    other = calibrated.override({"cluster.network.admission": "fair" if admission != "fair" else "fifo"})
+    simpler = {"no_queueing": simulate(_without_queues(calibrated)), "wrong_admission": simulate(other)}
+    record = simulate(calibrated)
+    return record, checks.predict(record, simpler, profile.warnings(scenario, api.hardware()))
+
+
+def _without_queues(scenario: Scenario) -> Scenario:
+    """The same cluster with servers as wide as all workers' links together: nobody ever queues."""
+    widest = max(machine.up for machine in scenario.cluster.machines)
+    return scenario.override({
+        "cluster.network.admission": "fair",
+        "cluster.servers.bandwidth": widest * scenario.cluster.workers,
+    })  # fmt: skip
+
+
+def draw(cells: Sequence[checks.Cell], path: Path) -> None:
+    """The picture of predicted against measured throughput."""
+    from analysis import plots
+
+    plots.save(plots.predicted_measured(pairs(cells)), path)
+
+
+def pairs(cells: Sequence[checks.Cell]) -> list[dict[str, Any]]:
+    """Cells as tables and pictures take them."""
+    return [
+        {
+            "label": f"{label(c.algorithm)} n={c.n}{f' ×{c.slow:g}' if c.slow != 1 else ''} {c.links}/{c.compute}",
+            "algorithm": c.algorithm, "predicted": c.predicted, "measured": c.measured, "low": c.low, "high": c.high,
+        }
+        for c in cells
+    ]  # fmt: skip
+
+
+def _write_json(path: Path, tree: Any) -> None:
+    path.write_text(json.dumps(store.plain(tree), indent=1) + "\n", encoding="utf-8")
+
+
+def _slug(name: str) -> str:
+    return "".join(ch if ch.isalnum() or ch in "=.-" else "_" for ch in name)
