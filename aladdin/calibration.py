@@ -131,7 +131,8 @@ def _probes(base: Scenario, counts: Sequence[int]) -> Iterator[_Probe]:
         def learn(record: Record, profile: Profile) -> Profile:
             from sim import simulate
 
-            expected = simulate(profile.apply(scenario))
+            without = {key: value for key, value in profile.constants.items() if not key.startswith("ring.")}
+            expected = simulate(replace(profile, constants=without).apply(scenario))
             return _add(profile, {f"ring.{kind}.lag.{n}": fits.fit_ring_lag(record, expected, n)})
 
         return learn

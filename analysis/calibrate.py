@@ -135,15 +135,14 @@ def fit_tensors(record: Record) -> dict[str, Constant]:
 def fit_ring_lag(measured: Record, simulated: Record, workers: int) -> Constant:
     """``ring.<kind>.lag.<n>``: what a ring step takes longer than in a simulation without it, seconds.
 
-    Both records are of the same ``AllReduceProbe`` with ``collective: messages``. Its two largest
-    sizes count; the smaller ones are all latency, which algorithms' messages are not.
+    Both records are of the same ``AllReduceProbe`` with ``collective: messages``. Its largest size
+    counts, the model's own.
     """
     ours, theirs = (_by_size(record, ALLREDUCE, slowest=True) for record in (measured, simulated))
     if len(ours) < 2 or ours.keys() != theirs.keys():
         raise CalibrationError(f"ring probe: {len(ours)} sizes; expected two or more, measured and simulated alike")
-    large = sorted(ours)[-2:]
-    steps = 2 * (workers - 1)
-    extra = np.concatenate([(ours[size] - np.median(theirs[size])) / steps for size in large])
+    largest = max(ours)
+    extra = (ours[largest] - np.median(theirs[largest])) / (2 * (workers - 1))
     return _constant(extra, lambda e: max(float(np.median(e)), 0.0), "s")
 
 

@@ -38,7 +38,7 @@ PING, STREAM, DUPLEX, ALLREDUCE = (len(OPERATIONS) + i for i in range(4))
 """Kinds of observation; smaller numbers are indices into ``core.tensors.OPERATIONS``."""
 
 _COLD_BYTES = 64e6
-"""Bytes that the tensor probe's vectors have together, if not that makes them more than 16."""
+"""Bytes that a probe's vectors have together, if not that makes them more than 16."""
 
 _COMPUTE, _NOW, _RECEIVE, _RECEIVE_ACK = Compute(), Now(), Receive("probe"), Receive("probe.ack")
 
@@ -117,8 +117,8 @@ class TensorProbe(_Probe):
 
     def worker(self, node: Node) -> Program:
         tensors, size = node.tensors, node.params.nbytes
-        copies = max(2, min(16, int(_COLD_BYTES // size)))
-        pool = [tensors.snapshot(node.params) for _ in range(copies)]
+        pool = _pool(node)
+        copies = len(pool)
         calls: dict[str, Callable[[Any, Any], Any]] = {
             "accumulate": tensors.accumulate,
             "apply": lambda x, g: node.optimizer.apply(tensors, x, g, 1e-9),
@@ -137,6 +137,12 @@ class TensorProbe(_Probe):
                 ended = yield _NOW
                 if repeat:
                     node.observe(kind, size, ended - begun)
+
+
+def _pool(node: Node) -> list[Any]:
+    """Copies of the parameters, so many that whose turn it is has left the caches."""
+    copies = max(2, min(16, int(_COLD_BYTES // node.params.nbytes)))
+    return [node.tensors.snapshot(node.params) for _ in range(copies)]
 
 
 @dataclass(frozen=True)
@@ -193,7 +199,10 @@ class LinkProbe(_Probe):
 
 @dataclass(frozen=True)
 class AllReduceProbe(_Probe):
-    """All workers reduce ``parts`` of the vector, entering together: the one before is their barrier."""
+    """All workers reduce ``parts`` of a vector, entering together: the one before is their barrier.
+
+    Vectors take turns, as in ``TensorProbe``: a gradient that has just been computed is cold, too.
+    """
 
     name: ClassVar[str] = "probe.allreduce"
     title: ClassVar[str] = "probe: all-reduce"
@@ -202,10 +211,11 @@ class AllReduceProbe(_Probe):
     parts: tuple[float, ...] = (0.125, 0.25, 0.5, 1.0)
 
     def worker(self, node: Node) -> Program:
+        pool = _pool(node)
         for part in self.parts:
             size = max(node.workers, int(part * len(node.params)))
             for repeat in range(self.repeats + 1):
-                tensor = node.tensors.snapshot(node.params[:size])
+                tensor = pool[repeat % len(pool)][:size]
                 begun = yield _NOW
                 yield AllReduce(tensor)
                 ended = yield _NOW

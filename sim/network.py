@@ -273,12 +273,10 @@ class Transfer(Flow):
         network = pair.network
         now = network.clock._now
         arrival = self.queued + pair.latency
-        if pair.source.lag:
-            arrival += pair.source.lag
         if arrival < now:
             arrival = now
         if network.host is None or arrival == now:
-            self.request(now, arrival)
+            self.request(now, arrival + pair.source.lag)
         else:
             self.phase = CALLING
             network.host.run(self, arrival - now, 1.0)
@@ -354,7 +352,7 @@ class Transfer(Flow):
             self.flow()
         elif self.phase == CALLING:
             now = self.pair.network.clock._now
-            self.request(now, now)
+            self.request(now, now + self.pair.source.lag)
 
     def arrived(self) -> None:
         pair = self.pair
