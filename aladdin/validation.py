@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +33,16 @@ class Design:
 
     settings  (links, compute) pairs, each native or paced
     slow      factors of the last worker; 1 for a homogeneous cluster
-    batch     samples per step where compute is native (0: the scenario's)
+    batches   samples per step, by compute; the scenario's own where not given. Native steps get large
+              batches, so that they take about as long as paced ones do
+    seconds   length of each run
     """
 
     algorithms: Sequence[str] = ("bsp", "asp", "aladdin", "arsgd")
     workers: Sequence[int] = (2, 4)
     slow: Sequence[float] = (1.0, 4.0)
     settings: Sequence[tuple[str, str]] = (("paced", "paced"), ("native", "paced"), ("paced", "native"))
+    batches: Mapping[str, int] = field(default_factory=lambda: {"native": 512})
     seconds: float = 8.0
 
     def cells(self) -> list[dict[str, Any]]:
@@ -64,7 +67,12 @@ class Design:
             "run.links": cell["links"],
             "run.compute": cell["compute"],
             "run.seconds": self.seconds,
+            **self.workload(cell["compute"]),
         })  # fmt: skip
+
+    def workload(self, compute: str) -> dict[str, Any]:
+        """Fields that cells with that ``compute`` change in the workload."""
+        return {"workload.batch": self.batches[compute]} if compute in self.batches else {}
 
 
 @dataclass(frozen=True)
@@ -90,22 +98,22 @@ def crosscheck(
 ) -> CrossCheck:
     """Predict every cell of ``design``, then run each for real, and compare.
 
-    profile    calibrated constants (or their file); without one this machine is calibrated first
-    out        directory for profile.json, predictions.json (written before the first run),
+    profile    calibrated constants (or their file) for all cells; without one this machine is
+               calibrated first, once for each workload of the design
+    out        directory for the profiles, predictions.json (written before the first run),
                cells.json, cells.csv, figures.json and a picture; with ``keep_runs`` every run's record
     """
     base, design = api.load(scenario, overrides=overrides), design or Design()
     folder = None if out is None else store.reserve(Path(out))
-    if profile is None:
-        profile = calibrate(base, workers=design.workers, on_progress=on_progress)
-    elif not isinstance(profile, Profile):
-        profile = Profile.read(profile)
     circumstances = design.cells()
+    profiles = _profiles(base, design, profile, on_progress)
     chosen = [design.scenario(base, cell) for cell in circumstances]
-    simulated, predictions = zip(*(foretell(one, profile) for one in chosen), strict=True)
+    told = [foretell(one, profiles[cell["compute"]]) for one, cell in zip(chosen, circumstances, strict=True)]
+    simulated, predictions = zip(*told, strict=True)
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
-        profile.write(folder / "profile.json")
+        for compute, one in profiles.items():
+            one.write(folder / f"profile-{compute}.json")
         said = [cell | vars(p) for cell, p in zip(circumstances, predictions, strict=True)]
         _write_json(folder / "predictions.json", said)
     cells: list[checks.Cell] = []
@@ -128,6 +136,23 @@ def crosscheck(
         _write_json(folder / "figures.json", figures)
         draw(cells, folder / "predicted_vs_measured.png")
     return CrossCheck(cells, figures, list(simulated), measured, folder)
+
+
+def _profiles(
+    base: Scenario, design: Design, given: Profile | str | Path | None, on_progress: Progress | None
+) -> dict[str, Profile]:
+    """The profile for the cells of each ``compute``; cells with the same workload share one."""
+    kinds = list(dict.fromkeys(compute for _, compute in design.settings))
+    if given is not None:
+        return dict.fromkeys(kinds, given if isinstance(given, Profile) else Profile.read(given))
+    found: dict[str, Profile] = {}
+    for kind in kinds:
+        changes = design.workload(kind)
+        same = [found[other] for other in found if design.workload(other) == changes]
+        found[kind] = (
+            same[0] if same else calibrate(base.override(changes), workers=design.workers, on_progress=on_progress)
+        )
+    return found
 
 
 def foretell(scenario: Scenario, profile: Profile) -> tuple[Record, checks.Prediction]:

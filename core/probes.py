@@ -117,8 +117,8 @@ class TensorProbe(_Probe):
 
     def worker(self, node: Node) -> Program:
         tensors, size = node.tensors, node.params.nbytes
-        pool = _pool(node)
-        copies = len(pool)
+        copies = max(2, min(16, int(_COLD_BYTES // size)))
+        pool = [tensors.snapshot(node.params) for _ in range(copies)]
         calls: dict[str, Callable[[Any, Any], Any]] = {
             "accumulate": tensors.accumulate,
             "apply": lambda x, g: node.optimizer.apply(tensors, x, g, 1e-9),
@@ -137,12 +137,6 @@ class TensorProbe(_Probe):
                 ended = yield _NOW
                 if repeat:
                     node.observe(kind, size, ended - begun)
-
-
-def _pool(node: Node) -> list[Any]:
-    """Copies of the parameters, so many that whose turn it is has left the caches."""
-    copies = max(2, min(16, int(_COLD_BYTES // node.params.nbytes)))
-    return [node.tensors.snapshot(node.params) for _ in range(copies)]
 
 
 @dataclass(frozen=True)
@@ -201,7 +195,7 @@ class LinkProbe(_Probe):
 class AllReduceProbe(_Probe):
     """All workers reduce ``parts`` of a vector, entering together: the one before is their barrier.
 
-    Vectors take turns, as in ``TensorProbe``: a gradient that has just been computed is cold, too.
+    The vector is fresh in the caches, as a gradient is that has just been computed.
     """
 
     name: ClassVar[str] = "probe.allreduce"
@@ -211,11 +205,10 @@ class AllReduceProbe(_Probe):
     parts: tuple[float, ...] = (0.125, 0.25, 0.5, 1.0)
 
     def worker(self, node: Node) -> Program:
-        pool = _pool(node)
         for part in self.parts:
             size = max(node.workers, int(part * len(node.params)))
             for repeat in range(self.repeats + 1):
-                tensor = pool[repeat % len(pool)][:size]
+                tensor = node.tensors.snapshot(node.params[:size])
                 begun = yield _NOW
                 yield AllReduce(tensor)
                 ended = yield _NOW

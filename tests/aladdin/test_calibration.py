@@ -108,7 +108,7 @@ def test_predictions_are_on_disk_before_the_first_run(
     assert [cell.throughput_error for cell in found.cells] == [0.0] * 8
     assert found.figures["rankings_wrong"] == []
     assert {path.name for path in folder.iterdir()} == {
-        "profile.json", "predictions.json", "cells.json", "cells.csv", "figures.json", "predicted_vs_measured.png",
+        "profile-paced.json", "predictions.json", "cells.json", "cells.csv", "figures.json", "predicted_vs_measured.png",
     }  # fmt: skip
     (asp,) = [cell for cell in found.cells if cell.algorithm == "asp" and cell.slow == 1]
     assert asp.contention > 0.9
