@@ -108,11 +108,21 @@ def _probes(base: Scenario, counts: Sequence[int]) -> Iterator[_Probe]:
             profile, constants, step_time_model=fit.model, notes={**profile.notes, "step_time.fit": asdict(fit)}
         )
 
-    def slots(record: Record, profile: Profile) -> Profile:
-        _, full = fits.fit_steps(record, "full")
-        cores = record.manifest.get("environment", {}).get("cores", float("inf"))
+    def cold(record: Record, profile: Profile) -> Profile:
+        _, relayed = fits.fit_steps(record, "relayed")
         alone = profile.constants["step_time.mean"]
-        return _add(profile, {"device.slots": fits.fit_slots(alone, full["full.mean"], top, cores)})
+        return _add(profile, {"step_time.cold": fits.fit_cold(alone, relayed["relayed.mean"])})
+
+    def slots(n: int) -> Callable[[Record, Profile], Profile]:
+        def learn(record: Record, profile: Profile) -> Profile:
+            _, full = fits.fit_steps(record, "full")
+            cores = record.manifest.get("environment", {}).get("cores", float("inf"))
+            alone = profile.constants["step_time.mean"]
+            found = fits.fit_slots(alone, full["full.mean"], n, cores)
+            best = profile.constants.get("device.slots", found)
+            return _add(profile, {"device.slots": max(best, found, key=lambda constant: constant.value)})
+
+        return learn
 
     def pacing(record: Record, profile: Profile) -> Profile:
         return _add(profile, {"pacing.overhead": fits.fit_pacing(record, base.cluster.compute.mean)})
@@ -137,8 +147,10 @@ def _probes(base: Scenario, counts: Sequence[int]) -> Iterator[_Probe]:
 
         return learn
 
-    yield _Probe("steps between messages", probe("RelayProbe", 2, 2, run__steps=40), steps)
-    yield _Probe(f"{top} workers' steps at once", probe("StepProbe", top, 2, run__steps=40), slots)
+    yield _Probe("steps of one worker", probe("StepProbe", 1, 2, run__steps=40), steps)
+    for n in counts:
+        yield _Probe(f"{n} workers' steps at once", probe("StepProbe", n, 2, run__steps=40), slots(n))
+    yield _Probe("steps between messages", probe("RelayProbe", 2, 2, run__steps=25, run__links="paced"), cold)
     paced = {"run__steps": 40, "run__compute": "paced", "cluster__compute__spread": 0.0}
     yield _Probe(f"{top} workers' paced steps", probe("StepProbe", top, 2, **paced), pacing)
     yield _Probe("tensor operations", probe("TensorProbe", 1, 30), tensors)

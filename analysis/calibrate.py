@@ -28,7 +28,7 @@ from core.record import Record
 from core.tensors import OPERATIONS
 from scenarios.profile import Constant
 
-__all__ = ["CalibrationError", "StepFit", "fit_allreduce", "fit_byte_cost", "fit_links", "fit_pacing", "fit_ring_lag", "fit_slots", "fit_steps", "fit_tensors"]
+__all__ = ["CalibrationError", "StepFit", "fit_allreduce", "fit_byte_cost", "fit_cold", "fit_links", "fit_pacing", "fit_ring_lag", "fit_slots", "fit_steps", "fit_tensors"]
 
 RESAMPLES = 400
 
@@ -95,6 +95,13 @@ def _distance(model: str, times: np.ndarray, mean: float, spread: float) -> Step
     return StepFit(model, mean, spread, float(test.statistic), float(test.pvalue))
 
 
+def fit_cold(alone: Constant, relayed: Constant) -> Constant:
+    """``step_time.cold``: what a step takes longer after a pause, from the two mean step times."""
+    value = max(relayed.value - alone.value, 0.0)
+    low, high = max(relayed.low - alone.high, 0.0), max(relayed.high - alone.low, 0.0)
+    return Constant(value, "s", min(low, value), max(high, value), alone.samples + relayed.samples)
+
+
 def fit_slots(alone: Constant, full: Constant, n: int, cores: float = math.inf) -> Constant:
     """``device.slots``: how many workers a device serves at full speed.
 
@@ -138,7 +145,7 @@ def fit_ring_lag(measured: Record, simulated: Record, workers: int) -> Constant:
     Both records are of the same ``AllReduceProbe`` with ``collective: messages``. Its largest size
     counts, the model's own.
     """
-    ours, theirs = (_by_size(record, ALLREDUCE, slowest=True) for record in (measured, simulated))
+    ours, theirs = (_by_size(record, ALLREDUCE, over_nodes=np.max) for record in (measured, simulated))
     if len(ours) < 2 or ours.keys() != theirs.keys():
         raise CalibrationError(f"ring probe: {len(ours)} sizes; expected two or more, measured and simulated alike")
     largest = max(ours)
@@ -202,9 +209,10 @@ def fit_byte_cost(record: Record) -> float | None:
 def fit_allreduce(record: Record, workers: int) -> dict[str, Constant]:
     """``allreduce.alpha.<n>`` and ``.bandwidth.<n>`` of a ring of ``workers`` from an ``AllReduceProbe`` run.
 
-    2 (n - 1) (alpha + b / n / bandwidth), each repetition taken at its slowest worker.
+    2 (n - 1) (alpha + b / n / bandwidth). Each repetition is taken at the worker that it took the
+    least time: the last to join, which waited for nobody.
     """
-    times = _by_size(record, ALLREDUCE, slowest=True)
+    times = _by_size(record, ALLREDUCE, over_nodes=np.min)
     if len(times) < 2:
         raise CalibrationError(f"all-reduce probe: {len(times)} sizes; expected two or more")
     steps = 2 * (workers - 1)
@@ -237,16 +245,19 @@ def _observed(record: Record, kind: int) -> tuple[np.ndarray, np.ndarray]:
     return record.observations["bytes"][rows].astype(float), record.observations["seconds"][rows]
 
 
-def _by_size(record: Record, kind: int, slowest: bool = False) -> dict[float, np.ndarray]:
-    """Seconds by message size; with ``slowest`` the maximum over the nodes of each repetition."""
+def _by_size(
+    record: Record, kind: int, over_nodes: Callable[..., np.ndarray] | None = None
+) -> dict[float, np.ndarray]:
+    """Seconds by message size; ``over_nodes`` reduces the nodes' durations of each repetition to one."""
     found = {}
     rows = record.observations["kind"] == kind
     nodes, sizes = record.observations["node"], record.observations["bytes"]
     for size in np.unique(sizes[rows]):
         chosen = rows & (sizes == size)
         seconds = record.observations["seconds"][chosen]
-        if slowest:
-            seconds = np.max([seconds[nodes[chosen] == node] for node in np.unique(nodes[chosen])], axis=0)
+        if over_nodes is not None:
+            each = [seconds[nodes[chosen] == node] for node in np.unique(nodes[chosen])]
+            seconds = over_nodes(each, axis=0)
         found[float(size)] = seconds
     return found
 

@@ -81,8 +81,8 @@ class StepProbe(_Probe):
 class RelayProbe(_Probe):
     """Two workers in turn adopt the other's vector, compute, and pass theirs on.
 
-    Steps that follow each other at once find the processor's caches as they left them; a worker that
-    talks between its steps does not. This is the step time of the latter.
+    Steps that follow each other at once find the processor as they left it; a worker that was blocked
+    in between does not. This is the step time of the latter.
     """
 
     name: ClassVar[str] = "probe.relay"

@@ -207,6 +207,7 @@ class Host:
     cores      that the nodes share; 0: every node has a processor of its own
     byte_cost  seconds of one core that moving a byte takes, both ends together
     gradient   seconds of one core that the real gradient inside a paced step takes
+    cold       seconds that a native step takes longer after its worker was blocked (caches gone cold)
     ring_lag   seconds by which the messages of an all-reduce by messages ask late: all its nodes reach
                a ring step at once and queue for the cores
     """
@@ -214,6 +215,7 @@ class Host:
     cores: float = number(0.0, low=0.0)
     byte_cost: float = amount(0.0, "seconds")
     gradient: float = amount(0.0, "seconds")
+    cold: float = amount(0.0, "seconds")
     ring_lag: float = amount(0.0, "seconds")
 
     def __post_init__(self) -> None:

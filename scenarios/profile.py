@@ -14,6 +14,7 @@ constant                   unit     meaning
 ``step_time.mean``         s        one native step alone on the device; ``step_time.mean.<n>`` with n
                                     workers at once, where measured
 ``step_time.spread``       1        its coefficient of variation (also ``.<n>``)
+``step_time.cold``         s        that a step takes longer after its worker was blocked
 ``pacing.overhead``        s        added to every paced step by waking up late
 ``tensor_rate.<op>``       bytes/s  of a tensor operation (``core.tensors.OPERATIONS``)
 ``tensor_seconds.<op>``    s        fixed cost of one call of it
@@ -169,6 +170,7 @@ class Profile:
             cores=self.value("device.slots"),
             byte_cost=self.value(cost),
             gradient=gradient,
+            cold=self.value("step_time.cold") if scenario.run.compute == "native" else 0.0,
             ring_lag=self.by_workers(f"ring.{kind}.lag", scenario.cluster.workers),
         )
 

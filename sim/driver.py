@@ -59,7 +59,7 @@ class Driver:
         settings = cluster.network
         self.clock = Clock()
         self.processor = Device(self.clock, cluster.host.cores) if cluster.host.cores else None
-        self.ring_lag = cluster.host.ring_lag
+        self.ring_lag, self.cold = cluster.host.ring_lag, cluster.host.cold
         self.paced_gradient = cluster.host.gradient if self.processor is not None else 0.0
         backplane = [("backplane", settings.backplane)]
         self.network = Network(

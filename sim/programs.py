@@ -164,9 +164,11 @@ class Pump(Alarm):
         rank = host.id
         if driver.exhausted(host):
             return FINISHED
+        base, factor = driver.draw(rank, node.step, now)
+        if driver.cold and (host.receive or host.wait or host.send):
+            base += driver.cold
         if node.step:
             host.close_row(now)
-        base, factor = driver.draw(rank, node.step, now)
         if driver.gradients is not None:
             host.gradient = driver.gradients(node.params, rank, node.step)
         self.state, self._since = COMPUTING, now
