@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from scenarios import Scenario, ScenarioError
 from scenarios.profile import Constant, Profile
 from scenarios.workloads.layers import layer_sizes
 
-__all__ = ["Progress", "Runner", "calibrate", "run_for_real"]
+__all__ = ["Progress", "Runner", "calibrate", "refresh_steps", "run_for_real"]
 
 Progress = Callable[[str, int, int], None]
 """Called with what is going on now, how many parts are done and how many there are."""
@@ -74,6 +75,19 @@ def calibrate(
     return profile
 
 
+def refresh_steps(profile: Profile, scenario: Source, run: Runner | None = None) -> Profile:
+    """``profile`` with the constants of native steps measured anew, for the workers of ``scenario``.
+
+    A machine that others use too changes its speed within minutes; three short probes follow it.
+    """
+    base, run = api.load(scenario), run or run_for_real
+    stale = ("step_time.", "device.")
+    profile = replace(profile, constants={k: c for k, c in profile.constants.items() if not k.startswith(stale)})
+    for probe in _step_probes(base, [max(2, base.cluster.workers)]):
+        profile = probe.learn(run(probe.scenario), profile)
+    return profile
+
+
 @dataclass(frozen=True)
 class _Probe:
     """A probe's scenario, and what a profile learns from its record."""
@@ -87,20 +101,20 @@ def _add(profile: Profile, constants: Mapping[str, Constant], **changes: Any) ->
     return replace(profile, constants={**profile.constants, **constants}, **changes)
 
 
-def _probes(base: Scenario, counts: Sequence[int]) -> Iterator[_Probe]:
-    """All probes that predictions of ``base``, with native or paced steps and links, need."""
-    top = max(counts)
-    nominal = min(base.cluster.machines[0].up, base.cluster.machines[0].down)
+def _scenario(base: Scenario, name: str, n: int, repeats: int, **changes: Any) -> Scenario:
+    """The scenario of probe ``name`` among ``n`` workers; ``changes``: field paths with ``__`` for dots."""
+    fields = {
+        "name": f"probe/{name}", "algorithm.name": f"core.probes:{name}", "algorithm.options.repeats": repeats,
+        "cluster.workers": n, "cluster.slowdowns": [], "cluster.servers.count": 1, "run.steps": 1,
+        "run.evaluate": False, "run.spans": False, "cluster.network.collective": "native",
+        "run.links": "native", "run.compute": "native",
+    }  # fmt: skip
+    return base.override(fields | {key.replace("__", "."): value for key, value in changes.items()})
 
-    def probe(name: str, n: int, repeats: int, **changes: Any) -> Scenario:
-        """``changes``: field paths with ``__`` for the dots."""
-        fields = {
-            "name": f"probe/{name}", "algorithm.name": f"core.probes:{name}", "algorithm.options.repeats": repeats,
-            "cluster.workers": n, "cluster.slowdowns": [], "cluster.servers.count": 1, "run.steps": 1,
-            "run.evaluate": False, "run.spans": False, "cluster.network.collective": "native",
-            "run.links": "native", "run.compute": "native",
-        }  # fmt: skip
-        return base.override(fields | {key.replace("__", "."): value for key, value in changes.items()})
+
+def _step_probes(base: Scenario, counts: Sequence[int]) -> Iterator[_Probe]:
+    """Probes of native steps: alone, with others, and of a worker that is blocked in between."""
+    probe = partial(_scenario, base)
 
     def steps(record: Record, profile: Profile) -> Profile:
         fit, constants = fits.fit_steps(record, "step_time")
@@ -123,6 +137,18 @@ def _probes(base: Scenario, counts: Sequence[int]) -> Iterator[_Probe]:
             return _add(profile, {"device.slots": max(best, found, key=lambda constant: constant.value)})
 
         return learn
+
+    yield _Probe("steps of one worker", probe("StepProbe", 1, 2, run__steps=40), steps)
+    for n in counts:
+        yield _Probe(f"{n} workers' steps at once", probe("StepProbe", n, 2, run__steps=40), slots(n))
+    yield _Probe("steps between messages", probe("RelayProbe", 2, 2, run__steps=25, run__links="paced"), cold)
+
+
+def _probes(base: Scenario, counts: Sequence[int]) -> Iterator[_Probe]:
+    """All probes that predictions of ``base``, with native or paced steps and links, need."""
+    top = max(counts)
+    nominal = min(base.cluster.machines[0].up, base.cluster.machines[0].down)
+    probe = partial(_scenario, base)
 
     def pacing(record: Record, profile: Profile) -> Profile:
         return _add(profile, {"pacing.overhead": fits.fit_pacing(record, base.cluster.compute.mean)})
@@ -147,10 +173,7 @@ def _probes(base: Scenario, counts: Sequence[int]) -> Iterator[_Probe]:
 
         return learn
 
-    yield _Probe("steps of one worker", probe("StepProbe", 1, 2, run__steps=40), steps)
-    for n in counts:
-        yield _Probe(f"{n} workers' steps at once", probe("StepProbe", n, 2, run__steps=40), slots(n))
-    yield _Probe("steps between messages", probe("RelayProbe", 2, 2, run__steps=25, run__links="paced"), cold)
+    yield from _step_probes(base, counts)
     paced = {"run__steps": 40, "run__compute": "paced", "cluster__compute__spread": 0.0}
     yield _Probe(f"{top} workers' paced steps", probe("StepProbe", top, 2, **paced), pacing)
     yield _Probe("tensor operations", probe("TensorProbe", 1, 30), tensors)

@@ -16,7 +16,7 @@ from typing import Any
 
 from aladdin import api
 from aladdin.api import Source
-from aladdin.calibration import Progress, calibrate, run_for_real
+from aladdin.calibration import Progress, calibrate, refresh_steps, run_for_real
 from analysis import crosscheck as checks
 from analysis import store
 from analysis.names import label
@@ -99,7 +99,8 @@ def crosscheck(
     """Predict every cell of ``design``, then run each for real, and compare.
 
     profile    calibrated constants (or their file) for all cells; without one this machine is
-               calibrated first, once for each workload of the design
+               calibrated first, once for each workload of the design, and native steps are probed
+               again before each cell that has them, for a shared machine's speed drifts
     out        directory for the profiles, predictions.json (written before the first run),
                cells.json, cells.csv, figures.json and a picture; with ``keep_runs`` every run's record
     """
@@ -109,20 +110,23 @@ def crosscheck(
     profiles = _profiles(base, design, profile, on_progress)
     chosen = [design.scenario(base, cell) for cell in circumstances]
     told = [foretell(one, profiles[cell["compute"]]) for one, cell in zip(chosen, circumstances, strict=True)]
-    simulated, predictions = zip(*told, strict=True)
+    simulated, predictions = [record for record, _ in told], [prediction for _, prediction in told]
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
         for compute, one in profiles.items():
             one.write(folder / f"profile-{compute}.json")
-        said = [cell | vars(p) for cell, p in zip(circumstances, predictions, strict=True)]
-        _write_json(folder / "predictions.json", said)
+    _write_predictions(folder, circumstances, predictions)
     cells: list[checks.Cell] = []
     measured: list[Record] = []
-    for done, (one, cell, prediction) in enumerate(zip(chosen, circumstances, predictions, strict=True)):
+    for done, (one, cell) in enumerate(zip(chosen, circumstances, strict=True)):
         if on_progress:
             on_progress("cross-check", done, len(chosen))
+        if profile is None and cell["compute"] == "native":
+            fresh = refresh_steps(profiles["native"], one.override({"cluster.slowdowns": []}), run_for_real)
+            simulated[done], predictions[done] = foretell(one, fresh)
+            _write_predictions(folder, circumstances, predictions)
         measured.append(run_for_real(one))
-        cells.append(checks.compare(prediction, measured[-1], **cell))
+        cells.append(checks.compare(predictions[done], measured[-1], **cell))
         if folder is not None:
             _write_json(folder / "cells.json", [c.to_dict() for c in cells])
             if keep_runs:
@@ -135,7 +139,15 @@ def crosscheck(
         (folder / "cells.csv").write_text(checks.to_csv(cells), encoding="utf-8")
         _write_json(folder / "figures.json", figures)
         draw(cells, folder / "predicted_vs_measured.png")
-    return CrossCheck(cells, figures, list(simulated), measured, folder)
+    return CrossCheck(cells, figures, simulated, measured, folder)
+
+
+def _write_predictions(
+    folder: Path | None, circumstances: Sequence[Mapping[str, Any]], predictions: Sequence[checks.Prediction]
+) -> None:
+    if folder is not None:
+        said = [{**cell, **vars(p)} for cell, p in zip(circumstances, predictions, strict=True)]
+        _write_json(folder / "predictions.json", said)
 
 
 def _profiles(

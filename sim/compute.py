@@ -10,7 +10,8 @@ Rules this module obeys:
 * Workers fill devices in order of rank. Without sharing no device is involved at all.
 * A host that plays all nodes (``cluster.host``) is one device with its cores as slots. A job that keeps
   several cores busy weighs as much as so many steps; what moves at a fixed pace, whoever else is
-  there, is a background load and leaves fewer slots to the rest.
+  there, is a background load: it takes its share of every slot, also where others are idle, for
+  what is preempted does not move to another core at once.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from sim.clock import Alarm, Clock
 __all__ = ["Computing", "Device", "Nobody", "devices"]
 
 LEAST = 0.05
-"""Share of the slots that a background load always leaves to the jobs."""
+"""Share of every slot that a background load always leaves to the jobs."""
 
 
 class Computing(Protocol):
@@ -76,8 +77,8 @@ class Device(Alarm):
         if not self._heap:
             self._due = inf
             return
-        free = max(self._slots - self._background, LEAST * self._slots)
-        self._rate = min(1.0, free / self._weight)
+        free = max(1.0 - self._background / self._slots, LEAST)
+        self._rate = free * min(1.0, self._slots / self._weight)
         self._due = self._clock._now + max(self._heap[0][0] - self._served, 0.0) / self._rate
         self._clock.at(self._due, self)
 

@@ -54,7 +54,7 @@ def test_a_slow_down_is_lost_beside_the_device() -> None:
 
 
 def test_a_background_load_leaves_fewer_slots_and_weights_fill_them() -> None:
-    """Jobs of 1 s on 2 slots: half of them in the background; or one job that alone fills both."""
+    """Jobs of 1 s on 2 slots: half of each in the background; or one job that alone fills both."""
     clock = Clock()
     device = Device(clock, 2.0)
     device.load(1.0)
