@@ -113,9 +113,13 @@ class Node:
     observations: StepLog = field(default_factory=lambda: StepLog(OBSERVATION_COLUMNS))
 
     def lr(self) -> float:
-        """Eta now. Workers estimate the samples of all from their own steps; servers count them."""
+        """Eta for the gradient at hand, by the samples of all that were processed before it.
+
+        Workers estimate them from their own steps (the last of which gave this gradient); servers count
+        what they have applied.
+        """
         if self.id < self.workers:
-            return self.schedule.at(self.step * self.batch * self.workers)
+            return self.schedule.at(max(self.step - 1, 0) * self.batch * self.workers)
         return self.schedule.at(self.ledger.applied_total * self.batch)
 
     def observe(self, kind: int, nbytes: float, seconds: float) -> None:

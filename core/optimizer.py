@@ -37,7 +37,12 @@ class Schedule:
     def __post_init__(self) -> None:
         require("lr", self.lr, 0 < self.lr < float("inf"), "a finite number above 0")
         require("lr_scaling", self.scaling, self.scaling in ("linear", "none"), "linear or none")
-        require("warmup_epochs", self.warmup_epochs, 0 <= self.warmup_epochs < float("inf"), "a finite number of at least 0")
+        require(
+            "warmup_epochs",
+            self.warmup_epochs,
+            0 <= self.warmup_epochs < float("inf"),
+            "a finite number of at least 0",
+        )
         require("decay", self.decay, 0 < self.decay <= 1, "a number in (0, 1]")
         if list(self.milestones) != sorted(self.milestones) or any(m <= 0 for m in self.milestones):
             raise OptionError("milestones", self.milestones, "epochs above 0 in rising order")

@@ -32,7 +32,17 @@ from core.errors import require
 from core.node import Finished, Left, Message, Node, Program
 from core.tensors import OPERATIONS
 
-__all__ = ["ALLREDUCE", "DUPLEX", "PING", "STREAM", "AllReduceProbe", "LinkProbe", "RelayProbe", "StepProbe", "TensorProbe"]
+__all__ = [
+    "ALLREDUCE",
+    "DUPLEX",
+    "PING",
+    "STREAM",
+    "AllReduceProbe",
+    "LinkProbe",
+    "RelayProbe",
+    "StepProbe",
+    "TensorProbe",
+]
 
 PING, STREAM, DUPLEX, ALLREDUCE = (len(OPERATIONS) + i for i in range(4))
 """Kinds of observation; smaller numbers are indices into ``core.tensors.OPERATIONS``."""

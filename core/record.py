@@ -86,8 +86,9 @@ class Ledger:
     """What became of every gradient that reached a server: applied, or still held in an accumulator.
 
     ``hold`` when a gradient message enters the accumulator, ``settle`` when the accumulator is
-    applied. A server that applies at once calls both. ``clock`` gives seconds since the run's start. Staleness of a gradient is the server's
-    version at its application less the version that it was computed at.
+    applied. A server that applies at once calls both. ``clock`` gives seconds since the run's start.
+    Staleness of a gradient is the server's version at its application less the version that it was
+    computed at.
     """
 
     __slots__ = ("applied", "applied_total", "clock", "held", "log", "node")

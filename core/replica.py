@@ -24,7 +24,7 @@ _RECEIVE_MODEL = Receive(MODEL)
 class ShardedModel:
     """The shards as one worker sees them: where they live and which version it holds of each."""
 
-    __slots__ = ("_index", "_latest", "_mixed", "_order", "_whole", "node", "versions")
+    __slots__ = ("_complete", "_index", "_latest", "_mixed", "_order", "_whole", "node", "versions")
 
     def __init__(self, node: Node) -> None:
         self.node = node
@@ -35,7 +35,8 @@ class ShardedModel:
         self._whole = shards[0].server if len(shards) == 1 else None
         self.versions = [0] * len(shards)
         self._latest: dict[int, Message] = {}
-        self._mixed = 0
+        self._complete = 0
+        self._mixed = dict.fromkeys(self._index, 0)
 
     def messages(
         self, gradient: Any, count: int = 1, versions: list[int] | None = None
@@ -72,17 +73,20 @@ class ShardedModel:
         """x_i <- (1 - alpha) x_i + alpha x~ once a newer push is in from every shard.
 
         ``message.step`` numbers a server's pushes to this worker, ``message.number`` is alpha.
-        Of each shard only the latest push is kept.
+        Of each shard only the latest push is kept, and none is mixed in twice: a shard that was ahead
+        of the others when the last model became complete waits for its next push.
         """
-        latest = self._latest
+        latest, mixed = self._latest, self._mixed
         latest[message.source] = message
         if len(latest) < len(self._order):
             return
         complete = min(m.step for m in latest.values())
-        if complete > self._mixed:
-            self._mixed = complete
-            for part in latest.values():
-                self._mix(part)
+        if complete > self._complete:
+            self._complete = complete
+            for source, part in latest.items():
+                if part.step > mixed[source]:
+                    mixed[source] = part.step
+                    self._mix(part)
             self.node.blends += 1
 
     def _mix(self, message: Message) -> None:

@@ -64,7 +64,10 @@ class BSP:
             tensors.scale(total, 0.0)
             model = tensors.snapshot(x)
             yield Send(
-                *((rank, Message(MODEL, model, step, versions=node.version)) for rank, step in arrived.items())
+                *(
+                    (rank, Message(MODEL, model, step, versions=node.version))
+                    for rank, step in arrived.items()
+                )
             )
 
     def companions(self, node: Node) -> Iterable[Program]:

@@ -31,25 +31,34 @@ def initial() -> np.ndarray:
     return np.linspace(-1.0, 1.0, SIZE)
 
 
+def schedule_of(workers: int, lr: float = 0.05) -> Schedule:
+    """One epoch of two steps of all to warm up, then a decay."""
+    return Schedule(lr, workers, warmup_epochs=1, milestones=(2,), samples_per_epoch=2 * workers)
+
+
 def build(workers: int, servers: int, lr: float = 0.05, momentum: float = 0.9) -> list[Node]:
     """Workers with whole replicas and, if any, servers with their slices of the same start."""
     shards = partition([SIZE], list(range(workers, workers + servers))) if servers else ()
-    schedule = Schedule(lr=lr, workers=workers)
+    schedule = schedule_of(workers, lr)
 
     def node(i: int, params: np.ndarray) -> Node:
-        return Node(
-            i, workers, params, shards, Tensors(), MomentumSGD(momentum), schedule, ledger=Ledger(i)
-        )
+        return Node(i, workers, params, shards, Tensors(), MomentumSGD(momentum), schedule, ledger=Ledger(i))
 
     nodes = [node(rank, initial()) for rank in range(workers)]
     return nodes + [node(shard.server, shard.of(initial()).copy()) for shard in shards]
 
 
-def large_batch(workers: int, steps: int, lr: float = 0.05, momentum: float = 0.9) -> np.ndarray:
-    """SGD with momentum on the union of all workers' batches: what synchronous algorithms must equal."""
+def large_batch(
+    workers: int, steps: int, schedule: Schedule | None = None, momentum: float = 0.9
+) -> np.ndarray:
+    """SGD with momentum on the union of all workers' batches: what synchronous algorithms must equal.
+
+    Eta is 0.05 n unless a schedule says otherwise; a sample per worker and step.
+    """
+    eta = (schedule or Schedule(0.05, workers)).at
     x, velocity = initial(), np.zeros(SIZE)
     for step in range(steps):
         mean = np.mean([gradient(x, rank, step) for rank in range(workers)], axis=0)
         velocity = momentum * velocity + mean
-        x = x - lr * workers * velocity
+        x = x - eta(step * workers) * velocity
     return x

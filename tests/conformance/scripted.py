@@ -215,9 +215,7 @@ class Scripted:
                 if LEFT in tags or item.rank == effect.source:
                     return box.pop(index) if LEFT in tags else item
             elif (
-                item.tag in tags
-                and effect.source in (None, item.source)
-                and effect.step in (None, item.step)
+                item.tag in tags and effect.source in (None, item.source) and effect.step in (None, item.step)
             ):
                 box.pop(index)
                 return item

@@ -17,7 +17,8 @@ STEPS, WORKERS = 6, 2
 
 def small(name: str, **overrides: Any) -> Scenario:
     fixed = {
-        "algorithm.name": name, "workload.hidden": [16], "cluster.workers": WORKERS, "cluster.servers.count": 2,
+        "algorithm.name": name, "workload.hidden": [16],
+        "cluster.workers": WORKERS, "cluster.servers.count": 2,
         "run.steps": STEPS, "cluster.compute.mean": "5 ms", "algorithm.momentum": 0.9, "algorithm.lr": 0.05,
     }  # fmt: skip
     return scenarios.load("demo", fixed | overrides)

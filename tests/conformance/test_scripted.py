@@ -103,7 +103,7 @@ def test_aladdin_worker_does_block_under_wait() -> None:
 @settings(max_examples=25, deadline=None)
 def test_synchronous_equals_large_batch_sgd(name: str, seed: int, workers: int, servers: int) -> None:
     nodes, _ = run(name, seed, workers, servers)
-    expected = problem.large_batch(workers, 6)
+    expected = problem.large_batch(workers, 6, problem.schedule_of(workers))
     for node in nodes[:workers]:
         np.testing.assert_allclose(node.params, expected, rtol=1e-12, atol=1e-12)
         np.testing.assert_array_equal(node.params, nodes[0].params)
@@ -114,7 +114,7 @@ def test_synchronous_equals_large_batch_sgd(name: str, seed: int, workers: int, 
 def test_asp_with_one_worker_is_sgd(seed: int, workers: int, servers: int) -> None:
     """One worker: plain SGD. More: the server's vector is what its log of applied gradients says."""
     nodes, _ = run("asp", seed, 1, servers)
-    np.testing.assert_allclose(nodes[0].params, problem.large_batch(1, 6), rtol=1e-12)
+    np.testing.assert_allclose(nodes[0].params, problem.large_batch(1, 6, problem.schedule_of(1)), rtol=1e-12)
     nodes, _ = run("asp", seed, workers, servers)
     assert all(server.version == 6 * workers for server in servers_of(nodes))
 
@@ -123,7 +123,7 @@ def test_asp_with_one_worker_is_sgd(seed: int, workers: int, servers: int) -> No
 @given(seed=seeds, data=st.data())
 @settings(max_examples=40, deadline=None)
 def test_survivors_finish_when_workers_die(name: str, seed: int, data: st.DataObject) -> None:
-    """No deadlock, whoever dies and whenever; synchronous replicas stay identical."""
+    """No deadlock, whoever dies and whenever; of the living no gradient is lost."""
     workers = data.draw(st.integers(2, 5))
     victims = data.draw(st.lists(st.integers(0, workers - 1), max_size=workers - 1, unique=True))
     crashes = {data.draw(st.integers(0, 300)): victim for victim in victims}
@@ -131,9 +131,6 @@ def test_survivors_finish_when_workers_die(name: str, seed: int, data: st.DataOb
     crashed = driver.crashed
     survivors = [n for n in nodes[:workers] if n.id not in crashed]
     assert all(node.step == 6 for node in survivors)
-    if name == "arsgd" and not crashed:
-        for node in survivors:
-            np.testing.assert_array_equal(node.params, survivors[0].params)
     for server in servers_of(nodes):
         pending = server.ledger.pending()
         for node in survivors:
@@ -154,7 +151,7 @@ def test_replicas_agree_after_a_crash_in_mid_all_reduce(seed: int, data: st.Data
     survivors = [n for n in nodes[:workers] if n.id != victim]
     assert driver.crashed == {victim}
     for node in survivors:
-        np.testing.assert_allclose(node.params, survivors[0].params, rtol=1e-12, atol=1e-12)
+        np.testing.assert_array_equal(node.params, survivors[0].params)
 
 
 @pytest.mark.parametrize("name", SYNCHRONOUS)

@@ -50,7 +50,12 @@ class Numbers:
 
 
 def small(name: str, overrides: dict[str, Any]) -> Scenario:
-    fixed = {"algorithm.name": name, "workload.parameters": problem.SIZE, "run.steps": STEPS, "algorithm.lr": 0.05}
+    fixed = {
+        "algorithm.name": name,
+        "workload.parameters": problem.SIZE,
+        "run.steps": STEPS,
+        "algorithm.lr": 0.05,
+    }
     return scenarios.load("demo", fixed | overrides)
 
 
@@ -104,7 +109,11 @@ def test_aladdin_worker_never_waits_under_coalesce(cluster: dict[str, Any]) -> N
 @pytest.mark.parametrize("name", list(ALGORITHMS))
 def test_the_same_seed_gives_the_same_bytes(name: str) -> None:
     def digest(seed: int) -> str:
-        uneven = {"cluster.compute": {"model": "gamma", "mean": 0.02, "spread": 0.5}, "run.seed": seed, "run.spans": True}
+        uneven = {
+            "cluster.compute": {"model": "gamma", "mean": 0.02, "spread": 0.5},
+            "run.seed": seed,
+            "run.spans": True,
+        }
         record = simulate(small(name, uneven))
         parts = [
             column.tobytes() for table in record.tables().values() for _, column in sorted(table.items())
@@ -117,6 +126,9 @@ def test_the_same_seed_gives_the_same_bytes(name: str) -> None:
 
 def test_a_contended_server_makes_asp_wait_and_not_aladdin() -> None:
     """The reason why the paper exists (Figure 2), in numbers: 4 x 36 ms of traffic against 50 ms steps."""
-    parts = {name: breakdown(simulate(scenarios.load("demo", {"algorithm.name": name}))) for name in ("asp", "aladdin")}
+    parts = {
+        name: breakdown(simulate(scenarios.load("demo", {"algorithm.name": name})))
+        for name in ("asp", "aladdin")
+    }
     assert parts["asp"]["step"] == pytest.approx(4 * 0.036, rel=0.01)
     assert parts["aladdin"]["step"] == pytest.approx(0.05, rel=1e-6)
