@@ -12,7 +12,7 @@ Rules this module obeys:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from core.collectives import completed
@@ -49,11 +49,12 @@ def _ring_path(network: Network, members: Sequence[Host]) -> tuple[float, float]
 
 
 class NativeAllReduce(Alarm):
-    """All workers meet, and after the closed form's time all go on with the mean."""
+    """All workers meet, and after the closed form's time all go on with the mean.
 
-    def __init__(
-        self, network: Network, settings: NetworkSettings, active: Callable[[], Sequence[Host]]
-    ) -> None:
+    ``active``, which the driver keeps, holds the workers that have not ended, in order of rank.
+    """
+
+    def __init__(self, network: Network, settings: NetworkSettings, active: Collection[Host]) -> None:
         self._network, self._settings, self._active = network, settings, active
         self._joined: dict[int, tuple[Pump, Any]] = {}
         self._members: tuple[Host, ...] = ()
@@ -74,11 +75,9 @@ class NativeAllReduce(Alarm):
 
     def check(self) -> None:
         """Start if everybody is there."""
-        if self._due >= 0 or not self._joined:
+        if self._due >= 0 or not self._joined or len(self._joined) < len(self._active):
             return
-        members = tuple(self._active())
-        if len(self._joined) < len(members):
-            return
+        members = tuple(self._active)
         self._book(WAIT)
         if members != self._members:
             self._members = members

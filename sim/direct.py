@@ -18,7 +18,8 @@ from math import inf
 
 from scenarios.schema import Machine
 from sim.clock import Alarm, Clock
-from sim.network import Endpoint, Network, Transfer
+from sim.endpoint import Endpoint
+from sim.network import Network, Transfer
 from sim.oracle import NetCase, RunCase
 
 __all__ = ["gossip", "rendezvous", "transfers"]

@@ -92,9 +92,7 @@ class Driver:
         for host, device in zip(self.hosts, shared, strict=False):
             host.device = self.processor if self.processor is not None and run.compute == "native" else device
         native = settings.collective == "native"
-        self.collective = (
-            NativeAllReduce(self.network, settings, lambda: list(self.active)) if native else None
-        )
+        self.collective = NativeAllReduce(self.network, settings, self.active.keys()) if native else None
 
     def _budget(self, steps: int, seconds: float, samples: int) -> None:
         self._steps: float = steps or inf

@@ -18,7 +18,8 @@ from core.effects import Poll, Receive
 from core.node import LEFT, Left, Message, Node
 from core.record import PARTS, StepLog
 from sim.clock import Clock
-from sim.network import Endpoint, Pair, Transfer
+from sim.endpoint import Endpoint
+from sim.network import Pair, Transfer
 
 if TYPE_CHECKING:
     from sim.compute import Device

@@ -16,8 +16,7 @@ Rules this module obeys:
 * Messages inside one machine use its local bandwidth and latency and no slot.
 * Every operation costs O(log n) at most, however many requests are queued, withheld or put aside.
 
-``Endpoint`` is a node as the network sees it. Its methods are called when bytes begin and cease to
-move and when a message is delivered; the driver's hosts override them.
+``sim.endpoint.Endpoint`` is a node as the network sees it.
 """
 
 from __future__ import annotations
@@ -29,9 +28,10 @@ from math import inf
 from typing import Any, Protocol
 
 from sim.clock import NORMAL, Alarm, Clock
+from sim.endpoint import Endpoint
 from sim.fluid import Flow, Fluid, Link
 
-__all__ = ["Endpoint", "MachineLike", "Network", "Nic", "Pair", "Routes", "Transfer"]
+__all__ = ["MachineLike", "Network", "Nic", "Pair", "Routes", "Transfer"]
 
 QUEUED, CALLING, ASKING, STARTING, TIMED, FLOWING, OVER = range(7)
 """Phases of a transfer: queued; its request on its way over a busy host; asked for a grant; in
@@ -63,41 +63,6 @@ class MachineLike(Protocol):
     @property
     def local_latency(self) -> float:
         """Seconds between nodes on the machine."""
-
-
-class Endpoint:
-    """A node: its NIC, its queue of outgoing messages, its connections by receiver.
-
-    ``out`` counts its messages that move now; ``lag`` is how late (seconds) its messages ask; ``blocked`` asks for calls of ``turning``, ``watching``
-    for calls of ``released``.
-    """
-
-    __slots__ = ("blocked", "id", "lag", "nic", "out", "outstanding", "pairs", "queue", "watching")
-
-    nic: Nic
-
-    def __init__(self, id: int) -> None:
-        self.id = id
-        self.queue: deque[Transfer] = deque()
-        self.outstanding = self.out = 0
-        self.blocked = self.watching = False
-        self.lag = 0.0
-        self.pairs: dict[int, Pair] = {}
-
-    def turning(self, now: float) -> None:
-        """Its first bytes are about to move, or its last ones have just ceased to."""
-
-    def receiving(self, transfer: Transfer, now: float) -> None:
-        """Bytes of ``transfer`` begin to move in."""
-
-    def received(self, transfer: Transfer, now: float) -> None:
-        """Bytes of ``transfer`` no longer move in."""
-
-    def delivered(self, transfer: Transfer) -> None:
-        """``transfer`` to this node is delivered."""
-
-    def released(self, transfer: Transfer) -> None:
-        """``transfer`` from this node is delivered or dropped: its window has room again."""
 
 
 class Nic(Alarm):

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from scenarios.schema import Machine
 from sim.clock import Alarm, Clock
-from sim.network import Endpoint, Network, Transfer
+from sim.endpoint import Endpoint
+from sim.network import Network, Transfer
 
 Sent = tuple[float, int, int, float]
 
@@ -78,7 +79,9 @@ def test_fair_holds_every_link_to_its_rate_when_many_flows_start_in_one_instant(
     flows at three times its downlink's rate: docs/decisions.md.)
     """
     sends = [(0.0, source, target, 1.0) for source in (2, 3, 4, 5) for target in (0, 1)]
-    assert deliveries(sends, [0, 1, 2, 3, 4, 5], admission="fair") == pytest.approx(dict.fromkeys(range(8), 4.0))
+    assert deliveries(sends, [0, 1, 2, 3, 4, 5], admission="fair") == pytest.approx(
+        dict.fromkeys(range(8), 4.0)
+    )
 
 
 def test_two_slots_let_two_move_and_the_third_wait() -> None:

@@ -1,0 +1,59 @@
+"""Endpoint: a node as the network sees it, and what the network tells it.
+
+Rules this module obeys:
+
+* An endpoint's methods are called when bytes begin and cease to move and when a message is delivered;
+  here they do nothing, the driver's hosts override them.
+* They are called only where somebody asked (``blocked``, ``watching``) or must know.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sim.network import Nic, Pair, Transfer
+
+__all__ = ["Endpoint"]
+
+
+class Endpoint:
+    """One node.
+
+    nic          of its machine
+    queue        outgoing messages that have not asked for a grant yet
+    outstanding  messages that ask, or move, as heads of that queue
+    out          its messages that move now
+    blocked      asks for calls of ``turning``
+    watching     asks for calls of ``released``
+    lag          seconds by which its messages ask late
+    pairs        its connections by receiver
+    """
+
+    __slots__ = ("blocked", "id", "lag", "nic", "out", "outstanding", "pairs", "queue", "watching")
+
+    nic: Nic
+
+    def __init__(self, id: int) -> None:
+        self.id = id
+        self.queue: deque[Transfer] = deque()
+        self.outstanding = self.out = 0
+        self.blocked = self.watching = False
+        self.lag = 0.0
+        self.pairs: dict[int, Pair] = {}
+
+    def turning(self, now: float) -> None:
+        """Its first bytes are about to move, or its last ones have just ceased to."""
+
+    def receiving(self, transfer: Transfer, now: float) -> None:
+        """Bytes of ``transfer`` begin to move in."""
+
+    def received(self, transfer: Transfer, now: float) -> None:
+        """Bytes of ``transfer`` no longer move in."""
+
+    def delivered(self, transfer: Transfer) -> None:
+        """``transfer`` to this node is delivered."""
+
+    def released(self, transfer: Transfer) -> None:
+        """``transfer`` from this node is delivered or dropped: its window has room again."""
