@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -41,9 +42,14 @@ def _as_number(value: Any, name: str, valid: str) -> float:
             value = float(value)
         except ValueError:
             raise ScenarioError(name, value, valid) from None
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or _beyond_floats(value):
         raise ScenarioError(name, value, valid)
     return value
+
+
+def _beyond_floats(value: float) -> bool:
+    """Whether a whole number is too large for what is computed with it."""
+    return isinstance(value, int) and abs(value) > sys.float_info.max
 
 
 def integer(low: int, high: float = math.inf, unlimited: bool = False) -> Kind:

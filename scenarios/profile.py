@@ -21,7 +21,6 @@ constant                   unit     meaning
 ``link.<kind>.latency``    s        of a path between two nodes, one way; kind: native or paced
 ``link.<kind>.overhead``   s        per message, beyond its latency
 ``link.native.bandwidth``  bytes/s  of a native link, each way
-``link.native.shared``     bytes/s  of all native links together (they share one machine)
 ``link.paced.efficiency``  1        goodput of a paced link over its nominal rate
 ``allreduce.alpha.<n>``    s        per ring step of the native all-reduce among n
 ``allreduce.bandwidth.<n>``  bytes/s  of its ring
@@ -255,6 +254,9 @@ class Profile:
                 raise unknown_field(name, known)
         if not isinstance(values.get("constants"), Mapping):
             raise ScenarioError("constants", values.get("constants"), "a table of constants")
+        for name in set(values) - {"when", "step_time_model"}:
+            if not isinstance(values[name], Mapping):
+                raise ScenarioError(name, values[name], "a table")
         values["constants"] = {name: _constant(name, value) for name, value in values["constants"].items()}
         values["ranges"] = {name: (low, high) for name, (low, high) in values.get("ranges", {}).items()}
         return cls(**values)

@@ -13,12 +13,12 @@ Rules this module obeys:
 from __future__ import annotations
 
 import re
-from decimal import Decimal
+from decimal import Decimal, DecimalException
 from typing import Any
 
 from scenarios.errors import ScenarioError, suggestion
 
-__all__ = ["DIMENSIONS", "duration", "quantity", "rate", "size"]
+__all__ = ["DIMENSIONS", "quantity"]
 
 _PREFIXES = {"": Decimal(1), "k": Decimal(10**3), "K": Decimal(10**3), "M": Decimal(10**6),
              "G": Decimal(10**9), "T": Decimal(10**12)}  # fmt: skip
@@ -45,6 +45,13 @@ def quantity(value: Any, dimension: str, field: str = "") -> float:
     Raises ``ScenarioError`` with the path ``field`` for what is no number, an unknown unit, or a
     unit of another dimension. Range and finiteness are the field's business, not the unit's.
     """
+    try:
+        return _converted(value, dimension, field)
+    except (OverflowError, DecimalException):
+        raise ScenarioError(field, value, f"a quantity such as {_EXAMPLES[dimension]!r}") from None
+
+
+def _converted(value: Any, dimension: str, field: str) -> float:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value)
     match = _TEXT.fullmatch(value) if isinstance(value, str) else None
@@ -62,18 +69,3 @@ def quantity(value: Any, dimension: str, field: str = "") -> float:
                 )
         raise ScenarioError(field, value, hint=f"has an unknown unit — {suggestion(unit, units)}")
     return float(number * units[unit])
-
-
-def duration(value: Any) -> float:
-    """Seconds of ``'50 ms'``, ``'2 min'`` or a bare number of seconds."""
-    return quantity(value, "seconds")
-
-
-def size(value: Any) -> float:
-    """Bytes of ``'553 MB'``, ``'4 MiB'`` or a bare number of bytes."""
-    return quantity(value, "bytes")
-
-
-def rate(value: Any) -> float:
-    """Bytes per second of ``'10 Gbit/s'``, ``'1.25 GB/s'`` or a bare number of bytes per second."""
-    return quantity(value, "bytes/s")

@@ -231,7 +231,8 @@ def _neighbours(value: Any, where: str, iterations: int, workers: int) -> tuple[
     if not isinstance(value, list) or len(value) != iterations:
         raise ScenarioError(where, _short(value), f"a list of {iterations} offsets")
     for i, offset in enumerate(value):
-        if not isinstance(offset, int | float) or offset != int(offset) or offset % workers == 0:
+        whole = isinstance(offset, int | float) and math.isfinite(offset) and offset == int(offset)
+        if not whole or offset % workers == 0:
             raise ScenarioError(f"{where}[{i}]", offset, "a whole offset to another worker")
     return tuple(int(offset) for offset in value)
 

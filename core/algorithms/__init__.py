@@ -20,6 +20,8 @@ __all__ = ["ALGORITHMS", "find", "make"]
 
 ALGORITHMS: dict[str, type] = {kind.name: kind for kind in (BSP, ASP, Aladdin, AladdinL1, AladdinL2, ARSGD)}
 
+_MEMBERS = ("worker", "server", "companions", "centralized", "collective")
+
 
 def find(name: str) -> type:
     """The class of algorithm ``name``: one of ``ALGORITHMS`` or a dotted path to a user's class.
@@ -35,10 +37,10 @@ def find(name: str) -> type:
         raise OptionError("name", name, f"one of {', '.join(ALGORITHMS)}, or module:Class{hint}")
     try:
         kind = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise OptionError("name", name, f"an importable module:Class ({error})") from error
-    if not (isinstance(kind, type) and callable(getattr(kind, "worker", None)) and hasattr(kind, "centralized")):
-        raise OptionError("name", name, "a class with worker(node), server(node), centralized and collective")
+    if not (isinstance(kind, type) and all(hasattr(kind, member) for member in _MEMBERS)):
+        raise OptionError("name", name, f"a class that has {', '.join(_MEMBERS)} (core.node.Algorithm)")
     return kind
 
 

@@ -28,7 +28,6 @@ PROFILE = Profile(
         "link.native.latency": constant(2e-4),
         "link.native.overhead": constant(3e-5),
         "link.native.bandwidth": constant(2e9, "bytes/s"),
-        "link.native.shared": constant(3e9, "bytes/s"),
         "tensor_rate.apply": constant(5e9, "bytes/s"),
         "tensor_seconds.apply": constant(1e-6),
         "allreduce.alpha.2": constant(1e-4),
@@ -126,6 +125,8 @@ def test_files(tmp_path) -> None:
         ),
         ({"hardwear": {}}, "did you mean 'hardware'"),
         ({"ranges": {"workers": 3}}, "is no profile"),
+        ({"ranges": []}, r"ranges: \[\] is not valid; expected a table"),
+        ({"workload": "mlp"}, "workload: 'mlp'"),
     ],
 )
 def test_bad_profiles(tmp_path, change, says) -> None:

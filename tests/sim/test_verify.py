@@ -121,6 +121,14 @@ def test_malformed_cases_name_the_case_and_the_field(tmp_path: Path, change: Any
         verify(write(tmp_path, cases=[wrong]))
 
 
+@pytest.mark.parametrize("offset", [float("nan"), float("inf"), 1.5, 4, "1", None])
+def test_neighbours_are_whole_offsets_to_others(tmp_path: Path, offset: Any) -> None:
+    wrong = case("gossip_n4")
+    wrong["params"]["nb"][2][0] = offset
+    with pytest.raises(ScenarioError, match=r"params\.nb\[2\]\[0\]"):
+        verify(write(tmp_path, cases=[wrong]))
+
+
 def test_malformed_transfers_name_the_flow(tmp_path: Path) -> None:
     wrong = case("incast4")
     wrong["params"]["flows"][1]["dst"] = 9
