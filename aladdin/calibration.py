@@ -82,7 +82,9 @@ def refresh_steps(profile: Profile, scenario: Source, run: Runner | None = None)
     """
     base, run = api.load(scenario), run or run_for_real
     stale = ("step_time.", "device.")
-    profile = replace(profile, constants={k: c for k, c in profile.constants.items() if not k.startswith(stale)})
+    profile = replace(
+        profile, constants={k: c for k, c in profile.constants.items() if not k.startswith(stale)}
+    )
     for probe in _step_probes(base, [max(2, base.cluster.workers)]):
         profile = probe.learn(run(probe.scenario), profile)
     return profile
@@ -104,7 +106,8 @@ def _add(profile: Profile, constants: Mapping[str, Constant], **changes: Any) ->
 def _scenario(base: Scenario, name: str, n: int, repeats: int, **changes: Any) -> Scenario:
     """The scenario of probe ``name`` among ``n`` workers; ``changes``: field paths with ``__`` for dots."""
     fields = {
-        "name": f"probe/{name}", "algorithm.name": f"core.probes:{name}", "algorithm.options.repeats": repeats,
+        "name": f"probe/{name}", "algorithm.name": f"core.probes:{name}",
+        "algorithm.options.repeats": repeats,
         "cluster.workers": n, "cluster.slowdowns": [], "cluster.servers.count": 1, "run.steps": 1,
         "run.evaluate": False, "run.spans": False, "cluster.network.collective": "native",
         "run.links": "native", "run.compute": "native",
@@ -119,7 +122,10 @@ def _step_probes(base: Scenario, counts: Sequence[int]) -> Iterator[_Probe]:
     def steps(record: Record, profile: Profile) -> Profile:
         fit, constants = fits.fit_steps(record, "step_time")
         return _add(
-            profile, constants, step_time_model=fit.model, notes={**profile.notes, "step_time.fit": asdict(fit)}
+            profile,
+            constants,
+            step_time_model=fit.model,
+            notes={**profile.notes, "step_time.fit": asdict(fit)},
         )
 
     def cold(record: Record, profile: Profile) -> Profile:
@@ -194,7 +200,9 @@ def run_for_real(scenario: Scenario) -> Record:
 
 def _new_file(path: Path) -> Path:
     if path.exists():
-        raise ScenarioError("out", str(path), hint="exists already and is never overwritten; give another --out")
+        raise ScenarioError(
+            "out", str(path), hint="exists already and is never overwritten; give another --out"
+        )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("x"):

@@ -76,7 +76,9 @@ def _illustrate(check: CrossCheck) -> tuple[list[Path], list[Path]]:
         summaries = [metrics.summary(record) for record in both]
         pictures.append(plots.save(plots.breakdown(summaries), check.path / f"breakdown_{name}.png"))
         measured = [check.measured[i] for i in rows]
-        pictures.append(plots.save(plots.timeline(measured, seconds=1.0), check.path / f"timeline_{name}.png"))
+        pictures.append(
+            plots.save(plots.timeline(measured, seconds=1.0), check.path / f"timeline_{name}.png")
+        )
         runs = {
             f"{driver} {check.cells[i].algorithm}": record
             for i in rows

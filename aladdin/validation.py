@@ -113,25 +113,29 @@ def crosscheck(
     simulated, predictions = [record for record, _ in told], [prediction for _, prediction in told]
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
-        for compute, one in profiles.items():
-            one.write(folder / f"profile-{compute}.json")
+        for compute, measured_constants in profiles.items():
+            measured_constants.write(folder / f"profile-{compute}.json")
     _write_predictions(folder, circumstances, predictions)
     cells: list[checks.Cell] = []
     measured: list[Record] = []
-    for done, (one, cell) in enumerate(zip(chosen, circumstances, strict=True)):
+    for done, (scene, cell) in enumerate(zip(chosen, circumstances, strict=True)):
         if on_progress:
             on_progress("cross-check", done, len(chosen))
         if profile is None and cell["compute"] == "native":
-            fresh = refresh_steps(profiles["native"], one.override({"cluster.slowdowns": []}), run_for_real)
-            simulated[done], predictions[done] = foretell(one, fresh)
+            fresh = refresh_steps(profiles["native"], scene.override({"cluster.slowdowns": []}), run_for_real)
+            simulated[done], predictions[done] = foretell(scene, fresh)
             _write_predictions(folder, circumstances, predictions)
-        measured.append(run_for_real(one))
+        measured.append(run_for_real(scene))
         cells.append(checks.compare(predictions[done], measured[-1], **cell))
         if folder is not None:
             _write_json(folder / "cells.json", [c.to_dict() for c in cells])
             if keep_runs:
-                store.write(measured[-1], folder / "runs" / f"{_slug(one.name)}-{one.algorithm.name}-real")
-                store.write(simulated[done], folder / "runs" / f"{_slug(one.name)}-{one.algorithm.name}-sim")
+                store.write(
+                    measured[-1], folder / "runs" / f"{_slug(scene.name)}-{scene.algorithm.name}-real"
+                )
+                store.write(
+                    simulated[done], folder / "runs" / f"{_slug(scene.name)}-{scene.algorithm.name}-sim"
+                )
     if on_progress:
         on_progress("cross-check", len(chosen), len(chosen))
     figures = checks.summarize(cells)
@@ -162,13 +166,15 @@ def _profiles(
         changes = design.workload(kind)
         same = [found[other] for other in found if design.workload(other) == changes]
         found[kind] = (
-            same[0] if same else calibrate(base.override(changes), workers=design.workers, on_progress=on_progress)
+            same[0]
+            if same
+            else calibrate(base.override(changes), workers=design.workers, on_progress=on_progress)
         )
     return found
 
 
 def foretell(scenario: Scenario, profile: Profile) -> tuple[Record, checks.Prediction]:
-    """Our simulation of one scenario on the machine of ``profile``, and what it and simpler models predict."""
+    """Our simulation of a scenario on the machine of ``profile``; what it and simpler models predict."""
     from sim import simulate
 
     calibrated = profile.apply(scenario)
@@ -199,11 +205,16 @@ def pairs(cells: Sequence[checks.Cell]) -> list[dict[str, Any]]:
     """Cells as tables and pictures take them."""
     return [
         {
-            "label": f"{label(c.algorithm)} n={c.n}{f' ×{c.slow:g}' if c.slow != 1 else ''} {c.links}/{c.compute}",
-            "algorithm": c.algorithm, "predicted": c.predicted, "measured": c.measured, "low": c.low, "high": c.high,
+            "label": f"{label(c.algorithm)} n={c.n}{_slowed(c.slow)} {c.links}/{c.compute}",
+            "algorithm": c.algorithm,
+            **{name: getattr(c, name) for name in ("predicted", "measured", "low", "high")},
         }
         for c in cells
     ]  # fmt: skip
+
+
+def _slowed(factor: float) -> str:
+    return "" if factor == 1 else f" ×{factor:g}"
 
 
 def _write_json(path: Path, tree: Any) -> None:

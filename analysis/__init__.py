@@ -1,0 +1,1 @@
+"""Reads records: metrics, plots, traces, fits, comparisons. Runs nothing."""

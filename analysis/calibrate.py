@@ -28,7 +28,10 @@ from core.record import Record
 from core.tensors import OPERATIONS
 from scenarios.profile import Constant
 
-__all__ = ["CalibrationError", "StepFit", "fit_allreduce", "fit_byte_cost", "fit_cold", "fit_links", "fit_pacing", "fit_ring_lag", "fit_slots", "fit_steps", "fit_tensors"]
+__all__ = [
+    "CalibrationError", "StepFit", "fit_allreduce", "fit_byte_cost", "fit_cold", "fit_links", "fit_pacing",
+    "fit_ring_lag", "fit_slots", "fit_steps", "fit_tensors",
+]  # fmt: skip
 
 RESAMPLES = 400
 
@@ -61,7 +64,9 @@ def fit_steps(record: Record, name: str, skip: int = 2) -> tuple[StepFit, dict[s
     rows = record.steps["step"] >= skip
     times = record.steps["compute"][rows]
     if len(times) < 5:
-        raise CalibrationError(f"step probe: {len(times)} steps after warm-up are too few; expected at least 5")
+        raise CalibrationError(
+            f"step probe: {len(times)} steps after warm-up are too few; expected at least 5"
+        )
     mean, spread = float(times.mean()), float(times.std() / times.mean())
     if spread < 0.005:
         fit = StepFit("constant", mean, 0.0, 0.0, 1.0)
@@ -122,7 +127,9 @@ def fit_pacing(record: Record, target: float, skip: int = 2) -> Constant:
     rows = record.steps["step"] >= skip
     times = (record.steps["end"] - record.steps["start"])[rows]
     if len(times) < 5:
-        raise CalibrationError(f"pacing probe: {len(times)} steps after warm-up are too few; expected at least 5")
+        raise CalibrationError(
+            f"pacing probe: {len(times)} steps after warm-up are too few; expected at least 5"
+        )
     return _constant(times - target, np.mean, "s")
 
 
@@ -135,7 +142,9 @@ def fit_tensors(record: Record) -> dict[str, Constant]:
             raise CalibrationError(f"tensor probe: no measurement of {operation}")
         if not (seconds > 0).any():
             continue
-        found[f"tensor_rate.{operation}"] = _constant(nbytes / np.maximum(seconds, 1e-9), np.median, "bytes/s")
+        found[f"tensor_rate.{operation}"] = _constant(
+            nbytes / np.maximum(seconds, 1e-9), np.median, "bytes/s"
+        )
     return found
 
 
@@ -147,7 +156,9 @@ def fit_ring_lag(measured: Record, simulated: Record, workers: int) -> Constant:
     """
     ours, theirs = (_by_size(record, ALLREDUCE, over_nodes=np.max) for record in (measured, simulated))
     if len(ours) < 2 or ours.keys() != theirs.keys():
-        raise CalibrationError(f"ring probe: {len(ours)} sizes; expected two or more, measured and simulated alike")
+        raise CalibrationError(
+            f"ring probe: {len(ours)} sizes; expected two or more, measured and simulated alike"
+        )
     largest = max(ours)
     extra = (ours[largest] - np.median(theirs[largest])) / (2 * (workers - 1))
     return _constant(extra, lambda e: max(float(np.median(e)), 0.0), "s")
@@ -161,7 +172,9 @@ def fit_links(record: Record, name: str, nominal: float = 0.0) -> dict[str, Cons
     """
     pings, streams, duplex = (_by_size(record, kind) for kind in (PING, STREAM, DUPLEX))
     if len(streams) < 2 or pings.keys() != streams.keys():
-        raise CalibrationError(f"link probe: messages of {len(streams)} sizes; expected two or more, with pings")
+        raise CalibrationError(
+            f"link probe: messages of {len(streams)} sizes; expected two or more, with pings"
+        )
 
     def line(drawn: Mapping[float, np.ndarray]) -> tuple[float, float]:
         """(seconds per message, seconds per byte), by least relative squares over the sizes."""
@@ -229,7 +242,9 @@ def fit_allreduce(record: Record, workers: int) -> dict[str, Constant]:
     count = sum(len(values) for values in times.values())
     return {
         f"allreduce.alpha.{workers}": _over_sizes("s", lambda t: fit(t)[0], (times,), count),
-        f"allreduce.bandwidth.{workers}": _over_sizes("bytes/s", lambda t: 1 / max(fit(t)[1], 1e-15), (times,), count),
+        f"allreduce.bandwidth.{workers}": _over_sizes(
+            "bytes/s", lambda t: 1 / max(fit(t)[1], 1e-15), (times,), count
+        ),
     }
 
 

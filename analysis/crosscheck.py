@@ -94,7 +94,9 @@ class Ranking:
     wrong: tuple[tuple[str, str], ...]
 
 
-def predict(record: Record, simpler: Mapping[str, Record] | None = None, flags: Iterable[str] = ()) -> Prediction:
+def predict(
+    record: Record, simpler: Mapping[str, Record] | None = None, flags: Iterable[str] = ()
+) -> Prediction:
     """The prediction that a simulated ``record`` makes, with those of simpler models beside it."""
     parts = breakdown(record)
     return Prediction(

@@ -38,7 +38,8 @@ class Device(Alarm):
     """One device by virtual time: ``served`` is the full-speed seconds that each worker has received."""
 
     __slots__ = (
-        "_background", "_clock", "_due", "_heap", "_rate", "_sequence", "_served", "_since", "_slots", "_weight",
+        "_background", "_clock", "_due", "_heap", "_rate", "_sequence", "_served", "_since", "_slots",
+        "_weight",
     )  # fmt: skip
 
     def __init__(self, clock: Clock, slots: float) -> None:

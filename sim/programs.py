@@ -172,7 +172,7 @@ class Pump(Alarm):
         if driver.gradients is not None:
             host.gradient = driver.gradients(node.params, rank, node.step)
         self.state, self._since = COMPUTING, now
-        if driver.paced_gradient:
+        if driver.paced_gradient and driver.processor is not None:
             driver.processor.run(NOBODY, driver.paced_gradient, 1.0)
         if host.device is None:
             clock = driver.clock

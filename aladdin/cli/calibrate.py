@@ -13,7 +13,9 @@ from aladdin.cli.common import Json, ScenarioName, Set
 
 def command(
     scenario: ScenarioName = "demo",
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="Profile to write.")] = Path("profile.json"),
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="Profile to write.")] = Path(
+        "profile.json"
+    ),
     set_: Set = None,
     json: Json = False,
 ) -> None:
@@ -34,7 +36,7 @@ def command(
     with common.progress("probes") as advance:
         profile = calibrate(
             scenario, overrides=parse(set_ or []), out=out,
-            on_progress=lambda what, done, total: advance("probing", done, total),
+            on_progress=lambda _, done, total: advance("probing", done, total),
         )  # fmt: skip
     if json:
         common.emit(profile.to_dict())

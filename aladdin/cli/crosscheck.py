@@ -36,7 +36,12 @@ def command(
     design = validation.Design(seconds=seconds)
     with common.progress("parts") as advance:
         found = validation.crosscheck(
-            scenario, profile=profile, design=design, overrides=parse(set_ or []), out=out, on_progress=advance
+            scenario,
+            profile=profile,
+            design=design,
+            overrides=parse(set_ or []),
+            out=out,
+            on_progress=advance,
         )
     common.warn([flag for cell in found.cells for flag in cell.flags])
     if json:

@@ -13,7 +13,8 @@ from aladdin.cli.common import Json, Set
 
 def command(
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", metavar="DIR", help="Directory to write; default runs/demo-TIME.")
+        Path | None,
+        typer.Option("--out", "-o", metavar="DIR", help="Directory to write; default runs/demo-TIME."),
     ] = None,
     seconds: Annotated[
         float, typer.Option("--seconds", help="Length of each of the eight real runs.", min=1.0, max=3600.0)

@@ -35,7 +35,10 @@ TRUTH = {
 def test_simulated_probes_give_back_the_constants_that_were_simulated() -> None:
     profile = calibrate(scenarios.load("demo", TRUTH), run=simulate)
     expected = {
-        "step_time.mean": 0.02, "device.slots": 2.0, "link.native.latency": 4e-4, "link.native.overhead": 1e-4,
+        "step_time.mean": 0.02,
+        "device.slots": 2.0,
+        "link.native.latency": 4e-4,
+        "link.native.overhead": 1e-4,
         "link.native.bandwidth": 125e6, "link.paced.efficiency": 1.0, "allreduce.alpha.4": 1e-3,
         "allreduce.bandwidth.4": 5e8, "allreduce.alpha.2": 1e-3, "allreduce.bandwidth.2": 5e8,
         "tensor_rate.apply": 3e9, "tensor_rate.snapshot": 7e9,
@@ -59,8 +62,9 @@ def test_a_calibrated_prediction_equals_the_simulated_truth() -> None:
 
 @pytest.mark.parametrize("model", ["lognormal", "gamma", "shifted_exponential"])
 def test_the_right_distribution_of_step_times_is_found(model: str) -> None:
-    one = {"cluster.compute": {"model": model, "mean": 0.05, "spread": 0.5}, "cluster.workers": 1, "run.steps": 3000,
-           "algorithm.name": "core.probes:StepProbe"}  # fmt: skip
+    compute = {"model": model, "mean": 0.05, "spread": 0.5}
+    one = {"cluster.compute": compute, "cluster.workers": 1, "run.steps": 3000}
+    one["algorithm.name"] = "core.probes:StepProbe"
     fit, constants = fit_steps(simulate(scenarios.load("demo", one)), "step_time")
     assert fit.model == model
     assert fit.p > 0.01
@@ -75,8 +79,12 @@ def test_slots_never_exceed_the_workers_that_were_probed() -> None:
 
 
 def test_probes_without_measurements_are_refused() -> None:
-    empty = Record({}, {}, {"step": np.zeros(0), "compute": np.zeros(0)},
-                   observations={name: np.zeros(0) for name in ("node", "kind", "bytes", "seconds")})  # fmt: skip
+    empty = Record(
+        {},
+        {},
+        {"step": np.zeros(0), "compute": np.zeros(0)},
+        observations={name: np.zeros(0) for name in ("node", "kind", "bytes", "seconds")},
+    )
     with pytest.raises(CalibrationError, match="too few"):
         fit_steps(empty, "step_time")
     with pytest.raises(CalibrationError, match="link probe"):
@@ -108,7 +116,12 @@ def test_predictions_are_on_disk_before_the_first_run(
     assert [cell.throughput_error for cell in found.cells] == [0.0] * 8
     assert found.figures["rankings_wrong"] == []
     assert {path.name for path in folder.iterdir()} == {
-        "profile-paced.json", "predictions.json", "cells.json", "cells.csv", "figures.json", "predicted_vs_measured.png",
+        "profile-paced.json",
+        "predictions.json",
+        "cells.json",
+        "cells.csv",
+        "figures.json",
+        "predicted_vs_measured.png",
     }  # fmt: skip
     (asp,) = [cell for cell in found.cells if cell.algorithm == "asp" and cell.slow == 1]
     assert asp.contention > 0.9
@@ -120,9 +133,14 @@ def test_a_prediction_is_compared_part_by_part() -> None:
     fast = scenarios.load("demo", {"algorithm.name": "aladdin", "cluster.compute.mean": 0.05})
     slow = scenarios.load("demo", {"algorithm.name": "aladdin", "cluster.compute.mean": 0.055})
     cell = validation.checks.compare(
-        validation.checks.predict(simulate(fast)), simulate(slow),
-        algorithm="aladdin", n=4, slow=1.0, links="paced", compute="paced",
-    )  # fmt: skip
+        validation.checks.predict(simulate(fast)),
+        simulate(slow),
+        algorithm="aladdin",
+        n=4,
+        slow=1.0,
+        links="paced",
+        compute="paced",
+    )
     assert cell.throughput_error == pytest.approx(0.1, rel=1e-6)
     assert cell.part_errors["compute"] == pytest.approx(-0.005 / 0.055, rel=1e-6)
     assert cell.part_errors["wait"] == 0.0
