@@ -97,7 +97,7 @@ def _check(case: NetCase | RunCase) -> Row:
             errors = _compare(case, _outcome(case))
         except Deadlock as error:
             errors = iter([(inf, str(error).splitlines()[0])])
-    worst, what = max(errors, default=(0.0, "nothing to compare"), key=lambda e: e[0])
+    worst, what = max(errors, default=(inf, "nothing to compare"), key=lambda e: e[0])
     tolerance = TOLERANCES[kind]
     return Row(case.name, kind, worst, tolerance, worst <= tolerance, what)
 

@@ -87,3 +87,17 @@ def test_the_schema_is_the_simulators(records: dict[str, Record]) -> None:
             assert list(measured.tables()[name]) == list(table), name
             for column, values in table.items():
                 assert measured.tables()[name][column].dtype.kind == values.dtype.kind, f"{name}.{column}"
+
+
+@pytest.mark.parametrize("name", ["bsp", "arsgd"])
+def test_both_drivers_train_the_same_model(name: str, records: dict[str, Record]) -> None:
+    """Real gradients in virtual time end where real processes end: one core, two drivers."""
+    from scenarios.workloads import load
+    from sim import simulate
+    from sim.numerics import TaskGradients
+
+    scenario = small(name)
+    task = load(scenario.workload, scenario.run.seed)
+    simulated = simulate(scenario, gradients=TaskGradients(task))
+    for column in ("loss", "accuracy", "samples"):
+        assert simulated.curves[column][-1] == pytest.approx(records[name].curves[column][-1], rel=1e-4)

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 import scenarios
-from scenarios import schema
+from scenarios import cluster, schema
 from scenarios.plan import plan
 
 PAGE = (Path(__file__).parents[2] / "docs" / "scenarios.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
 DESCRIBED = [
     schema.Cluster, schema.Servers, schema.Network, schema.StepTime, schema.Slowdown, schema.Machine,
-    schema.Workload, schema.AlgorithmChoice, schema.Run, schema.Layout,
+    schema.Workload, schema.AlgorithmChoice, schema.Run, schema.Layout, cluster.Host,
 ]  # fmt: skip
 
 

@@ -157,3 +157,11 @@ def test_malformed_files(tmp_path: Path, text: str, message: str) -> None:
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(ScenarioError, match="cannot be read"):
         verify(tmp_path / "none.json")
+
+
+def test_a_case_with_nothing_to_compare_does_not_pass(tmp_path: Path) -> None:
+    empty = case("asp_n16")
+    empty["compare_until_s"], empty["comparable_iterations"] = 0.0, [0] * 16
+    row = only(verify(write(tmp_path, cases=[empty])))
+    assert not row.ok
+    assert row.what == "nothing to compare"
