@@ -329,12 +329,8 @@ def _driver(name: str) -> Callable[..., Record]:
         import sim
 
         return sim.simulate
-    try:
-        import real
-    except ImportError as error:
-        raise ScenarioError(
-            f"training for real needs more packages ({error}); install them with: pip install 'aladdin[real]'"
-        ) from error
+    import real
+
     return real.train
 
 

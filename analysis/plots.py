@@ -128,12 +128,12 @@ def timeline(records: Sequence[Record], *, start: float | None = None, seconds: 
     scale, unit = _unit(seconds)
     heights = [max(len(rows), 1) for rows in panels]
     figure, grid = _figure(9.6, 1.3 + sum(0.36 * height + 0.7 for height in heights), heights)
+    seen: set[str] = set()
     for axes, record, rows in zip(np.atleast_1d(grid), records, panels, strict=True):
         begin = _begin(record, seconds) if start is None else start
-        _draw_rows(axes, record, rows, begin, seconds, scale)
+        seen |= _draw_rows(axes, record, rows, begin, seconds, scale)
         axes.set_title(title_of(record), **HEADING | {"fontsize": 10.5, "pad": 4})
         axes.set_xlabel(f"time ({unit}) from {begin * scale:.4g} {unit} after the start", fontsize=9)
-    seen = {KINDS[kind] for record in records for kind in np.unique(record.spans["kind"])}
     _part_legend(figure, [kind for kind in KINDS if kind in seen])
     return figure
 
@@ -157,12 +157,16 @@ def _begin(record: Record, seconds: float) -> float:
 
 
 def _draw_rows(axes: Axes, record: Record, rows: list[tuple[int, str]], begin: float, seconds: float,
-               scale: float) -> None:  # fmt: skip
-    spans = record.spans
+               scale: float) -> set[str]:  # fmt: skip
+    """Draw one panel; returns the kinds of span that it shows."""
+    spans, seen = record.spans, set()
     shown = (spans["end"] > begin) & (spans["start"] < begin + seconds)
     for y, (node, _) in enumerate(rows):
         for index, kind in enumerate(KINDS):
             pick = shown & (spans["node"] == node) & (spans["kind"] == index)
+            if not pick.any():
+                continue
+            seen.add(kind)
             left = np.maximum(spans["start"][pick], begin)
             width = np.minimum(spans["end"][pick], begin + seconds) - left
             box = (y + 0.36, 0.09) if kind == "transfer" else (y - 0.34, 0.68)
@@ -175,6 +179,7 @@ def _draw_rows(axes: Axes, record: Record, rows: list[tuple[int, str]], begin: f
     axes.set_xlim(0, seconds * scale)
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
+    return seen
 
 
 def speedup(summaries: Sequence[Mapping[str, Any]], title: str = "") -> Figure:

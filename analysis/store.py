@@ -37,16 +37,16 @@ def reserve(path: str | Path) -> Path:
     already there raises ``ScenarioError``, and so does a folder that cannot be written to.
     """
     path = Path(path)
-    if path.is_symlink() or path.exists():
-        if not path.is_dir():
-            raise ScenarioError(f"output folder {path}: there is a file of that name; give another --out")
-        if any(path.iterdir()):
-            what = "already holds a run" if (path / MANIFEST).exists() else "is not empty"
-            raise ScenarioError(
-                f"output folder {path}: it {what}, and runs are never overwritten; "
-                "give another --out or move it away"
-            )
     try:
+        if path.is_symlink() or path.exists():
+            if not path.is_dir():
+                raise ScenarioError(f"output folder {path}: there is a file of that name; give another --out")
+            if any(path.iterdir()):
+                what = "already holds a run" if (path / MANIFEST).exists() else "is not empty"
+                raise ScenarioError(
+                    f"output folder {path}: it {what}, and runs are never overwritten; "
+                    "give another --out or move it away"
+                )
         path.parent.mkdir(parents=True, exist_ok=True)
         probe = _partial(path)
         probe.mkdir()

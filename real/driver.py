@@ -92,6 +92,7 @@ class Driver:
         self.read = 0
         self._stop = self._finish = False
         self._programs: list[_Running] = []
+        self._draining: list[int] = []
 
     # ---- from other threads -------------------------------------------------------------------
 
@@ -113,7 +114,9 @@ class Driver:
             )
             if running or self.endpoint.busy():
                 return ""
-            return "; ".join(_describe(p.effect) for p in self._programs if p.effect is not None)
+            waits = [_describe(p.effect) for p in self._programs if p.effect is not None]
+            drains = [to for to in self._draining if self.endpoint.undelivered[to]]
+            return "; ".join(waits + ([_describe(Flush(*drains))] if drains else []))
 
     # ---- the programs' thread -----------------------------------------------------------------
 
@@ -130,8 +133,8 @@ class Driver:
 
     def drain(self) -> None:
         """After the main program: wait until all that was sent is delivered; companions go on meanwhile."""
-        nodes = [to for to, left in self.endpoint.undelivered.items() if left]
-        self._loop(lambda: self.endpoint.delivered(nodes))
+        self._draining = [to for to, left in self.endpoint.undelivered.items() if left]
+        self._loop(lambda: self.endpoint.delivered(self._draining))
 
     def serve(self) -> None:
         """Go on with the companions until the run is over and they have nothing left to do."""
@@ -337,6 +340,7 @@ class Driver:
         effect = program.effect
         if isinstance(effect, Compute):
             self.booker.compute(now)
+            self.endpoint.forget(now)
         elif program.round is not None:
             self.booker.reduce(program.round.number, now)
         else:

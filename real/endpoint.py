@@ -159,6 +159,12 @@ class Endpoint:
     def _room(self, source: int) -> bool:
         return self.mailbox.unread[source] < self.inbox
 
+    def forget(self, before: float) -> None:
+        """Drop what is known of transfers that ended by ``before``: nobody will ask any more."""
+        with self.changed:
+            self.moving_in.forget(before)
+            self.moving_out.forget(before)
+
     def busy(self) -> bool:
         """Whether anything moves in or out."""
         with self.changed:

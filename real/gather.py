@@ -96,14 +96,14 @@ def _table(columns: tuple[str, ...], parts: Any, integers: tuple[str, ...]) -> d
     return log.table(integers)
 
 
-def remains(node: int, steps: int, rows: bytes) -> dict[str, Any]:
-    """The tables of a worker that died, from what its signs of life had told by then."""
+def remains(node: int, steps: int, rows: bytes, *, server: bool = False) -> dict[str, Any]:
+    """The tables of a node that handed over none, from what its signs of life had told by then."""
     log = StepLog(STEP_COLUMNS)
     log.values.frombytes(rows)
     table = log.table()
     parts = [float(table[part].sum()) if part in table else 0.0 for part in PARTS]
     totals = {
-        "node": node, "role": 0, "steps": steps, "samples": 0, "parts": parts,
+        "node": node, "role": int(server), "steps": steps, "samples": 0, "parts": parts,
         "end": float(table["end"].max(initial=0.0)), "messages_out": 0, "messages_in": 0,
         "bytes_out": 0, "bytes_in": 0, "blends": int(table["blends"].sum()),
     }  # fmt: skip
@@ -282,6 +282,6 @@ def _commit() -> str:
             timeout=5,
             check=False,
         )
-    except OSError:
+    except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""

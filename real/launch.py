@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -97,13 +98,28 @@ def check(plan: Plan) -> None:
             raise ScenarioError("run.device", "cuda", "cpu: torch finds no CUDA device here")
 
 
-def child(pipe: Connection, samples: Any) -> None:
+def _start_fork_server(context: Any) -> None:
+    """Start the process that all others are forked from, deaf to Ctrl-C like those will be.
+
+    It would otherwise hear Ctrl-C until it has imported everything. The tracker of resources has to
+    run by then: starting it unblocks the signal.
+    """
+    context.set_forkserver_preload(["torch", "sklearn.datasets", "real.process", "scenarios.workloads.task"])
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def child(pipe: Connection) -> None:
     """Entry of every node's process. It leaves Ctrl-C to its parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     from real.process import main
 
-    main(pipe, samples)
+    main(pipe)
 
 
 @dataclass(eq=False)
@@ -137,7 +153,7 @@ class _Launch:
         self.left: dict[int, str] = {}
         self.finishing = self.reporting = False
         self.deadline = float("inf")
-        self.zero = 0.0
+        self.starting = self.zero = 0.0
 
     def run(self) -> Record:
         """Start, watch, gather; in any case end all processes."""
@@ -152,7 +168,11 @@ class _Launch:
                 except KeyboardInterrupt:
                     interrupted = True
                     self._stop()
-                tables = {m.node: m.tables or remains(m.node, m.steps, m.rows) for m in self.members}
+                workers = self.plan.workers
+                tables = {
+                    m.node: m.tables or remains(m.node, m.steps, m.rows, server=m.node >= workers)
+                    for m in self.members
+                }
                 params = {m.node: m.params for m in self.members if m.params}
                 record = assemble(
                     self.plan, tables, {} if interrupted else params, self.left, complete=not interrupted
@@ -167,17 +187,13 @@ class _Launch:
 
     def _start(self, folder: str) -> None:
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(
-            ["torch", "sklearn.datasets", "real.process", "scenarios.workloads.task"]
-        )
-        samples = context.Value("q", 0)
+        _start_fork_server(context)
+        self.starting = time.monotonic() + _STARTING
         token = secrets.token_bytes(8)
         gpus = self._gpus()
         for node in self.plan.nodes:
             ours, theirs = context.Pipe()
-            process = context.Process(
-                target=child, args=(theirs, samples), name=f"aladdin-{node}", daemon=True
-            )
+            process = context.Process(target=child, args=(theirs,), name=f"aladdin-{node}", daemon=True)
             process.start()
             theirs.close()
             self.members.append(_Member(node, process, ours))
@@ -186,7 +202,8 @@ class _Launch:
             device = f"cuda:{member.node % gpus}" if gpus and worker else "cpu"
             self._tell(
                 member, node=member.node, scenario=self.scenario.to_dict(), token=token, device=device,
-                rendezvous=str(Path(folder) / "rendezvous"), nccl=bool(gpus) and self.plan.workers <= gpus,
+                rendezvous=str(Path(folder) / "rendezvous"), samples=str(Path(folder) / "samples"),
+                nccl=bool(gpus) and self.plan.workers <= gpus,
                 kill=dict(self.faults.kill), stall=dict(self.faults.stall),
             )  # fmt: skip
         addresses = {m.node: self._expect(m, "listening")["address"] for m in self.members}
@@ -207,13 +224,24 @@ class _Launch:
         return torch.cuda.device_count()
 
     def _expect(self, member: _Member, what: str) -> dict[str, Any]:
-        """The next message of a process that is starting up, which must be ``what``."""
-        if not member.pipe.poll(_STARTING):
+        """The next message of a process that is starting up, which must be ``what``.
+
+        Meanwhile any process may end, while ``member`` waits for it: that one is then to blame.
+        """
+        ends = {m.process.sentinel: m for m in self.members}
+        ready = wait([member.pipe, *ends], max(0.0, self.starting - time.monotonic()))
+        if not ready:
             raise TransportError(f"{self._name(member.node)} did not start within {_STARTING:g} s")
+        ended = next((ends[one] for one in ready if one in ends), member)
+        member = member if member.pipe in ready else ended
         try:
             message: dict[str, Any] = msgspec.msgpack.decode(member.pipe.recv_bytes())
+            while member.pipe not in ready and message["is"] not in ("refused", "error"):
+                message = msgspec.msgpack.decode(member.pipe.recv_bytes())
         except (EOFError, OSError) as error:
-            raise TransportError(f"{self._name(member.node)} ended while starting up") from error
+            raise TransportError(
+                f"{self._name(member.node)} ended while starting up: {self._ending(member)}"
+            ) from error
         if message["is"] == "refused":
             raise ScenarioError(message["text"])
         if message["is"] != what:
@@ -239,7 +267,7 @@ class _Launch:
         try:
             data = member.pipe.recv_bytes()
         except (EOFError, OSError):
-            self._lost(member, "its process ended")
+            self._lost(member, self._ending(member))
             return
         member.heard = time.monotonic()
         if member.state == "params":
@@ -297,8 +325,7 @@ class _Launch:
         if member.node >= self.plan.workers:
             raise TransportError(
                 f"{self._name(member.node)} is gone ({why}) after {time.monotonic() - self.zero:.1f} s and "
-                f"its part of the model with it; the run cannot go on. Start it again, with fewer workers if "
-                f"the machine ran out of memory"
+                f"its part of the model with it; the run cannot go on. Start it again"
             )
         for other in self.members:
             if not other.gone:
@@ -364,6 +391,20 @@ class _Launch:
             member.pipe.send_bytes(msgspec.msgpack.encode(order))
         except OSError:
             return
+
+    def _ending(self, member: _Member) -> str:
+        """How a process ended that closed its pipe, and what that may mean."""
+        member.process.join(1.0)
+        code = member.process.exitcode
+        if code is None or code >= 0:
+            return "its process ended" + (f" with exit code {code}" if code else "")
+        what = f"its process was ended by {signal.Signals(-code).name}"
+        if code != -signal.SIGKILL:
+            return what
+        return (
+            f"{what}, as kernels do where memory runs out: {len(self.members)} processes hold several copies "
+            f"each of {4e-6 * self.plan.parameters:,.1f} MB of parameters"
+        )
 
     def _name(self, node: int) -> str:
         kind = "worker" if node < self.plan.workers else "server"

@@ -14,6 +14,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+import select
 import threading
 import time
 import traceback
@@ -30,6 +31,7 @@ from real import wire
 from real.booking import Booker
 from real.buffers import allocate, expose
 from real.compute import Computer
+from real.counter import Counter
 from real.driver import Driver, Hooks, Stopped
 from real.endpoint import Endpoint
 from real.errors import TransportError
@@ -54,12 +56,13 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 _OPENING = 30.0
 
 
-def main(pipe: Connection, samples: Any) -> None:
-    """Entry of a node's process; ``samples`` is the counter of begun steps that all workers share."""
+def main(pipe: Connection) -> None:
+    """Entry of a node's process; its launcher is at the other end of ``pipe``."""
     torch.set_num_threads(1)
     _tune()
+    threading.Thread(target=_end_with, args=(pipe,), name="launcher", daemon=True).start()
     try:
-        _Process(pipe, samples).run()
+        _Process(pipe).run()
     except (EOFError, BrokenPipeError, ConnectionResetError):
         os._exit(1)
     except ScenarioError as error:
@@ -71,6 +74,14 @@ def main(pipe: Connection, samples: Any) -> None:
         finally:
             os._exit(1)
     os._exit(0)
+
+
+def _end_with(pipe: Connection) -> None:
+    """End this process when the launcher's end of ``pipe`` is closed, whatever is being waited for."""
+    launcher = select.poll()
+    launcher.register(pipe.fileno(), 0)
+    launcher.poll()
+    os._exit(1)
 
 
 def _tune() -> None:
@@ -107,14 +118,15 @@ def slots_of(scenario: Scenario) -> int:
 class _Process:
     """Set-up, run and hand-over of one node."""
 
-    def __init__(self, pipe: Connection, samples: Any) -> None:
-        self.pipe, self.samples = pipe, samples
+    def __init__(self, pipe: Connection) -> None:
+        self.pipe = pipe
         self.sending = threading.Lock()
         spec = self.hear()
         self.id, self.device, self.token = spec["node"], spec["device"], spec["token"]
         self.scenario = Scenario.from_dict(spec["scenario"])
         self.plan = plan(self.scenario)
         self.rendezvous, self.nccl = spec["rendezvous"], spec["nccl"]
+        self.samples = Counter(spec["samples"])
         self.faults = Faults(spec["kill"], spec["stall"])
         self.is_server = self.id >= self.plan.workers
         self.quiet, self.over = threading.Event(), threading.Event()
@@ -262,14 +274,7 @@ class _Process:
             return step < run.steps
         if run.seconds:
             return now < run.seconds
-        held = self.samples.get_lock().acquire(timeout=1.0)
-        try:
-            begun: int = self.samples.value
-            self.samples.value = begun + self.scenario.workload.batch
-        finally:
-            if held:
-                self.samples.get_lock().release()
-        return begun < run.samples
+        return self.samples.add(self.scenario.workload.batch) < run.samples
 
     def _fail(self, error: BaseException) -> None:
         """The transport cannot go on, so neither can this node."""
@@ -280,7 +285,7 @@ class _Process:
     # ---- what it hands back -------------------------------------------------------------------
 
     def _report(self, stopped: bool) -> None:
-        """Tables and totals, then (asked for) the parameters."""
+        """Tables and totals, then (asked for) the parameters; no sign of life comes between them."""
         driver, booker, node, endpoint = self.driver, self.booker, self.driver.node, self.endpoint
         computer = driver.computer
         for start, end in endpoint.transfers or ():
@@ -292,25 +297,21 @@ class _Process:
             "bytes_out": endpoint.sent["bytes"], "bytes_in": endpoint.received["bytes"],
             "blends": node.blends,
         }  # fmt: skip
-        self.tell(
-            **{"is": "tables"},
-            stopped=stopped,
-            totals=totals,
-            applied=node.ledger.applied,
-            pending=node.ledger.pending(),
-            rows=booker.rows.values.tobytes(),
-            gradients=self.gradients.values.tobytes(),
-            observations=node.observations.values.tobytes(),
-            spans=booker.spans.values.tobytes() if booker.spans is not None else b"",
-            joins=booker.joins,
-            losses=driver.losses,
-            tensors=self.tensors.totals,
-            overruns=computer.overruns if computer else 0,
-            processor_seconds=time.process_time() - self.processor,
-            gradient_seconds=computer.seconds / max(computer.steps, 1) if computer else 0.0,
-            dropped=self.transport.dropped,
-        )
-        if self.scenario.run.evaluate:
-            flat = np.ascontiguousarray(node.params.detach().cpu().numpy())
-            with self.sending:
+        tables = {
+            "is": "tables", "stopped": stopped, "totals": totals,
+            "applied": node.ledger.applied, "pending": node.ledger.pending(),
+            "rows": booker.rows.values.tobytes(),
+            "gradients": self.gradients.values.tobytes(),
+            "observations": node.observations.values.tobytes(),
+            "spans": booker.spans.values.tobytes() if booker.spans is not None else b"",
+            "joins": booker.joins, "losses": driver.losses, "tensors": self.tensors.totals,
+            "overruns": computer.overruns if computer else 0,
+            "processor_seconds": time.process_time() - self.processor,
+            "gradient_seconds": computer.seconds / max(computer.steps, 1) if computer else 0.0,
+            "dropped": self.transport.dropped,
+        }  # fmt: skip
+        with self.sending:
+            self.pipe.send_bytes(msgspec.msgpack.encode(tables))
+            if self.scenario.run.evaluate:
+                flat = np.ascontiguousarray(node.params.detach().cpu().numpy())
                 self.pipe.send_bytes(flat.view(np.uint8).data)

@@ -7,7 +7,9 @@ Rules this module obeys:
 * Sockets are touched by this thread alone. It sleeps in ``select`` until a frame comes, another
   thread kicks it, or the endpoint's next deadline; there is no polling.
 * A frame that does not parse, or does not fit what was agreed, is dropped and counted, and its
-  connection is cut off: nothing more of it is looked at. Other connections are not affected.
+  connection is cut off: nothing more of it is looked at. Other connections are not affected: frames
+  are taken from all in turn, a bounded number between two looks at what this node itself has to do,
+  and what a connection sends faster than that waits at its own end.
 * libzmq itself closes connections that announce frames larger than the largest agreed one.
 """
 
@@ -29,6 +31,11 @@ __all__ = ["ZmqTransport"]
 
 _HOST = "tcp://127.0.0.1"
 _MOST_BANNED = 10_000
+_MOST_REASONS = 100
+_BATCH = 64
+"""Frames that are taken at a time, and that one connection may have waiting here."""
+
+_LONGEST_SLEEP = 3600.0
 
 
 class ZmqTransport:
@@ -46,6 +53,7 @@ class ZmqTransport:
         self._router = self._context.socket(zmq.ROUTER)
         self._prepare(self._router)
         self._router.setsockopt(zmq.MAXMSGSIZE, max(wire.CHUNK, wire.HEADER_BYTES))
+        self._router.setsockopt(zmq.RCVHWM, _BATCH)
         port = self._router.bind_to_random_port(_HOST)
         self.address = f"{_HOST}:{port}"
         self._dealers: dict[int, Any] = {}
@@ -118,7 +126,7 @@ class ZmqTransport:
         timeout = self.endpoint.deadline() - self.endpoint.clock()
         if timeout > 0:
             descriptors = [self._wake, self._router.FD, *(dealer.FD for dealer in self._dealers.values())]
-            readable, _, _ = select.select(descriptors, (), (), None if timeout == float("inf") else timeout)
+            readable, _, _ = select.select(descriptors, (), (), min(timeout, _LONGEST_SLEEP))
             if self._wake in readable:
                 os.eventfd_read(self._wake)
 
@@ -133,14 +141,12 @@ class ZmqTransport:
             self._dealers[to].send(payload, flags=zmq.NOBLOCK, copy=len(payload) < 1 << 16)
 
     def _drain(self, socket: Any, routed: bool) -> bool:
-        """Take all frames that a socket holds; True if there were any."""
-        heard = False
-        while True:
+        """Take the frames that a socket holds, at most ``_BATCH`` of them; True if there were any."""
+        for taken in range(_BATCH):
             try:
                 parts = socket.recv_multipart(flags=zmq.NOBLOCK, copy=False)
             except zmq.Again:
-                return heard
-            heard = True
+                return taken > 0
             identity = parts.pop(0).bytes if routed else b""
             if identity in self._banned:
                 self._drop("cut off")
@@ -151,6 +157,7 @@ class ZmqTransport:
                 self._drop(str(error))
                 if routed and len(self._banned) < _MOST_BANNED:
                     self._banned.add(identity)
+        return True
 
     def _handle(self, identity: bytes, parts: list[Any]) -> None:
         if not 1 <= len(parts) <= 2:
@@ -164,4 +171,6 @@ class ZmqTransport:
         self.endpoint.on_frame(header, payload)
 
     def _drop(self, reason: str) -> None:
+        if reason not in self.dropped and len(self.dropped) >= _MOST_REASONS:
+            reason = "other"
         self.dropped[reason] = self.dropped.get(reason, 0) + 1

@@ -7,7 +7,7 @@ Rules this package obeys:
 * Importing a command's file is cheap: whatever is heavy is imported when the command runs.
 * Results go to stdout, progress, warnings and errors to stderr.
 
-Exit codes: 0 done; 1 a check failed (``verify``, ``crosscheck``); 2 bad input, one message; 3 the
+Exit codes: 0 done; 1 a check failed (``verify``); 2 bad input, one message; 3 the
 run failed (a dead server, a deadlock); 130 stopped by Ctrl-C.
 """
 
@@ -16,8 +16,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import wraps
 from importlib import import_module
-from importlib.util import find_spec
 from inspect import cleandoc
+from pathlib import Path
 from typing import Any
 
 __all__ = ["COMMANDS", "main"]
@@ -59,9 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )  # fmt: skip
     app.callback()(top)
     for name in COMMANDS:
-        if find_spec(f"aladdin.cli.{name}"):
-            command = import_module(f"aladdin.cli.{name}").command
-            app.command(name, help=_paragraphs(command.__doc__))(_interruptible(command))
+        command = import_module(f"aladdin.cli.{name}").command
+        app.command(name, help=_paragraphs(command.__doc__))(_interruptible(command))
     try:
         app(args=None if argv is None else [*argv], prog_name="aladdin")  # `list` is our submodule here
     except SystemExit as stop:
@@ -76,7 +75,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 class Interrupted(Exception):
-    """Ctrl-C; carried past Typer, which would end the program without a word."""
+    """Ctrl-C; carried past Typer, which would end the program without a word. ``path``: what was kept."""
+
+    def __init__(self, message: str, path: Path | None = None) -> None:
+        super().__init__(message)
+        self.path = path
 
 
 def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
@@ -86,8 +89,8 @@ def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
     def run(*args: Any, **kwargs: Any) -> None:
         try:
             command(*args, **kwargs)
-        except KeyboardInterrupt:
-            raise Interrupted("stopped by Ctrl-C") from None
+        except KeyboardInterrupt as stop:
+            raise Interrupted("stopped by Ctrl-C", getattr(stop, "path", None)) from None
 
     return run
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Algorithm", "Json", "Out", "ProfileFile", "Runs", "ScenarioName", "Set", "Spans", "console", "emit",
-    "progress", "say", "spinner", "top", "warn",
+    "kept_in", "progress", "say", "spinner", "top", "warn",
 ]  # fmt: skip
 
 ScenarioName = Annotated[
@@ -121,6 +121,18 @@ def emit(document: Any) -> None:
     from analysis.store import plain
 
     print(json.dumps(plain(document), indent=2))
+
+
+@contextmanager
+def kept_in(path: Path | None) -> Iterator[None]:
+    """Ctrl-C inside says, as its ``path``, where that is which was finished by then, if anything was."""
+    try:
+        yield
+    except BaseException as stop:
+        stopped = isinstance(stop, KeyboardInterrupt) or hasattr(stop, "record")
+        if stopped and path is not None and path.is_dir():
+            stop.path = path  # type: ignore[attr-defined]
+        raise
 
 
 @contextmanager

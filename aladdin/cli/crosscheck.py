@@ -23,8 +23,8 @@ def command(
     """Predict, then train for real, and print both side by side with the error.
 
     48 cells: four algorithms, 2 and 4 workers, all alike or one of them four times slower, links
-    and steps paced or native. Without --profile this machine is calibrated first. Predictions are
-    written before the first run; beside ours stand those of simpler models.
+    and steps paced or native. Without --profile this machine is calibrated first. Each
+    prediction is written before the run it is for; beside ours stand those of simpler models.
 
     Example, about ten minutes:
 
@@ -34,7 +34,7 @@ def command(
     from scenarios.overrides import parse
 
     design = validation.Design(seconds=seconds)
-    with common.progress("parts") as advance:
+    with common.kept_in(out), common.progress("parts") as advance:
         found = validation.crosscheck(
             scenario,
             profile=profile,

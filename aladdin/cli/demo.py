@@ -14,7 +14,9 @@ from aladdin.cli.common import Json, Set
 def command(
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", metavar="DIR", help="Directory to write; default runs/demo-TIME."),
+        typer.Option(
+            "--out", "-o", metavar="DIR", help="Directory to write; default runs/demo, or runs/demo-2, ..."
+        ),
     ] = None,
     seconds: Annotated[
         float, typer.Option("--seconds", help="Length of each of the eight real runs.", min=1.0, max=3600.0)
@@ -34,8 +36,9 @@ def command(
     from aladdin.validation import pairs
     from scenarios.overrides import parse
 
-    with common.progress("parts") as advance:
-        found = demo(out or fresh_directory("runs/demo"), overrides=dict(parse(set_ or [])), seconds=seconds,
+    out = out or fresh_directory("runs/demo")
+    with common.kept_in(out), common.progress("parts") as advance:
+        found = demo(out, overrides=dict(parse(set_ or [])), seconds=seconds,
                      on_progress=advance)  # fmt: skip
     check = found.check
     common.warn([flag for cell in check.cells for flag in cell.flags])

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import aladdin
+import real
 from aladdin import api
 from core.algorithms import ALGORITHMS
 from scenarios import Scenario, ScenarioError
@@ -133,8 +134,8 @@ def test_what_an_interrupted_run_has_finished_is_kept(
 
 
 def test_training_without_its_packages_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "real", None)
-    with pytest.raises(ScenarioError, match=r"pip install 'aladdin\[real\]'"):
+    monkeypatch.setattr(real, "_NEEDED", ("json", "no_such_package"))
+    with pytest.raises(ScenarioError, match=r"needs no_such_package; .*pip install 'aladdin\[real\]'"):
         aladdin.train("demo")
 
 

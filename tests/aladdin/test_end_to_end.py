@@ -8,6 +8,11 @@ from pathlib import Path
 import pytest
 
 import aladdin
+import scenarios
+from aladdin import validation
+from aladdin.calibration import calibrate
+from core.record import Record
+from sim import simulate
 from tests.aladdin.test_cli import Shell, loaded
 
 ORACLE = Path(__file__).parents[1] / "data" / "oracle.json"
@@ -42,6 +47,34 @@ def test_a_run_that_was_written_reads_back_to_the_same_summary(tmp_path: Path) -
 
     result = aladdin.simulate("demo", algorithm="asp", overrides={"run.spans": True}, out=tmp_path / "run")
     assert metrics.summary(store.read(tmp_path / "run")) == result.summary
+
+
+def test_ctrl_c_in_a_cross_check_says_where_the_finished_cells_are(
+    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, runs = tmp_path / "check", iter(range(2))
+
+    def run(scenario: scenarios.Scenario) -> Record:
+        if next(runs, None) is None:
+            raise KeyboardInterrupt
+        return simulate(scenario)
+
+    monkeypatch.setattr(validation, "run_for_real", run)
+    calibrate("demo", out=tmp_path / "profile.json", run=simulate)
+    done = shell("crosscheck", "--profile", tmp_path / "profile.json", "--seconds", 2, "--out", folder)
+    assert done.code == 130
+    assert done.err == f"stopped: by Ctrl-C; what was finished is in {folder}\n"
+    assert len(json.loads((folder / "cells.json").read_text())) == 2
+
+
+def test_cuda_where_there_is_none(shell: Shell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    done = shell("train", "demo", "-s", "run.device=cuda", "-o", tmp_path / "run")
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith("error: run.device: 'cuda' is not valid; expected cpu")
+    assert done.err.count("\n") == 1
+    assert not (tmp_path / "run").exists()
 
 
 def test_pictures_and_traces_of_simulated_runs(shell: Shell, tmp_path: Path) -> None:

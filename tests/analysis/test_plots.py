@@ -80,6 +80,11 @@ def test_timeline_shows_the_time_asked_for() -> None:
     assert len(figure.axes[0].collections[0].get_paths()) == 1
 
 
+def test_a_timelines_legend_names_what_is_shown_and_nothing_else() -> None:
+    figure = plots.timeline([make([STEP], spans=True, servers=0)], start=0.0, seconds=0.105)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["compute", "update"]
+
+
 def test_speedup_draws_the_ideal_and_a_line_per_algorithm() -> None:
     summaries = [
         metrics.summary(make([STEP] * n, algorithm=name, driver=driver))

@@ -75,6 +75,11 @@ def test_an_unwritable_folder_is_said_before_the_run(tmp_path: Path) -> None:
         store.reserve(tmp_path / "file" / "run")
 
 
+def test_a_name_that_no_folder_can_have_is_bad_input(tmp_path: Path) -> None:
+    with pytest.raises(ScenarioError, match=r"cannot be written.*another --out"):
+        store.reserve(tmp_path / ("a" * 300))
+
+
 def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")

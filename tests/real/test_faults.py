@@ -85,6 +85,21 @@ def test_a_dead_server_ends_the_run_with_a_clear_error() -> None:
         real.train(tiny("asp", run={"steps": 500}), kill={2: 6})
 
 
+def test_a_process_that_is_killed_while_it_starts_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others wait for it; the launcher waits for one of those."""
+    expect = launch._Launch._expect
+
+    def kill_the_last(self: launch._Launch, member: launch._Member, what: str) -> dict[str, object]:
+        if member.node == 0 and what == "listening":
+            self.members[2].process.kill()
+        return expect(self, member, what)
+
+    monkeypatch.setattr(launch._Launch, "_expect", kill_the_last)
+    scenario = tiny("arsgd", workers=3, cluster={"network": {"collective": "native"}})
+    with pytest.raises(TransportError, match=r"worker 2 .* starting up: .* SIGKILL, as kernels do"):
+        real.train(scenario)
+
+
 def test_all_workers_dead_ends_the_run() -> None:
     with pytest.raises(TransportError, match="all workers are gone"):
         real.train(tiny("asp", run={"steps": 500}), kill={0: 2, 1: 3})
@@ -109,6 +124,45 @@ def test_ctrl_c_keeps_what_is_finished() -> None:
     assert not record.manifest["complete"]
     assert record.nodes["steps"][:2].min() > 0
     assert len(record.steps["node"]) >= 4
+
+
+def test_ctrl_c_while_processes_start_is_quiet_and_leaves_nothing(tmp_path: Path) -> None:
+    """The fork server imports torch then, for seconds; Ctrl-C on a terminal goes to it as well."""
+    script = tmp_path / "parent.py"
+    script.write_text(
+        textwrap.dedent(
+            """
+            import real
+            from real import launch
+            from tests.real.runs import tiny
+
+            def start(context):
+                before(context)
+                print("starting", flush=True)
+
+            if __name__ == "__main__":
+                before, launch._start_fork_server = launch._start_fork_server, start
+                try:
+                    real.train(tiny("asp"))
+                except KeyboardInterrupt:
+                    print("stopped", flush=True)
+            """
+        )
+    )
+    with subprocess.Popen(
+        [sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, start_new_session=True,
+    ) as parent:  # fmt: skip
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == b"starting\n"
+        time.sleep(0.5)
+        family = psutil.Process(parent.pid).children(recursive=True)
+        os.killpg(parent.pid, signal.SIGINT)
+        out, err = parent.communicate(timeout=60)
+    assert out.endswith(b"stopped\n")
+    assert err.decode() == ""
+    _, alive = psutil.wait_procs(family, timeout=10)
+    assert not alive
 
 
 def test_processes_end_when_their_parent_is_killed(tmp_path: Path) -> None:

@@ -119,15 +119,46 @@ def test_hostile_peers_are_counted_and_cut_off_and_others_are_unharmed(pair: Pai
 
 def test_a_frame_larger_than_any_agreed_one_is_not_even_read(pair: Pair) -> None:
     first, second = pair.endpoints
-    context, socket = stranger(pair.transports[1].address)
-    socket.send(b"x" * (wire.CHUNK + 1))  # type: ignore[attr-defined]
-    socket.send(b"GET")  # type: ignore[attr-defined]
+    with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
+        socket.setsockopt(zmq.LINGER, 0)
+        with socket.get_monitor_socket(zmq.EVENT_DISCONNECTED) as events:
+            socket.connect(pair.transports[1].address)
+            socket.send(b"x" * (wire.CHUNK + 1))
+            assert events.poll(PATIENCE * 1e3), "the connection was not closed"
+            socket.disable_monitor()
+        assert not pair.transports[1].dropped
+        assert first.submit([(1, Message("model", torch.ones(10)))])
+        until(first, lambda: first.delivered([1]))
+        assert second.received["messages"] == 1
+
+
+def test_a_flood_does_not_keep_a_node_from_its_own_work(pair: Pair) -> None:
+    """A connection with more frames than ever come to an end: other frames still go in and out."""
+    first, victim = pair.endpoints[0], pair.transports[1]
+    drain = victim._drain
+
+    class Flood:
+        """A socket that always holds one more frame."""
+
+        def recv_multipart(self, **_: object) -> list[object]:
+            return [zmq.Frame(b"stranger"), zmq.Frame(b"GET")]
+
+    victim._drain = lambda socket, routed: (  # type: ignore[method-assign]
+        drain(Flood(), True) | drain(socket, routed) if routed else drain(socket, routed)
+    )
     assert first.submit([(1, Message("model", torch.ones(10)))])
     until(first, lambda: first.delivered([1]))
-    until(second, lambda: True)
-    assert all("header of 3" in reason or reason == "cut off" for reason in pair.transports[1].dropped)
-    socket.close()  # type: ignore[attr-defined]
-    context.term()  # type: ignore[attr-defined]
+    victim._drain = drain  # type: ignore[method-assign]
+    assert victim.dropped["cut off"] > 0
+
+
+def test_reasons_are_counted_up_to_a_bound(pair: Pair) -> None:
+    transport = pair.transports[0]
+    for length in range(1000):
+        transport._drop(f"header of {length} bytes")
+    assert len(transport.dropped) <= 101
+    assert sum(transport.dropped.values()) == 1000
+    transport.dropped.clear()
 
 
 def test_a_peer_that_was_declared_dead_is_not_heard_any_more(pair: Pair) -> None:

@@ -1,0 +1,78 @@
+"""What a node's process says and asks, without the process."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("zmq")
+
+from core.record import STEP_COLUMNS, StepLog  # noqa: E402
+from real.counter import Counter  # noqa: E402
+from real.gather import remains  # noqa: E402
+from real.process import _Process  # noqa: E402
+
+
+class Lock:
+    """Counts how often it was taken."""
+
+    def __init__(self) -> None:
+        self.holds = 0
+
+    def __enter__(self) -> None:
+        self.holds += 1
+
+    def __exit__(self, *_: object) -> None:
+        return
+
+
+def anything(**fields: Any) -> SimpleNamespace:
+    return SimpleNamespace(**fields)
+
+
+def test_nothing_comes_between_the_tables_and_the_parameters() -> None:
+    """A heartbeat there would be taken for the parameters."""
+    process, lock, sent = _Process.__new__(_Process), Lock(), []
+    log = StepLog(STEP_COLUMNS)
+    node = anything(
+        step=1, batch=2, blends=0, params=torch.arange(3, dtype=torch.float32), observations=log,
+        ledger=anything(applied={}, pending=dict),
+    )  # fmt: skip
+    process.id, process.is_server, process.sending, process.processor = 0, False, lock, 0.0  # type: ignore[assignment]
+    process.pipe = anything(send_bytes=lambda data: sent.append((lock.holds, bytes(data))))  # type: ignore[assignment]
+    process.scenario = anything(run=anything(evaluate=True))  # type: ignore[assignment]
+    process.driver = anything(node=node, computer=None, losses=[])  # type: ignore[assignment]
+    process.booker = anything(parts=[], rows=log, spans=None, joins=[], end=0.0, zero=0.0)  # type: ignore[assignment]
+    traffic = {"messages": 0, "bytes": 0}
+    process.endpoint = anything(transfers=None, sent=traffic, received=traffic)  # type: ignore[assignment]
+    process.gradients, process.tensors, process.transport = log, anything(totals={}), anything(dropped={})  # type: ignore[assignment]
+    process._report(stopped=False)
+    assert [holds for holds, _ in sent] == [1, 1]
+    assert msgspec.msgpack.decode(sent[0][1])["is"] == "tables"
+    assert np.frombuffer(sent[1][1], np.float32).tolist() == [0, 1, 2]
+
+
+def test_processes_count_together_and_a_dead_one_holds_up_nobody(tmp_path: Path) -> None:
+    first, second = Counter(tmp_path / "samples"), Counter(tmp_path / "samples")
+    assert [first.add(16), second.add(16), first.add(1)] == [0, 16, 32]
+    code = (
+        "import fcntl, os, signal, sys; file = os.open(sys.argv[1], os.O_RDWR); "
+        "fcntl.lockf(file, fcntl.LOCK_EX); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, tmp_path / "samples"], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert second.add(1) == 33
+
+
+def test_a_server_that_handed_over_nothing_is_still_a_server() -> None:
+    assert remains(4, 0, b"", server=True)["totals"]["role"] == 1
+    assert remains(1, 0, b"")["totals"]["role"] == 0
