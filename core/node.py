@@ -90,6 +90,7 @@ class Node:
     step       completed ``Compute`` effects (workers)
     version    updates applied to ``params`` (servers); version of the model last adopted (workers)
     blends     global models adopted or mixed in (workers)
+    weight     push-sum weight that this worker holds (SGP, GoSGD); others leave it at 1
     ledger     what became of every gradient (servers)
     observations  what probe programs measured
     memory     state that outlives one program or effect, by its owner's name (collectives)
@@ -107,6 +108,7 @@ class Node:
     step: int = 0
     version: int = 0
     blends: int = 0
+    weight: float = 1.0
     ledger: Ledger = field(default_factory=Ledger)
     stream: Callable[[int, str], np.random.Generator] | None = None
     memory: dict[str, Any] = field(default_factory=dict)
@@ -137,7 +139,8 @@ class Algorithm(Protocol):
     """What an algorithm's class offers; its dataclass fields are its options.
 
     A decentralized algorithm has ``centralized = False`` and no servers: its ``server`` is never
-    called. ``collective`` says that it yields ``AllReduce``.
+    called. ``collective`` says that it yields ``AllReduce``. It may also have ``check(workers)``,
+    which raises ``OptionError`` where its options do not go with so many workers.
     """
 
     name: ClassVar[str]

@@ -12,7 +12,7 @@ Rules this module obeys:
 =====================  ==============================  =============================
 name                   does                            bytes charged
 =====================  ==============================  =============================
-``accumulate``         acc += g                        of ``g``
+``accumulate``         acc += a g                      of ``g``
 ``apply``              v <- m v + g;  x -= lr v        of ``x``
 ``mix``                x <- (1 - a) x + a y            of ``x``
 ``assign``             x <- y                          of ``x``
@@ -68,11 +68,17 @@ class Tensors:
     def charge(self, operation: str, nbytes: float) -> None:
         """Account for one operation on ``nbytes`` bytes; overridden by the drivers."""
 
-    def accumulate(self, acc: Any, g: Any) -> None:
-        """``acc += g``, in place."""
+    def accumulate(self, acc: Any, g: Any, a: float = 1.0) -> None:
+        """``acc += a g``, in place."""
         self.charge("accumulate", g.nbytes)
-        if type(acc) is not Phantom:
+        if type(acc) is Phantom:
+            return
+        if a == 1.0:
             acc += g
+        elif hasattr(acc, "add_"):
+            acc.add_(g, alpha=a)
+        else:
+            acc += acc.dtype.type(a) * g
 
     def apply(self, x: Any, g: Any, lr: float, momentum: float = 0.0, velocity: Any = None) -> None:
         """``x -= lr * g``, or with a velocity buffer ``v <- momentum v + g; x -= lr v``, in place."""

@@ -33,9 +33,9 @@ class TimedTensors(Tensors):
         total[1] += nbytes
         total[2] += time.monotonic() - start
 
-    def accumulate(self, acc: Any, g: Any) -> None:
+    def accumulate(self, acc: Any, g: Any, a: float = 1.0) -> None:
         start = time.monotonic()
-        super().accumulate(acc, g)
+        super().accumulate(acc, g, a)
         self._timed("accumulate", g.nbytes, start)
 
     def apply(self, x: Any, g: Any, lr: float, momentum: float = 0.0, velocity: Any = None) -> None:

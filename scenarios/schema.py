@@ -182,6 +182,9 @@ class Run:
     spans                    record every span of time, for timelines and traces
     heartbeat_timeout        seconds of silence after which a node is taken for dead
     evaluate                 measure loss and accuracy at the end, outside the clock
+    numerics                 simulations: evaluate real gradients of the real model in virtual time
+    evaluate_every           with numerics, also measure after so many epochs (of the samples of all
+                             workers together), again and again; 0: only at the end
     """
 
     steps: int = whole(0)
@@ -195,6 +198,8 @@ class Run:
     spans: bool = boolean(False)
     heartbeat_timeout: float = amount(5.0, "seconds", above=0.0)
     evaluate: bool = boolean(True)
+    numerics: bool = boolean(False)
+    evaluate_every: float = number(0.0, low=0.0)
 
     BUDGETS: ClassVar[tuple[str, ...]] = ("steps", "seconds", "samples")
 
@@ -223,6 +228,11 @@ class Scenario:
         check(self)
         algorithm = self.algorithm.make()
         network = self.cluster.network
+        try:
+            getattr(algorithm, "check", _anything)(self.cluster.workers)
+        except OptionError as error:
+            field = "cluster.workers" if error.field == "workers" else f"algorithm.options.{error.field}"
+            raise ScenarioError(field, error.value, error.valid) from error
         if algorithm.collective and self.run.links == "paced" and network.collective == "native":
             why = f"{self.algorithm.name}'s native all-reduce would bypass paced links (run.links: paced)"
             raise ScenarioError("cluster.network.collective", "native", f"messages: {why}")
@@ -261,6 +271,10 @@ class Scenario:
         from scenarios.overrides import apply
 
         return Scenario.from_dict(apply(self.to_dict(), overrides))
+
+
+def _anything(workers: int) -> None:
+    """Algorithms without ``check`` take any number of workers."""
 
 
 _SERVERS = {"servers": "count", "sharding": "sharding"}
