@@ -10,7 +10,7 @@ Rules this module obeys:
 from __future__ import annotations
 
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from scenarios.errors import ScenarioError
@@ -20,6 +20,11 @@ __all__ = ["MODELS", "SLOWDOWNS", "Slowdown", "StepTime"]
 
 MODELS = ("constant", "lognormal", "gamma", "shifted_exponential", "empirical")
 SLOWDOWNS = ("fixed", "transient", "heavy_tailed", "scheduled")
+SETTINGS = {
+    "fixed": ("factor",), "transient": ("factor", "mean_on", "mean_off"), "heavy_tailed": ("shape",),
+    "scheduled": ("intervals",),
+}  # fmt: skip
+"""Which fields say something about which kind of slow-down."""
 
 
 @dataclass(frozen=True)
@@ -102,5 +107,12 @@ class Slowdown:
             for name in ("mean_on", "mean_off"):
                 if getattr(self, name) <= 0:
                     raise ScenarioError(name, getattr(self, name), "a time above 0 for a transient slow-down")
-        if (self.kind == "scheduled") != bool(self.intervals):
-            raise ScenarioError("intervals", self.intervals, "intervals for kind scheduled, and for no other")
+        if self.kind == "scheduled" and not self.intervals:
+            raise ScenarioError("intervals", self.intervals, "intervals for a scheduled slow-down")
+        for other in fields(self):
+            foreign = other.name not in ("kind", "ranks", *SETTINGS[self.kind])
+            if foreign and getattr(self, other.name) != other.default:
+                own = ", ".join(SETTINGS[self.kind])
+                raise ScenarioError(
+                    other.name, getattr(self, other.name), f"nothing: a {self.kind} slow-down has {own}"
+                )

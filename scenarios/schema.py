@@ -81,6 +81,8 @@ class Workload:
             )
         if data.real and self.samples:
             raise ScenarioError("samples", self.samples, f"nothing: {self.data} is as large as it is")
+        if self.model == "cnn" and self.image_size == 1:
+            raise ScenarioError("image_size", self.image_size, "at least 2 pixels for cnn, which halves them")
         if self.model in ("resnet50", "vgg16") and 0 < self.image_size < 32:
             raise ScenarioError("image_size", self.image_size, f"at least 32 pixels for {self.model}")
         if self.model in ("resnet50", "vgg16") and self.data == "digits" and not self.image_size:

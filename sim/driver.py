@@ -205,7 +205,10 @@ class Driver:
         self.spans.append((transfer.pair.source.id, TRANSFER, transfer.began, self.clock._now))
 
     def pairs(self, host: Host, addressed: Sequence[tuple[int, Message]]) -> list[tuple[Pair, Message]]:
-        """The connections of messages; those to nodes that have left, as far as ``host`` knows, fall out."""
+        """The connections of messages; those to nodes that have left, as far as ``host`` knows, fall out.
+
+        Once the others are taken, ``dropped`` counts the gradients in what fell out.
+        """
         found, known, departed = [], host.pairs, self.roster.departed
         for to, message in addressed:
             pair = known.get(to)
@@ -213,11 +216,15 @@ class Driver:
                 pair = self.network.pair(host, self.hosts[to])
             message.source = host.id
             if departed and to in departed and (self.hosts[to].crashed or to not in host.node.live):
-                if message.tag == GRADIENT:
-                    host.lost += message.count
                 continue
             found.append((pair, message))
         return found
+
+    @staticmethod
+    def dropped(host: Host, addressed: Sequence[tuple[int, Message]], found: Sequence[Any]) -> None:
+        """Count the gradients among the messages of ``addressed`` that are not in ``found`` as lost."""
+        taken = {id(message) for _, message in found}
+        host.lost += sum(m.count for _, m in addressed if m.tag == GRADIENT and id(m) not in taken)
 
     def ended(self, pump: Pump) -> None:
         """A program has returned."""

@@ -274,6 +274,8 @@ class Pump(Alarm):
         for pair, _ in pairs:
             if pair.undelivered >= window:
                 return self._stall(SENDING, effect, pair)
+        if len(pairs) < len(effect.pairs):
+            driver.dropped(host, effect.pairs, pairs)
         for pair, message in pairs:
             tensor = message.tensor
             pair.send(message, 0.0 if tensor is None else tensor.nbytes)
@@ -295,6 +297,8 @@ class Pump(Alarm):
         for pair, _ in pairs:
             if pair.undelivered >= window:
                 return False
+        if len(pairs) < len(effect.pairs):
+            driver.dropped(host, effect.pairs, pairs)
         for pair, message in pairs:
             tensor = message.tensor
             pair.send(message, 0.0 if tensor is None else tensor.nbytes)
