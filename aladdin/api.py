@@ -23,13 +23,13 @@ from pathlib import Path
 from typing import Any
 
 import scenarios
-from aladdin.hardware import environment, hardware
 from core.record import Record
 from scenarios import Scenario, ScenarioError
+from scenarios.hardware import environment, hardware
 
 __all__ = [
-    "Result", "algorithms", "compare", "free", "hardware", "list_algorithms", "list_scenarios",
-    "list_workloads", "load", "plot", "runs", "simulate", "trace", "train", "verify",
+    "Result", "algorithms", "free", "hardware", "list_algorithms", "list_scenarios", "list_workloads",
+    "load", "plot", "refusals", "runs", "simulate", "trace", "train", "verify",
 ]  # fmt: skip
 
 Progress = Callable[[int, int], None]
@@ -71,9 +71,32 @@ class Result:
 def load(
     scenario: Source, *, algorithm: str | None = None, overrides: Mapping[str, Any] | None = None
 ) -> Scenario:
-    """The scenario with another algorithm and other fields: ``overrides={"cluster.workers": 16}``."""
-    chosen = {"algorithm.name": algorithm} if algorithm else {}
+    """The scenario with another algorithm and other fields: ``overrides={"cluster.workers": 16}``.
+
+    Another ``algorithm`` keeps those of the scenario's options that it has too (``_shared_options``).
+    """
+    if not algorithm:
+        return scenarios.load(scenario, overrides or {})
+    chosen = {"algorithm.name": algorithm, **_shared_options(scenario, algorithm)}
     return scenarios.load(scenario, {**chosen, **(overrides or {})})
+
+
+def _shared_options(scenario: Source, algorithm: str) -> dict[str, Any]:
+    """Options of the scenario's own algorithm, as overrides, that ``algorithm`` has as well.
+
+    An option is the same one where its name and its default agree: ``pi`` of ALADDIN and its
+    ablations is, ``graph`` of D-PSGD (a ring) and of AD-PSGD (a bipartite one) is not.
+    """
+    try:
+        own = scenarios.load(scenario).algorithm
+    except ScenarioError:
+        return {}
+    theirs, mine = _option_defaults(own.name), _option_defaults(algorithm)
+    return {
+        f"algorithm.options.{name}": value
+        for name, value in own.options.items()
+        if own.name != algorithm and name in theirs and name in mine and theirs[name] == mine[name]
+    }
 
 
 def simulate(
@@ -135,12 +158,9 @@ def runs(
     """
     if driver not in DRIVERS:
         raise ScenarioError("driver", driver, " or ".join(DRIVERS))
-    wanted = algorithms(names)
-    if wanted:
-        given = _options_by_algorithm(wanted, overrides or {})
-        chosen = [load(scenario, algorithm=name, overrides=own) for name, own in given.items()]
-    else:
-        chosen = [load(scenario, overrides=overrides)]
+    chosen, refused = choices(scenario, names, overrides)
+    if refused and (names != "all" or not chosen):
+        raise next(iter(refused.values()))
     folders = [Path(out) / one.algorithm.name if out and len(chosen) > 1 else out for one in chosen]
     for folder in folders:
         _reserve(folder)
@@ -149,9 +169,42 @@ def runs(
         yield _run(driver, one, profile, folder, advance, into)
 
 
-def compare(scenario: Source, names: Sequence[str] | str = "all", **options: Any) -> list[Result]:
-    """All of ``runs(scenario, names, ...)`` as a list."""
-    return list(runs(scenario, names, **options))
+def choices(
+    scenario: Source, names: Sequence[str] | str = (), overrides: Mapping[str, Any] | None = None
+) -> tuple[list[Scenario], dict[str, ScenarioError]]:
+    """``scenario`` under each of the algorithms, and why it refuses those that do not go with it.
+
+    That is what needs more workers, or another network, than the scenario has, or cannot do with an
+    option that others can. Whatever is plainly wrong (an unknown name, a field of ``overrides``, an
+    option that all refuse) is raised.
+    """
+    wanted = algorithms(names)
+    if not wanted:
+        return [load(scenario, overrides=overrides)], {}
+    chosen, refused = [], {}
+    for name, own in _options_by_algorithm(wanted, overrides or {}).items():
+        try:
+            chosen.append(load(scenario, algorithm=name, overrides=own))
+        except ScenarioError as error:
+            if error.path == "algorithm.name":
+                raise
+            refused[name] = error
+    taken = {option for one in chosen for option in _option_defaults(one.algorithm.name)}
+    for error in refused.values():
+        option = error.path.removeprefix("algorithm.options.")
+        given = {f"algorithm.{option}", f"algorithm.options.{option}"} & set(overrides or {})
+        if not chosen or (given and option not in taken):
+            raise error
+    return chosen, refused
+
+
+def refusals(
+    scenario: Source, names: Sequence[str] | str = (), overrides: Mapping[str, Any] | None = None
+) -> list[str]:
+    """What ``runs`` leaves out of ``all`` algorithms because the scenario does not go with them, and why."""
+    if names != "all":
+        return []
+    return [f"{name} left out: {error}" for name, error in choices(scenario, names, overrides)[1].items()]
 
 
 def algorithms(names: Sequence[str] | str) -> list[str]:
@@ -169,9 +222,7 @@ def algorithms(names: Sequence[str] | str) -> list[str]:
 
 def _options_by_algorithm(names: Sequence[str], overrides: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """``overrides`` for each algorithm, without options that only others of them have."""
-    from core.algorithms import ALGORITHMS
-
-    options = {name: _option_names(ALGORITHMS.get(name)) for name in names}
+    options = {name: set(_option_defaults(name)) for name in names}
     some = set().union(*options.values())
 
     def concerns(path: str, name: str) -> bool:
@@ -182,10 +233,17 @@ def _options_by_algorithm(names: Sequence[str], overrides: Mapping[str, Any]) ->
     return {name: {path: overrides[path] for path in overrides if concerns(path, name)} for name in names}
 
 
-def _option_names(kind: type | None) -> set[str]:
-    return (
-        {f.name for f in fields(kind) if f.init} if kind and hasattr(kind, "__dataclass_fields__") else set()
-    )
+def _option_defaults(name: str) -> dict[str, Any]:
+    """Options of an algorithm, by name or dotted path, with their defaults; empty if there is none such."""
+    from core.algorithms import find
+    from core.errors import OptionError
+
+    try:
+        kind = find(name)
+    except OptionError:
+        return {}
+    known = fields(kind) if hasattr(kind, "__dataclass_fields__") else ()
+    return {f.name: f.default for f in known if f.init}
 
 
 def verify(path: str | Path) -> list[Any]:
@@ -228,9 +286,7 @@ def list_algorithms() -> list[dict[str, Any]]:
             "name": name,
             "title": getattr(kind, "title", name),
             "centralized": bool(getattr(kind, "centralized", False)),
-            "options": {f.name: f.default for f in fields(kind) if f.init}
-            if hasattr(kind, "__dataclass_fields__")
-            else {},
+            "options": _option_defaults(name),
         }
         for name, kind in ALGORITHMS.items()
     ]
@@ -296,7 +352,7 @@ def _finish(record: Record, flags: list[str], path: Path | None, into: str | Pat
         scenario = record.manifest["scenario"]
         stamp = re.sub(r"[^0-9T]", "", str(record.manifest.get("environment", {}).get("when", "")))[:15]
         path = free(
-            Path(into) / f"{_slug(scenario['name'])}-{_slug(scenario['algorithm']['name'])}-{stamp or 'run'}"
+            Path(into) / f"{slug(scenario['name'])}-{slug(scenario['algorithm']['name'])}-{stamp or 'run'}"
         )
     if path is None:
         return Result(record)
@@ -307,12 +363,12 @@ def _finish(record: Record, flags: list[str], path: Path | None, into: str | Pat
 
 
 def _name(scenario: Scenario) -> str:
-    return f"{_slug(scenario.name)}-{_slug(scenario.algorithm.name)}"
+    return f"{slug(scenario.name)}-{slug(scenario.algorithm.name)}"
 
 
-def _slug(text: str) -> str:
+def slug(text: str) -> str:
     """``text`` as part of a file's name."""
-    return re.sub(r"[^A-Za-z0-9_.]+", "-", text).strip("-.") or "unnamed"
+    return re.sub(r"[^A-Za-z0-9_.=]+", "-", text).strip("-.") or "unnamed"
 
 
 def free(path: Path) -> Path:
@@ -352,14 +408,13 @@ def _reserve(out: str | Path | None) -> Path | None:
 
 
 def _run_directories(paths: Sequence[str | Path]) -> list[Path]:
-    """The run directories among ``paths``, and those just below paths that are none themselves."""
+    """The run directories among ``paths``, and those at most two levels below the others."""
     from analysis.store import MANIFEST
 
     found: list[Path] = []
     for path in map(Path, paths):
-        below = (
-            [] if (path / MANIFEST).exists() else sorted(file.parent for file in path.glob(f"*/{MANIFEST}"))
-        )
+        levels = () if (path / MANIFEST).exists() else (f"*/{MANIFEST}", f"*/*/{MANIFEST}")
+        below = sorted(file.parent for level in levels for file in path.glob(level))
         found += below or [path]
     return found
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,15 @@ from scenarios import Scenario, ScenarioError
 from scenarios.profile import Constant, Profile
 from scenarios.workloads.layers import layer_sizes
 
-__all__ = ["Progress", "Runner", "calibrate", "refresh_steps", "run_for_real"]
+__all__ = ["Progress", "Runner", "calibrate", "needed", "refresh_steps", "run_for_real", "steps_of"]
 
 Progress = Callable[[str, int, int], None]
-"""Called with what is going on now, how many parts are done and how many there are."""
+"""Called with the stage, how many of its parts are done and how many there are."""
 
 Runner = Callable[[Scenario], Record]
+
+_OF_STEPS = ("step_time.", "device.")
+"""Constants that say how long native steps take."""
 
 
 def calibrate(
@@ -64,15 +68,31 @@ def calibrate(
     probes = list(_probes(base, counts))
     for done, probe in enumerate(probes):
         if on_progress:
-            on_progress(f"probing {probe.what}", done, len(probes))
+            on_progress("probing", done, len(probes))
         record = run(probe.scenario)
         profile = replace(profile, when=str(record.manifest.get("environment", {}).get("when", "")))
         profile = probe.learn(record, profile)
     if on_progress:
-        on_progress("done", len(probes), len(probes))
+        on_progress("probing", len(probes), len(probes))
     if path is not None:
         profile.write(path)
     return profile
+
+
+def needed(*packages: str) -> None:
+    """Raise ``ScenarioError``, before any work, where a package of the extras is not installed."""
+    missing = [name for name in packages if find_spec(name) is None]
+    if missing:
+        raise ScenarioError(
+            f"this needs {' and '.join(missing)}; install what is missing with: pip install 'aladdin[all]'"
+        )
+
+
+def steps_of(profile: Profile) -> dict[str, Any]:
+    """The constants of ``profile`` that ``refresh_steps`` measures, by name, as JSON takes them."""
+    return {
+        name: asdict(constant) for name, constant in profile.constants.items() if name.startswith(_OF_STEPS)
+    }
 
 
 def refresh_steps(profile: Profile, scenario: Source, run: Runner | None = None) -> Profile:
@@ -81,10 +101,8 @@ def refresh_steps(profile: Profile, scenario: Source, run: Runner | None = None)
     A machine that others use too changes its speed within minutes; three short probes follow it.
     """
     base, run = api.load(scenario), run or run_for_real
-    stale = ("step_time.", "device.")
-    profile = replace(
-        profile, constants={k: c for k, c in profile.constants.items() if not k.startswith(stale)}
-    )
+    kept = {name: c for name, c in profile.constants.items() if not name.startswith(_OF_STEPS)}
+    profile = replace(profile, constants=kept)
     for probe in _step_probes(base, [max(2, base.cluster.workers)]):
         profile = probe.learn(run(probe.scenario), profile)
     return profile

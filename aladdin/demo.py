@@ -15,7 +15,7 @@ from aladdin.calibration import Progress
 from aladdin.validation import CrossCheck, Design, crosscheck
 from analysis import metrics
 
-__all__ = ["Demo", "demo", "fresh_directory"]
+__all__ = ["Demo", "demo"]
 
 SLOW = 4.0
 """Factor of the slowed worker in the demo's second half."""
@@ -56,11 +56,6 @@ def demo(
     )  # fmt: skip
     check = crosscheck(base, design=design, out=out, keep_runs=True, on_progress=on_progress)
     return Demo(check, *_illustrate(check))
-
-
-def fresh_directory(path: str | Path) -> Path:
-    """``path``, or the first of ``path-2``, ``path-3``, ... that is not taken."""
-    return api.free(Path(path))
 
 
 def _illustrate(check: CrossCheck) -> tuple[list[Path], list[Path]]:

@@ -3,7 +3,9 @@
 Rules this module obeys:
 
 * A prediction is on disk before the run that it is compared with starts.
-* All its constants come from one profile. Nothing is fitted per cell.
+* All its constants come from probes, before the run. Nothing is fitted to a cell; without a given
+  profile the constants of native steps are probed again before each cell that has native steps, and
+  stand beside the prediction that they made.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from typing import Any
 
 from aladdin import api
 from aladdin.api import Source
-from aladdin.calibration import Progress, calibrate, refresh_steps, run_for_real
+from aladdin.calibration import Progress, calibrate, needed, refresh_steps, run_for_real, steps_of
 from analysis import crosscheck as checks
 from analysis import store
 from analysis.names import label
@@ -105,17 +107,20 @@ def crosscheck(
                cells.json, cells.csv, figures.json and a picture; with ``keep_runs`` every run's record
     """
     base, design = api.load(scenario, overrides=overrides), design or Design()
+    if out is not None:
+        needed("matplotlib")
     folder = None if out is None else store.reserve(Path(out))
     circumstances = design.cells()
     profiles = _profiles(base, design, profile, on_progress)
     chosen = [design.scenario(base, cell) for cell in circumstances]
+    probed: list[dict[str, Any]] = [{} for _ in circumstances]
     told = [foretell(one, profiles[cell["compute"]]) for one, cell in zip(chosen, circumstances, strict=True)]
     simulated, predictions = [record for record, _ in told], [prediction for _, prediction in told]
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
         for compute, measured_constants in profiles.items():
             measured_constants.write(folder / f"profile-{compute}.json")
-    _write_predictions(folder, circumstances, predictions)
+    _write_predictions(folder, circumstances, predictions, probed)
     cells: list[checks.Cell] = []
     measured: list[Record] = []
     for done, (scene, cell) in enumerate(zip(chosen, circumstances, strict=True)):
@@ -124,18 +129,16 @@ def crosscheck(
         if profile is None and cell["compute"] == "native":
             fresh = refresh_steps(profiles["native"], scene.override({"cluster.slowdowns": []}), run_for_real)
             simulated[done], predictions[done] = foretell(scene, fresh)
-            _write_predictions(folder, circumstances, predictions)
+            probed[done] = {"probed": steps_of(fresh)}
+            _write_predictions(folder, circumstances, predictions, probed)
         measured.append(run_for_real(scene))
         cells.append(checks.compare(predictions[done], measured[-1], **cell))
         if folder is not None:
             _write_json(folder / "cells.json", [c.to_dict() for c in cells])
             if keep_runs:
-                store.write(
-                    measured[-1], folder / "runs" / f"{_slug(scene.name)}-{scene.algorithm.name}-real"
-                )
-                store.write(
-                    simulated[done], folder / "runs" / f"{_slug(scene.name)}-{scene.algorithm.name}-sim"
-                )
+                name = folder / "runs" / f"{api.slug(scene.name)}-{scene.algorithm.name}"
+                store.write(measured[-1], Path(f"{name}-real"))
+                store.write(simulated[done], Path(f"{name}-sim"))
     if on_progress:
         on_progress("cross-check", len(chosen), len(chosen))
     figures = checks.summarize(cells)
@@ -147,10 +150,14 @@ def crosscheck(
 
 
 def _write_predictions(
-    folder: Path | None, circumstances: Sequence[Mapping[str, Any]], predictions: Sequence[checks.Prediction]
+    folder: Path | None,
+    circumstances: Sequence[Mapping[str, Any]],
+    predictions: Sequence[checks.Prediction],
+    probed: Sequence[Mapping[str, Any]],
 ) -> None:
     if folder is not None:
-        said = [{**cell, **vars(p)} for cell, p in zip(circumstances, predictions, strict=True)]
+        rows = zip(circumstances, predictions, probed, strict=True)
+        said = [{**cell, **vars(prediction), **fresh} for cell, prediction, fresh in rows]
         _write_json(folder / "predictions.json", said)
 
 
@@ -219,7 +226,3 @@ def _slowed(factor: float) -> str:
 
 def _write_json(path: Path, tree: Any) -> None:
     path.write_text(json.dumps(store.plain(tree), indent=1) + "\n", encoding="utf-8")
-
-
-def _slug(name: str) -> str:
-    return "".join(ch if ch.isalnum() or ch in "=.-" else "_" for ch in name)

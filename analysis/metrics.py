@@ -23,11 +23,11 @@ from typing import Any
 
 import numpy as np
 
-from core.record import PARTS, Record
+from core.record import PARTS, Record, Table
 
 __all__ = [
-    "Window", "accuracy", "breakdown", "busiest", "rates", "slow_ranks", "speedup", "staleness",
-    "step_seconds", "summary", "throughput", "window",
+    "Window", "accuracy", "breakdown", "busiest", "consensus", "rates", "reached", "slow_ranks", "speedup",
+    "staleness", "step_seconds", "summary", "throughput", "window",
 ]  # fmt: skip
 
 STEP_PARTS = PARTS[:-1]
@@ -182,18 +182,26 @@ def staleness(record: Record) -> dict[str, float] | None:
 
 
 def busiest(record: Record) -> dict[str, Any]:
-    """The node that most bytes went through: ``{"node", "role", "bytes", "bytes_per_s"}``."""
+    """The node that most bytes went through, in and out.
+
+    Returns ``{"node", "role", "bytes", "bytes_per_s", "bytes_per_step"}``. A step is here one of every
+    worker: the bytes of the whole run over the steps of the mean worker. A server of n workers that
+    push and pull a model of b bytes at every step so has 2 n b.
+    """
     nodes = record.nodes
     if not len(nodes["node"]):
-        return {"node": -1, "role": "none", "bytes": 0.0, "bytes_per_s": 0.0}
+        return {"node": -1, "role": "none", "bytes": 0.0, "bytes_per_s": 0.0, "bytes_per_step": 0.0}
     through = nodes["bytes_in"].astype(float) + nodes["bytes_out"].astype(float)
     row = int(np.argmax(through))
     duration = record.duration
+    workers = _is_worker(record)
+    steps = float(nodes["steps"][workers].mean()) if workers.any() else 0.0
     return {
         "node": int(nodes["node"][row]),
-        "role": "worker" if _is_worker(record)[row] else "server",
+        "role": "worker" if workers[row] else "server",
         "bytes": float(through[row]),
         "bytes_per_s": float(through[row]) / duration if duration else 0.0,
+        "bytes_per_step": float(through[row]) / steps if steps else 0.0,
     }
 
 
@@ -208,6 +216,45 @@ def accuracy(record: Record) -> dict[str, float]:
     return found
 
 
+def reached(curves: Table, accuracy: float, by: str = "time") -> float | None:
+    """When the model was first found to be that accurate; None where it never was.
+
+    by   the axis to answer on: ``time`` (seconds), ``step`` or ``epoch`` of the ``curves`` table
+
+    The crossing is interpolated linearly between the first evaluation that reaches ``accuracy`` and the
+    one before it, so that algorithms can be told apart that cross between the same two evaluations.
+    Where the first evaluation of all reaches it, the answer is that evaluation's place. Accuracy may
+    fall below the mark again afterwards; that does not count.
+    """
+    if "accuracy" not in curves:
+        return None
+    known = np.isfinite(curves["accuracy"])
+    order = np.argsort(curves["time"][known], kind="stable")
+    values = np.asarray(curves["accuracy"], dtype=float)[known][order]
+    places = np.asarray(curves[by], dtype=float)[known][order]
+    good = np.flatnonzero(values >= accuracy)
+    if not len(good):
+        return None
+    at = int(good[0])
+    if at == 0:
+        return float(places[0])
+    share = (accuracy - values[at - 1]) / (values[at] - values[at - 1])
+    return float(places[at - 1] + share * (places[at] - places[at - 1]))
+
+
+def consensus(curves: Table) -> float | None:
+    """Consensus distance: the mean over the evaluations in the second half of the run; None if unknown.
+
+    It is the replicas' mean squared distance from their mean. The mean over many evaluations says more
+    than the last one, at which a synchronous algorithm has just brought all replicas together.
+    """
+    if "consensus" not in curves or not len(curves["consensus"]):
+        return None
+    time, values = curves["time"], np.asarray(curves["consensus"], dtype=float)
+    late = values[(time >= time.max() / 2) & np.isfinite(values)]
+    return float(late.mean()) if len(late) else None
+
+
 def summary(record: Record) -> dict[str, Any]:
     """All of the above as one JSON-friendly mapping (docs: how to read the output)."""
     within = window(record)
@@ -218,6 +265,7 @@ def summary(record: Record) -> dict[str, Any]:
         parts["slow"] = breakdown(record, slow, within)
         parts["fast"] = breakdown(record, set(by_rank) - slow, within)
     scenario = record.manifest.get("scenario", {})
+    distance = consensus(record.curves)
     return {
         "scenario": scenario.get("name", "unnamed"),
         "algorithm": _scenario(record, "algorithm").get("name", "unknown"),
@@ -240,8 +288,9 @@ def summary(record: Record) -> dict[str, Any]:
         "breakdown": parts,
         "staleness": staleness(record),
         "busiest": busiest(record),
-        "pending": int(record.nodes["pending"].sum()),
+        "pending": int(record.nodes["pending"][_is_worker(record)].sum()),
         **accuracy(record),
+        **({} if distance is None else {"consensus": distance}),
         "flags": list(record.manifest.get("flags", [])),
     }
 

@@ -60,7 +60,7 @@ class Tensors:
     """The operations of one node, metered by ``charge(operation, nbytes)``.
 
     ``charge`` does nothing here. The simulator overrides it to add to the running program's debt;
-    the real driver times the operations instead (``real.driver.TimedTensors``).
+    the real driver times the operations instead (``real.tensors.TimedTensors``).
     """
 
     __slots__ = ()

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import os
-import platform
-import subprocess
 import time
 from array import array
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +22,7 @@ from core.record import (
     Record,
     StepLog,
 )
+from scenarios import hardware
 from scenarios.plan import Plan
 from scenarios.workloads import load
 
@@ -245,43 +241,9 @@ def _training_loss(tables: Mapping[int, dict[str, Any]]) -> dict[str, list[float
 
 def environment() -> dict[str, Any]:
     """Versions, hardware and date: everything in a record that depends on the machine."""
-    packages = ("torch", "numpy", "pyzmq", "msgspec")
-    gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else ""
+    gpu = {"gpu": torch.cuda.get_device_name(0)} if torch.cuda.is_available() else {}
     return {
-        "python": platform.python_version(),
-        "versions": {name: importlib.metadata.version(name) for name in packages},
-        "system": platform.platform(),
-        "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)),
-        "gpu": gpu,
+        **hardware.environment(("torch", "numpy", "pyzmq", "msgspec")),
+        **gpu,
         "when": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "commit": _commit(),
     }
-
-
-def _processor() -> str:
-    """The processor's name as the kernel tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return next(
-        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")),
-        platform.machine(),
-    )
-
-
-def _commit() -> str:
-    """The commit of the source tree that this runs from; empty where there is none."""
-    here = Path(__file__).resolve().parent
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(here), "rev-parse", "HEAD"],
-            capture_output=True,
-            text=True,
-            timeout=5,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""

@@ -36,7 +36,7 @@ def command(
     with common.progress("probes") as advance:
         profile = calibrate(
             scenario, overrides=parse(set_ or []), out=out,
-            on_progress=lambda _, done, total: advance("probing", done, total),
+            on_progress=advance,
         )  # fmt: skip
     if json:
         common.emit(profile.to_dict())

@@ -32,11 +32,12 @@ def command(
 
         aladdin demo --out runs/demo
     """
-    from aladdin.demo import demo, fresh_directory
+    from aladdin import api
+    from aladdin.demo import demo
     from aladdin.validation import pairs
     from scenarios.overrides import parse
 
-    out = out or fresh_directory("runs/demo")
+    out = out or api.free(Path("runs/demo"))
     with common.kept_in(out), common.progress("parts") as advance:
         found = demo(out, overrides=dict(parse(set_ or [])), seconds=seconds,
                      on_progress=advance)  # fmt: skip

@@ -1,7 +1,6 @@
 """This machine, as profiles and run directories describe it: processor, cores, GPU, versions.
 
-Read without torch, so that a prediction starts at once; the words are those of a real run's
-``manifest["environment"]``.
+Read without torch, so that a prediction starts at once. Both drivers describe it in these words.
 """
 
 from __future__ import annotations
@@ -10,10 +9,13 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 __all__ = ["environment", "hardware"]
+
+_SIMULATOR = ("numpy", "simpy")
 
 
 def hardware(proc: Path = Path("/proc")) -> dict[str, Any]:
@@ -26,9 +28,8 @@ def hardware(proc: Path = Path("/proc")) -> dict[str, Any]:
     }
 
 
-def environment() -> dict[str, Any]:
-    """What a simulated run's manifest says of where it was made: versions, hardware, commit."""
-    packages = ("numpy", "simpy")
+def environment(packages: Sequence[str] = _SIMULATOR) -> dict[str, Any]:
+    """What a manifest says of where a run was made: versions of ``packages``, hardware, commit."""
     return {
         "python": platform.python_version(),
         "versions": {name: importlib.metadata.version(name) for name in packages},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from aladdin.hardware import environment, hardware
+from scenarios.hardware import environment, hardware
 
 
 def test_this_machine_has_a_processor_and_cores() -> None:
