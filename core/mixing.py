@@ -8,18 +8,18 @@ Rules this module obeys:
   column-stochastic, and the parameters are the quotient.
 * Matrices are stated here and nowhere else; algorithms take their weights from here.
 
-=====================  =====================================  ===================================  ==========
-algorithm              matrix                                 stochastic                           zeta
-=====================  =====================================  ===================================  ==========
-BSP, AR-SGD            11'/n                                  doubly, symmetric                    0
-local SGD              I, and 11'/n every H-th step           doubly, symmetric                    1 (0 over H)
-ALADDIN (Eq. 6)        (1-a) I + (a/n) 11'                    doubly, symmetric                    1-a
-EASGD                  star over workers and centre           doubly, symmetric                    max(|1-a|, |1-(n+1)a|)
-D-PSGD                 1/(1+max(d_i, d_j)) on edges           doubly, symmetric                    by the graph
-AD-PSGD                average of one pair                    doubly, symmetric                    by the graph
-SGP                    1/(1+d_j) to each peer                 by columns                           by the schedule
-GoSGD                  half of the sender's share             by columns                           by p
-=====================  =====================================  ===================================  ==========
+===============  =================================  =================  ==========================
+algorithm        matrix                             stochastic         zeta
+===============  =================================  =================  ==========================
+BSP, AR-SGD      11'/n                              doubly, symmetric  0
+local SGD        I, and 11'/n every H-th step       doubly, symmetric  0 over H steps
+ALADDIN (Eq. 6)  (1-a) I + (a/n) 11'                doubly, symmetric  1-a
+EASGD            star of workers around the centre  doubly, symmetric  max(|1-a|, |1-(n+1) a|)
+D-PSGD           1/(1 + max(d_i, d_j)) on edges     doubly, symmetric  by the graph
+AD-PSGD          average of one pair                doubly, symmetric  1; by the graph on average
+SGP              1/(1 + d_j) to each peer           by columns         by the schedule
+GoSGD            half of the sender's share         by columns         1; by p on average
+===============  =================================  =================  ==========================
 
 Sources: ALADDIN (CIKM 2022), Eq. 6; D-PSGD (Lian et al. 2017), section 3, and AD-PSGD (2018); Cooperative
 SGD (Wang and Joshi) for EASGD as a matrix; SGP (Assran et al. 2019); GoSGD (Blot et al. 2016); Metropolis
@@ -337,6 +337,8 @@ def steps_to_shrink(W: Matrix | Sequence[Matrix], factor: float = 10.0) -> float
     limit = 1 / factor * (1 + 1e-9)
     if len(period[0]) == 1:
         return 1.0
+    if len(period) == 1 and _symmetric(period[0]) and np.allclose(period[0].sum(axis=0), 1):
+        return _geometric(second_eigenvalue(period[0]), factor)
     whole = product(period)
     powers = [whole]
     while contraction(powers[-1]) > limit:
@@ -344,6 +346,13 @@ def steps_to_shrink(W: Matrix | Sequence[Matrix], factor: float = 10.0) -> float
             return math.inf
         powers.append(powers[-1] @ powers[-1])
     return float(_refine(period, powers, limit))
+
+
+def _geometric(zeta: float, factor: float) -> float:
+    """The smallest k with zeta^k <= 1/factor."""
+    if zeta > 1 - 1e-12:
+        return math.inf
+    return float(max(1, math.ceil(math.log(factor) / -math.log(max(zeta, 1e-300)) - 1e-9)))
 
 
 def _refine(period: Sequence[Matrix], powers: Sequence[Matrix], limit: float) -> int:
