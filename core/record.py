@@ -16,12 +16,18 @@ table          columns
 ``gradients``  server, time, source, count, staleness (mean over the message's gradients)
 ``spans``      node, kind (index into ``KINDS``), start, end; empty unless asked for
 ``observations`` node, kind, bytes, seconds: what probe programs measured
-``curves``     time, step, epoch, samples, loss, accuracy, consensus
+``curves``     time, step, epoch, samples, loss, accuracy, consensus, lemma (see below)
+``losses``     time, node, step, loss of the mini-batch; beyond ``LOSS_ROWS`` means of groups
 =============  ======================================================================================
 
 ``step`` in ``steps`` counts from 0. A row spans from one ``Compute`` to the next (or to the end of
 the program), so a worker's rows are back to back; ``idle`` is what follows its last row. The parts
 of a row add up to ``end - start``; a node's parts add up to the run's length.
+
+A row of ``curves`` is one evaluation of the model: the servers', or the (weighted) mean of the replicas.
+``step`` counts the steps of all workers, ``samples`` likewise. ``consensus`` is the replicas' mean
+squared distance from their mean, mean_i |x_i - mean x|^2 (ALADDIN's parameter variance); ``lemma`` is
+|x~ - mean x|^2, which Lemma 1 has at 0, and NaN where there is no global model.
 """
 
 from __future__ import annotations
@@ -33,7 +39,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["KINDS", "PARTS", "SCHEMA_VERSION", "Ledger", "Record", "StepLog", "Table"]
+__all__ = ["KINDS", "PARTS", "SCHEMA_VERSION", "Ledger", "Record", "StepLog", "Table", "losses"]
 
 SCHEMA_VERSION = 1
 
@@ -52,9 +58,13 @@ NODE_COLUMNS = (
 STEP_COLUMNS = ("node", "step", "start", "end", *PARTS[:-1], "blends")
 GRADIENT_COLUMNS = ("server", "time", "source", "count", "staleness")
 SPAN_COLUMNS = ("node", "kind", "start", "end")
-TABLES = ("nodes", "steps", "gradients", "spans", "curves", "links", "observations")
+TABLES = ("nodes", "steps", "gradients", "spans", "curves", "links", "observations", "losses")
 OBSERVATION_COLUMNS = ("node", "kind", "bytes", "seconds")
-CURVE_COLUMNS = ("time", "step", "epoch", "samples", "loss", "accuracy", "consensus")
+CURVE_COLUMNS = ("time", "step", "epoch", "samples", "loss", "accuracy", "consensus", "lemma")
+LOSS_COLUMNS = ("time", "node", "step", "loss")
+
+LOSS_ROWS = 1 << 18
+"""Training losses that a record holds one by one; of more it holds the means of so many groups."""
 
 
 class StepLog:
@@ -125,6 +135,22 @@ class Ledger:
         return held
 
 
+def losses(log: StepLog) -> dict[str, np.ndarray]:
+    """The ``losses`` table of a log with ``LOSS_COLUMNS``, in order of time, node and step.
+
+    With more than ``LOSS_ROWS`` rows, rows next to each other are averaged and their node and step are -1.
+    """
+    rows = np.array(log.values, dtype=np.float64).reshape(-1, len(LOSS_COLUMNS))
+    rows = rows[np.lexsort((rows[:, 2], rows[:, 1], rows[:, 0]))]
+    if len(rows) > LOSS_ROWS:
+        edges = np.arange(LOSS_ROWS) * len(rows) // LOSS_ROWS
+        counts = np.diff(edges, append=len(rows))
+        rows = np.add.reduceat(rows, edges) / counts[:, None]
+        rows[:, 1:3] = -1
+    table = dict(zip(LOSS_COLUMNS, np.ascontiguousarray(rows.T), strict=True))
+    return {**table, **{name: table[name].astype(np.int64) for name in ("node", "step")}}
+
+
 @dataclass
 class Record:
     """One run: manifest and tables (see the module's docstring for the columns)."""
@@ -137,6 +163,7 @@ class Record:
     curves: dict[str, np.ndarray] = field(default_factory=dict)
     links: dict[str, np.ndarray] = field(default_factory=dict)
     observations: dict[str, np.ndarray] = field(default_factory=dict)
+    losses: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def duration(self) -> float:

@@ -13,6 +13,7 @@ import torch
 from core.record import (
     CURVE_COLUMNS,
     GRADIENT_COLUMNS,
+    LOSS_COLUMNS,
     NODE_COLUMNS,
     OBSERVATION_COLUMNS,
     PARTS,
@@ -21,6 +22,7 @@ from core.record import (
     STEP_COLUMNS,
     Record,
     StepLog,
+    losses,
 )
 from scenarios import hardware
 from scenarios.plan import Plan
@@ -81,6 +83,7 @@ def assemble(
         ),
     )
     record.links = _links(plan, tables)
+    record.losses = _losses(tables)
     record.curves = _curves(plan, tables, params, duration)
     return record
 
@@ -220,13 +223,24 @@ def _curves(
         mean = sum(replicas[node] for node in workers) / len(workers)
         model = torch.cat([replicas[node] for node in servers]) if servers else mean
         distance = sum(float((replicas[node] - mean).square().sum()) for node in workers) / len(workers)
+        lemma = float((model - mean).square().sum()) if servers else float("nan")
         device = plan.scenario.run.device
         task = load(plan.scenario.workload, plan.scenario.run.seed, device)
         loss, accuracy = task.evaluate(model.contiguous().to(device))
         steps = sum(table["totals"]["steps"] for table in tables.values())
         samples = steps * plan.scenario.workload.batch
-        log.append((duration, steps, samples / plan.samples_per_epoch, samples, loss, accuracy, distance))
+        epoch = samples / plan.samples_per_epoch
+        log.append((duration, steps, epoch, samples, loss, accuracy, distance, lemma))
     return log.table(("step", "samples"))
+
+
+def _losses(tables: Mapping[int, dict[str, Any]]) -> dict[str, np.ndarray]:
+    """The loss of every worker's every step."""
+    log = StepLog(LOSS_COLUMNS)
+    for node, table in tables.items():
+        for at, step, loss in table["losses"]:
+            log.append((at, node, step, loss))
+    return losses(log)
 
 
 def _training_loss(tables: Mapping[int, dict[str, Any]]) -> dict[str, list[float]]:

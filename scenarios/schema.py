@@ -187,6 +187,10 @@ class Run:
     numerics                 simulations: evaluate real gradients of the real model in virtual time
     evaluate_every           with numerics, also measure after so many epochs (of the samples of all
                              workers together), again and again; 0: only at the end
+    batched                  with numerics: evaluate the gradients in flight together. ``auto`` measures
+                             what is faster; losses are then the same up to float rounding from run to
+                             run. ``on`` and ``off`` make the record the same byte for byte
+    threads                  with numerics: of torch, for gradients; 0: as many as there are
     """
 
     steps: int = whole(0)
@@ -202,6 +206,8 @@ class Run:
     evaluate: bool = boolean(True)
     numerics: bool = boolean(False)
     evaluate_every: float = number(0.0, low=0.0)
+    batched: str = choice("auto", "auto", "on", "off")
+    threads: int = whole(0)
 
     BUDGETS: ClassVar[tuple[str, ...]] = ("steps", "seconds", "samples")
 

@@ -13,6 +13,7 @@ Rules this module obeys:
 from __future__ import annotations
 
 import gzip
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -45,6 +46,10 @@ class Data(Protocol):
 
     def batch(self, rank: int, step: int, size: int) -> Batch:
         """Images (size, C, H, W) and labels (size,)."""
+        ...
+
+    def batches(self, keys: Sequence[tuple[int, int]], size: int) -> Batch:
+        """``batch`` of each (rank, step) in ``keys``, stacked: (B, size, C, H, W) and (B, size)."""
         ...
 
     def test(self, start: int, stop: int) -> Batch:
@@ -109,9 +114,18 @@ class Stored:
 
     def batch(self, rank: int, step: int, size: int) -> Batch:
         """Drawn by the stream (seed, rank, "batch", step)."""
-        picked = stream(self._seed, rank, "batch", step + 1).choice(self.samples, size, replace=False)
-        index = torch.from_numpy(picked).to(self._labels.device)
+        index = torch.from_numpy(self._picked(rank, step, size)).to(self._labels.device)
         return self._images(self._train[index]), self._labels[index]
+
+    def batches(self, keys: Sequence[tuple[int, int]], size: int) -> Batch:
+        """Gathered at once."""
+        picked = np.concatenate([self._picked(rank, step, size) for rank, step in keys])
+        index = torch.from_numpy(picked).to(self._labels.device)
+        shape = (len(keys), size)
+        return self._images(self._train[index]).unflatten(0, shape), self._labels[index].view(shape)
+
+    def _picked(self, rank: int, step: int, size: int) -> np.ndarray:
+        return stream(self._seed, rank, "batch", step + 1).choice(self.samples, size, replace=False)
 
     def test(self, start: int, stop: int) -> Batch:
         """As stored."""
@@ -148,6 +162,11 @@ class Synthetic:
     def batch(self, rank: int, step: int, size: int) -> Batch:
         """Drawn by the stream (seed, rank, "batch", step)."""
         return self._make(stream(self._seed, rank, "batch", step + 1), size)
+
+    def batches(self, keys: Sequence[tuple[int, int]], size: int) -> Batch:
+        """Made one by one."""
+        images, labels = zip(*(self.batch(rank, step, size) for rank, step in keys), strict=True)
+        return torch.stack(images), torch.stack(labels)
 
     def test(self, start: int, stop: int) -> Batch:
         """Made by blocks that start at ``start``."""

@@ -96,6 +96,16 @@ class Task:
         self._model.train()
         return loss / self.data.tests, right / self.data.tests
 
+    @property
+    def model(self) -> nn.Module:
+        """The model itself; its parameters are views of whatever was evaluated last."""
+        return self._model
+
+    @property
+    def normalised(self) -> bool:
+        """Whether the model has BatchNorm, so that gradients change its statistics."""
+        return bool(self._norms)
+
     def describe(self) -> str:
         """Model and data in words; synthetic data is called so."""
         return f"{self.workload.model}, {self.parameters} parameters, on {self.data.describe()}"
