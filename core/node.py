@@ -140,7 +140,9 @@ class Algorithm(Protocol):
 
     A decentralized algorithm has ``centralized = False`` and no servers: its ``server`` is never
     called. ``collective`` says that it yields ``AllReduce``. It may also have ``check(workers)``,
-    which raises ``OptionError`` where its options do not go with so many workers.
+    which raises ``OptionError`` where its options do not go with so many workers; and a centralized one
+    whose workers send no gradients (but parameters, say) has ``sends_gradients = False``: the servers'
+    ledgers then have nothing to account for.
     """
 
     name: ClassVar[str]

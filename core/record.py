@@ -24,6 +24,11 @@ table          columns
 the program), so a worker's rows are back to back; ``idle`` is what follows its last row. The parts
 of a row add up to ``end - start``; a node's parts add up to the run's length.
 
+``applied``, ``pending`` and ``lost`` account for the gradients that are sent to servers: for every worker
+they add up to its steps. Where gradients are applied by the worker that computed them and never sent
+(EASGD, all decentralized algorithms) there is nothing to account for: the three are 0, and ``gradients``
+is empty.
+
 A row of ``curves`` is one evaluation of the model: the servers', or the (weighted) mean of the replicas.
 ``step`` counts the steps of all workers, ``samples`` likewise. ``consensus`` is the replicas' mean
 squared distance from their mean, mean_i |x_i - mean x|^2 (ALADDIN's parameter variance); ``lemma`` is

@@ -148,7 +148,7 @@ def _fate(plan: Plan, tables: Mapping[int, dict[str, Any]], node: int) -> dict[s
             "lost": 0,
         }
     servers = [tables[server] for server in plan.servers]
-    if not servers:
+    if not plan.accounts:
         return {"applied": 0, "pending": 0, "lost": 0}
     applied = min(server["applied"].get(node, 0) for server in servers)
     arrived = min(server["applied"].get(node, 0) + server["pending"].get(node, 0) for server in servers)

@@ -60,6 +60,11 @@ class Plan:
         """Ids of all nodes, workers first."""
         return range(self.workers + len(self.servers))
 
+    @property
+    def accounts(self) -> bool:
+        """Whether gradients go to servers, whose ledgers then account for all of them."""
+        return bool(self.servers) and getattr(self.algorithm, "sends_gradients", True)
+
     def node(
         self,
         id: int,

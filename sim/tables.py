@@ -107,7 +107,7 @@ def _fates(driver: Driver) -> dict[str, np.ndarray]:
         if host.server:
             applied[i] = host.node.ledger.applied_total
             pending[i] = sum(host.node.ledger.pending().values())
-        elif ledgers:
+        elif driver.plan.accounts:
             applied[i] = min(ledger.applied.get(i, 0) for ledger in ledgers)
             arrived = min(
                 ledger.applied.get(i, 0) + h.get(i, 0) for ledger, h in zip(ledgers, held, strict=True)

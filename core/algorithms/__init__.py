@@ -13,12 +13,23 @@ from core.algorithms.aladdin import Aladdin
 from core.algorithms.arsgd import ARSGD
 from core.algorithms.asp import ASP
 from core.algorithms.bsp import BSP
+from core.algorithms.diloco import DiLoCo
+from core.algorithms.dssp import DSSP
+from core.algorithms.easgd import EASGD
+from core.algorithms.local_sgd import LocalSGD
+from core.algorithms.post_local_sgd import PostLocalSGD
+from core.algorithms.ssp import SSP
 from core.errors import OptionError
 from core.node import Algorithm
 
 __all__ = ["ALGORITHMS", "find", "make"]
 
-ALGORITHMS: dict[str, type] = {kind.name: kind for kind in (BSP, ASP, Aladdin, AladdinL1, AladdinL2, ARSGD)}
+_KINDS: tuple[Any, ...] = (
+    BSP, ASP, SSP, DSSP, EASGD, Aladdin, AladdinL1, AladdinL2,
+    ARSGD, LocalSGD, PostLocalSGD, DiLoCo,
+)  # fmt: skip
+
+ALGORITHMS: dict[str, type] = {kind.name: kind for kind in _KINDS}
 
 _MEMBERS = ("worker", "server", "companions", "centralized", "collective")
 

@@ -1,0 +1,143 @@
+"""SSP: stale-synchronous parallel SGD on parameter servers (Ho et al. 2013, section 2).
+
+    worker i                          server
+    1  g_i <- gradient at x_i         1  receive g_i, the gradient of step k;  c_i <- k + 1
+    2  send g_i to the server         2  x~ <- x~ - (eta / n) g_i     (momentum lives here)
+    3  wait for x~;  x_i <- x~        3  to every worker j that waits and has c_j - min c <= s:
+                                           send x~
+
+c_i counts the steps of worker i that the server knows of; the minimum is over the workers that have
+not left, of whom those that have pushed nothing yet count as 0. When a worker leaves, the minimum is
+taken anew and whoever it held up goes on. A reply carries the model as it is when the reply is sent,
+so a worker always sees its own gradients. Every shard does this alone; the worker goes on when it
+has the replies of all.
+
+Invariants: every gradient is applied exactly once; at no time is a live worker more than s + 1
+completed steps ahead of another; s = 0 is lock-step (nobody begins step k + 1 before everybody has
+pushed step k); s = inf is ASP, event for event.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import inf
+from typing import ClassVar
+
+from core.algorithms.asp import ASP
+from core.effects import Now, Receive, Send
+from core.errors import require
+from core.node import GRADIENT, LEFT, MODEL, Left, Message, Node, Program
+
+__all__ = ["SSP", "Gate", "serve", "whole"]
+
+_NOW, _RECEIVE, _RECEIVE_GRADIENT = Now(), Receive((GRADIENT, LEFT)), Receive(GRADIENT)
+
+
+def whole(value: object) -> bool:
+    """Whether an option is a whole number of at least 0 (``True`` is none)."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+class Gate:
+    """The workers' clocks, and whose replies are withheld: who is more than ``s`` ahead of the slowest."""
+
+    timed: ClassVar[bool] = False
+    """Whether it is to be told when gradients come and replies go."""
+
+    def __init__(self, workers: int, s: float) -> None:
+        self.s = s
+        self.clock = dict.fromkeys(range(workers), 0)
+        self.slowest = 0
+        self._at = Counter({0: workers})
+        self._withheld: dict[int, None] = {}
+
+    def push(self, rank: int, clock: int, now: float) -> list[int]:
+        """Worker ``rank`` has completed ``clock`` steps and wants a reply; who gets one now, in order."""
+        if rank in self.clock:
+            self._at[self.clock[rank]] -= 1
+        self.clock[rank] = clock
+        self._at[clock] += 1
+        self._withheld[rank] = None
+        moved = self._advance()
+        self.judge(rank, now)
+        return self._release(tuple(self._withheld) if moved else (rank,))
+
+    def leave(self, rank: int) -> list[int]:
+        """Worker ``rank`` waits for nothing any more, and nobody for it; who gets a reply now."""
+        if rank not in self.clock:
+            return []
+        self._at[self.clock.pop(rank)] -= 1
+        self._withheld.pop(rank, None)
+        return self._release(tuple(self._withheld)) if self._advance() else []
+
+    def judge(self, rank: int, now: float) -> None:
+        """Worker ``rank`` has pushed: a gate that changes its threshold does so here."""
+
+    def answered(self, ranks: list[int], now: float) -> None:
+        """Replies to ``ranks`` have been handed over."""
+
+    def admits(self, rank: int) -> bool:
+        """Whether worker ``rank`` may begin its next step."""
+        return self.clock[rank] - self.slowest <= self.s
+
+    def _advance(self) -> bool:
+        """Find the slowest clock; says whether it has changed, which alone can free others."""
+        before = self.slowest
+        while self.clock and not self._at[self.slowest]:
+            del self._at[self.slowest]
+            self.slowest += 1
+        return self.slowest > before
+
+    def _release(self, candidates: tuple[int, ...]) -> list[int]:
+        free = [rank for rank in candidates if self.admits(rank)]
+        for rank in free:
+            del self._withheld[rank]
+        return free
+
+
+def serve(node: Node, gate: Gate) -> Program:
+    """The server: apply each gradient at once, reply when ``gate`` lets the worker go on."""
+    tensors, ledger, optimizer, x = node.tensors, node.ledger, node.optimizer, node.params
+    receive = _RECEIVE_GRADIENT if gate.s == inf else _RECEIVE
+    while True:
+        message = yield receive
+        if type(message) is Left:
+            free = gate.leave(message.rank)
+        else:
+            now = (yield _NOW) if gate.timed else 0.0
+            ledger.hold(message.source, message.count, message.versions)
+            optimizer.apply(tensors, x, message.tensor, node.lr() / node.workers)
+            ledger.settle(node.version)
+            node.version += 1
+            free = gate.push(message.source, message.step + 1, now)
+        if free:
+            model, version, clock = tensors.snapshot(x), node.version, gate.clock
+            yield Send(*((rank, Message(MODEL, model, clock[rank] - 1, versions=version)) for rank in free))
+            if gate.timed:
+                gate.answered(free, (yield _NOW))
+
+
+@dataclass(frozen=True)
+class SSP:
+    """Stale-synchronous parallel SGD: nobody begins a step when more than ``s`` steps ahead."""
+
+    name: ClassVar[str] = "ssp"
+    title: ClassVar[str] = "SSP (stale-synchronous parallel)"
+    centralized: ClassVar[bool] = True
+    collective: ClassVar[bool] = False
+
+    s: float = 3
+
+    def __post_init__(self) -> None:
+        require("s", self.s, self.s == inf or whole(self.s), "a whole number of at least 0, or unlimited")
+
+    def worker(self, node: Node) -> Program:
+        return ASP().worker(node)
+
+    def server(self, node: Node) -> Program:
+        return serve(node, Gate(node.workers, self.s))
+
+    def companions(self, node: Node) -> Iterable[Program]:
+        return ()
