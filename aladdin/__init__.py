@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from aladdin.api import (
         Result,
         algorithms,
-        compare,
         list_algorithms,
         list_scenarios,
         list_workloads,
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
         verify,
     )
     from aladdin.calibration import calibrate
+    from aladdin.comparison import compare
     from aladdin.validation import crosscheck
     from scenarios import Scenario, ScenarioError
 
@@ -38,12 +38,13 @@ __version__ = "0.1.0"
 _HOMES = {
     **dict.fromkeys(
         (
-            "Result", "algorithms", "compare", "list_algorithms", "list_scenarios", "list_workloads", "load",
-            "plot", "runs", "simulate", "trace", "train", "verify",
+            "Result", "algorithms", "list_algorithms", "list_scenarios", "list_workloads", "load", "plot",
+            "runs", "simulate", "trace", "train", "verify",
         ),
         "aladdin.api",
     ),
     "calibrate": "aladdin.calibration",
+    "compare": "aladdin.comparison",
     "crosscheck": "aladdin.validation",
     **dict.fromkeys(("Scenario", "ScenarioError"), "scenarios"),
 }  # fmt: skip

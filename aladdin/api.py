@@ -28,8 +28,8 @@ from scenarios import Scenario, ScenarioError
 from scenarios.hardware import environment, hardware
 
 __all__ = [
-    "Result", "algorithms", "free", "hardware", "list_algorithms", "list_scenarios", "list_workloads",
-    "load", "plot", "refusals", "runs", "simulate", "trace", "train", "verify",
+    "Result", "algorithms", "choices", "execute", "free", "hardware", "list_algorithms", "list_scenarios",
+    "list_workloads", "load", "plot", "refusals", "runs", "simulate", "trace", "train", "verify",
 ]  # fmt: skip
 
 Progress = Callable[[int, int], None]
@@ -114,7 +114,7 @@ def simulate(
     out          run directory to write; must not exist yet
     on_progress  see ``Progress``
     """
-    return _run("sim", load(scenario, algorithm=algorithm, overrides=overrides), profile, out, on_progress)
+    return execute("sim", load(scenario, algorithm=algorithm, overrides=overrides), profile, out, on_progress)
 
 
 def train(
@@ -133,7 +133,7 @@ def train(
     ``real.errors.Interrupted``, whose ``record`` holds it and whose ``path`` says where.
     """
     chosen = load(scenario, algorithm=algorithm, overrides=overrides)
-    return _run("real", chosen, None, out, on_progress, into)
+    return execute("real", chosen, None, out, on_progress, into)
 
 
 def runs(
@@ -166,7 +166,7 @@ def runs(
         _reserve(folder)
     for one, folder in zip(chosen, folders, strict=True):
         advance = partial(on_progress, one.algorithm.name) if on_progress else None
-        yield _run(driver, one, profile, folder, advance, into)
+        yield execute(driver, one, profile, folder, advance, into)
 
 
 def choices(
@@ -325,8 +325,8 @@ def list_workloads() -> dict[str, list[dict[str, Any]]]:
     return {"models": models, "data": data}
 
 
-def _run(driver: str, scenario: Scenario, profile: Any, out: str | Path | None,
-         on_progress: Progress | None, into: str | Path | None = None) -> Result:  # fmt: skip
+def execute(driver: str, scenario: Scenario, profile: Any, out: str | Path | None,
+            on_progress: Progress | None, into: str | Path | None = None) -> Result:  # fmt: skip
     """One run by either driver, its flags filled in, written to ``out`` or below ``into`` if given."""
     path = _reserve(out)
     if path is None and into is not None:

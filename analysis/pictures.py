@@ -3,48 +3,99 @@
 Rules this module obeys:
 
 * A picture compares what is comparable: breakdowns and timelines by scenario and number of workers.
+* Runs that differ in nothing but their seed are one bar and one line: their mean.
 * Nothing is drawn that the runs do not hold; a set of runs always gives at least a breakdown.
 """
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from analysis import metrics, names, plots
+from analysis import curves, metrics, names, plots, seeds
 from core.record import Record
 
-__all__ = ["draw", "pairs"]
+__all__ = ["compare", "draw", "pairs"]
+
+LEARNING = {"time": "learning", "step": "learning-by-step", "epoch": "learning-by-epoch"}
+"""Names of the learning curves' pictures, by their axis."""
 
 
 def draw(runs: Mapping[str, Record], out: Path) -> list[Path]:
     """Draw ``runs`` (label -> record) into the folder ``out``; returns the files, by scenario and size."""
-    summaries = {label: metrics.summary(record) for label, record in runs.items()}
-    summaries = dict(sorted(summaries.items(), key=lambda item: _place(item[1])))
-    groups: dict[tuple[str, int], list[str]] = {}
-    for label, summary in summaries.items():
-        groups.setdefault((summary["scenario"], summary["workers"]), []).append(label)
+    merged: dict[str, list[Record]] = {}
+    for record in runs.values():
+        merged.setdefault(_but_for_the_seed(record), []).append(record)
+    alike = list(merged.values())
+    means = [seeds.mean_summary([metrics.summary(record) for record in records]) for records in alike]
+    order = sorted(range(len(alike)), key=lambda index: _place(means[index]))
+    groups: dict[tuple[str, int], list[int]] = {}
+    for index in order:
+        groups.setdefault((means[index]["scenario"], means[index]["workers"]), []).append(index)
     found = []
-    for (scenario, workers), labels in groups.items():
+    for (scenario, workers), chosen in groups.items():
         suffix = f"-{_slug(scenario)}-n{workers}" if len(groups) > 1 else ""
         found.append(
-            plots.save(plots.breakdown([summaries[x] for x in labels]), out / f"breakdown{suffix}.png")
+            plots.save(plots.breakdown([means[index] for index in chosen]), out / f"breakdown{suffix}.png")
         )
-        spanned = [runs[x] for x in labels if len(runs[x].spans.get("node", ()))]
+        first = [alike[index][0] for index in chosen]
+        spanned = [record for record in first if len(record.spans.get("node", ()))]
         if spanned:
             found.append(plots.save(plots.timeline(spanned), out / f"timeline{suffix}.png"))
-        evaluated = [runs[x] for x in labels if len(runs[x].curves.get("time", ())) > 1]
-        if evaluated:
-            heading = f"{scenario}, {names.count(workers, 'worker')}"
-            found.append(plots.save(plots.curves(evaluated, heading), out / f"learning{suffix}.png"))
-    if len({summary["workers"] for summary in summaries.values()}) > 1:
-        found.append(plots.save(plots.speedup(list(summaries.values())), out / "speedup.png"))
-    both = pairs(list(summaries.values()))
+        lines = [
+            curves.Line(means[index]["algorithm"], [one.curves for one in alike[index]], means[index]["driver"])
+            for index in chosen
+        ]
+        found += _learning(lines, out, suffix, f"{scenario}, {names.count(workers, 'worker')}")
+    ordered = [means[index] for index in order]
+    if len({summary["workers"] for summary in ordered}) > 1:
+        found.append(plots.save(plots.speedup(ordered), out / "speedup.png"))
+    both = pairs(ordered)
     if both:
         found.append(plots.save(plots.predicted_measured(both), out / "predicted-measured.png"))
     return found
+
+
+def compare(statistics: Sequence[Mapping[str, Any]], runs: Sequence[Mapping[str, Any]], out: Path, *,
+            title: str, accuracy: float | None = None) -> list[Path]:  # fmt: skip
+    """The pictures of a comparison of algorithms: bars, breakdown, learning curves where there are any.
+
+    ``runs`` and ``statistics`` are what goes into and comes out of ``seeds.condense``.
+    """
+    done = [run for run in runs if run["outcome"] == "done"]
+    if not done:
+        return []
+    found = [plots.save(curves.bars(statistics, title, accuracy), out / "comparison.png")]
+    by_name = {one["algorithm"]: [run for run in done if run["algorithm"] == one["algorithm"]]
+               for one in statistics}  # fmt: skip
+    means = [seeds.mean_summary([run["summary"] for run in own]) for own in by_name.values() if own]
+    found.append(plots.save(plots.breakdown(means), out / "breakdown.png"))
+    lines = [
+        curves.Line(name, [run["curves"] for run in own if run["curves"]]) for name, own in by_name.items()
+    ]
+    return found + _learning(lines, out, "", title, accuracy)
+
+
+def _learning(lines: Sequence[curves.Line], out: Path, suffix: str, title: str,
+              accuracy: float | None = None) -> list[Path]:  # fmt: skip
+    """Learning curves on every axis, if models were evaluated more than once."""
+    lines = [line for line in lines if any(len(table.get("time", ())) > 1 for table in line.tables)]
+    return [
+        plots.save(
+            curves.learning(lines, axis, title=title, accuracy=accuracy), out / f"{name}{suffix}.png"
+        )
+        for axis, name in LEARNING.items() if lines
+    ]  # fmt: skip
+
+
+def _but_for_the_seed(record: Record) -> str:
+    """What a run is, its seed aside."""
+    scenario = dict(record.manifest.get("scenario", {}))
+    scenario["run"] = {**scenario.get("run", {}), "seed": None}
+    return json.dumps([record.manifest.get("driver"), scenario], sort_keys=True, default=str)
 
 
 def pairs(summaries: list[dict[str, Any]]) -> list[dict[str, Any]]:

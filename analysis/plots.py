@@ -1,24 +1,26 @@
-"""Pictures of runs: the paper's Figures 2, 3 and 5, predicted against measured, learning curves.
+"""Pictures of runs: the paper's Figures 2, 3 and 5, predicted against measured.
 
 Rules this module obeys:
 
 * Every function takes what it draws and returns a matplotlib ``Figure``; ``save`` writes it. No
   global state (pyplot is never imported), no display needed.
-* One colour per part of a worker's time and one per algorithm, everywhere the same, from the
-  palette of Okabe and Ito, which colour-blind readers can tell apart.
+* One colour per part of a worker's time, and one look per algorithm (``look``), everywhere the same,
+  from the palette of Okabe and Ito, which colour-blind readers can tell apart. Algorithms of one
+  family share a colour and differ in dashes and marker.
 * Axes carry units. The same record gives the same picture.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from analysis import metrics
-from analysis.names import count, label, rank
+from analysis.names import count, label
 from analysis.names import driver as driver_name
 from analysis.names import title as title_of
 from core.record import KINDS, PARTS, Record
@@ -28,16 +30,59 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["breakdown", "curves", "predicted_measured", "save", "speedup", "timeline"]
+__all__ = [
+    "HEADING", "Look", "breakdown", "canvas", "legend_beside", "look", "predicted_measured", "save",
+    "speedup", "timeline",
+]  # fmt: skip
 
 COLOURS = {
     "compute": "#0072B2", "update": "#56B4E9", "send": "#E69F00", "wait": "#D55E00",
     "receive": "#009E73", "idle": "#E4E4E4", "transfer": "#7F7F7F",
 }  # fmt: skip
 
-SERIES = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#000000")
+SOLID, DASHED, DOTTED, MIXED = "-", (0, (5, 2)), (0, (1.2, 1.4)), (0, (6, 1.6, 1.2, 1.6))
 
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+
+@dataclass(frozen=True)
+class Look:
+    """How an algorithm is drawn: colour, marker, and the dashes of its lines."""
+
+    colour: str
+    marker: str
+    dashes: Any = SOLID
+
+
+LOOKS = {
+    "bsp": Look("#0072B2", "o"),
+    "arsgd": Look("#56B4E9", "X"),
+    "asp": Look("#D55E00", "s"),
+    "ssp": Look("#D55E00", "v", DASHED),
+    "dssp": Look("#D55E00", "P", DOTTED),
+    "easgd": Look("#E69F00", "D"),
+    "aladdin": Look("#009E73", "^"),
+    "aladdin_l1": Look("#009E73", "<", DOTTED),
+    "aladdin_l2": Look("#009E73", ">", DASHED),
+    "local_sgd": Look("#CC79A7", "o"),
+    "post_local_sgd": Look("#CC79A7", "s", DASHED),
+    "diloco": Look("#CC79A7", "^", DOTTED),
+    "dpsgd": Look("#000000", "h"),
+    "adpsgd": Look("#000000", "d", DASHED),
+    "sgp": Look("#000000", "*", MIXED),
+    "gosgd": Look("#000000", "p", DOTTED),
+}
+
+OTHERS = tuple(
+    Look(colour, marker) for colour in ("#882255", "#7F7F7F", "#999933", "#332288") for marker in "oXsP"
+)
+"""Looks of algorithms that are not in the table, by their names."""
+
+
+def look(algorithm: str) -> Look:
+    """How ``algorithm`` is drawn, everywhere the same."""
+    if algorithm in LOOKS:
+        return LOOKS[algorithm]
+    return OTHERS[sum(map(ord, algorithm)) % len(OTHERS)]
+
 
 HEADING: dict[str, Any] = {"loc": "left", "fontsize": 12, "fontweight": "bold", "pad": 10}
 
@@ -67,7 +112,7 @@ def breakdown(summaries: Sequence[Mapping[str, Any]], title: str = "") -> Figure
     """
     bars = [bar for summary in summaries for bar in _bars(summary, len({s["driver"] for s in summaries}) > 1)]
     scale, unit = _unit(max((entry["step"] for _, entry, _ in bars), default=1.0))
-    figure, axes = _figure(8.6, 1.9 + 0.46 * len(bars))
+    figure, axes = canvas(8.6, 1.9 + 0.46 * len(bars))
     longest = max((entry["step"] * scale for _, entry, _ in bars), default=1.0) or 1.0
     for row, (_, entry, rate) in enumerate(bars):
         left = 0.0
@@ -127,7 +172,7 @@ def timeline(records: Sequence[Record], *, start: float | None = None, seconds: 
     seconds = seconds or max(5 * metrics.breakdown(record)["step"] for record in records)
     scale, unit = _unit(seconds)
     heights = [max(len(rows), 1) for rows in panels]
-    figure, grid = _figure(9.6, 1.3 + sum(0.36 * height + 0.7 for height in heights), heights)
+    figure, grid = canvas(9.6, 1.3 + sum(0.36 * height + 0.7 for height in heights), heights)
     seen: set[str] = set()
     for axes, record, rows in zip(np.atleast_1d(grid), records, panels, strict=True):
         begin = _begin(record, seconds) if start is None else start
@@ -188,7 +233,7 @@ def speedup(summaries: Sequence[Mapping[str, Any]], title: str = "") -> Figure:
     Simulated runs are joined by lines, measured ones are hollow markers. Markers
     grow one by one from the top down, so that lines which coincide are all seen.
     """
-    figure, axes = _figure(6.6, 4.9)
+    figure, axes = canvas(6.6, 4.9)
     counts = sorted({summary["workers"] for summary in summaries})
     most = max(counts, default=1)
     axes.plot([1, most], [1, most], color="#9A9A9A", linestyle=(0, (4, 3)), linewidth=1.2, label="ideal")
@@ -204,9 +249,9 @@ def speedup(summaries: Sequence[Mapping[str, Any]], title: str = "") -> Figure:
             if points:
                 real = driver == "real"
                 axes.plot(
-                    *zip(*points, strict=True), marker=_marker(name),
+                    *zip(*points, strict=True), marker=look(name).marker,
                     markersize=9 if real else 5.5 + 0.8 * index,
-                    color=_colour(name), linestyle="none" if real else "-",
+                    color=look(name).colour, linestyle="none" if real else look(name).dashes,
                     linewidth=1.8, zorder=5 - 0.1 * index,
                     markerfacecolor="none" if real else None,
                     label=None if real and name in drawn else label(name),
@@ -222,7 +267,7 @@ def speedup(summaries: Sequence[Mapping[str, Any]], title: str = "") -> Figure:
     if any(summary["driver"] == "real" for summary in summaries):
         axes.plot([], [], marker="o", markersize=9, markerfacecolor="none", color="#444444", linestyle="none",
                   label="hollow: measured")  # fmt: skip
-    axes.legend(loc="upper left", frameon=False)
+    legend_beside(axes, loc="upper left")
     return figure
 
 
@@ -234,7 +279,7 @@ def predicted_measured(pairs: Sequence[Mapping[str, Any]], title: str = "Predict
     (samples/s), and optionally ``low`` and ``high``, the measurement's interval. The grey band is
     a relative error of ``band``.
     """
-    figure, (left, right) = _figure(10.8, max(4.6, 1.6 + 0.25 * len(pairs)), widths=(1.15, 1))
+    figure, (left, right) = canvas(10.8, max(4.6, 1.6 + 0.25 * len(pairs)), widths=(1.15, 1))
     values = np.array([[pair["predicted"], pair["measured"]] for pair in pairs], dtype=float).reshape(-1, 2)
     low, high = (values.min() / 1.3, values.max() * 1.3) if len(values) else (1.0, 10.0)
     line = np.array([low, high])
@@ -246,8 +291,8 @@ def predicted_measured(pairs: Sequence[Mapping[str, Any]], title: str = "Predict
         x, y = [pair["measured"] for pair in own], [pair["predicted"] for pair in own]
         spread = [[p["measured"] - p.get("low", p["measured"]) for p in own],
                   [p.get("high", p["measured"]) - p["measured"] for p in own]]  # fmt: skip
-        left.errorbar(x, y, xerr=spread, fmt=_marker(name), markersize=7, elinewidth=1,
-                      color=_colour(name), alpha=0.9, label=label(name))  # fmt: skip
+        left.errorbar(x, y, xerr=spread, fmt=look(name).marker, markersize=7, elinewidth=1,
+                      color=look(name).colour, alpha=0.9, label=label(name))  # fmt: skip
     left.set(xscale="log", yscale="log", xlim=(low, high), ylim=(low, high), aspect="equal")
     left.set_xlabel("measured (samples/s)")
     left.set_ylabel("predicted (samples/s)")
@@ -255,7 +300,7 @@ def predicted_measured(pairs: Sequence[Mapping[str, Any]], title: str = "Predict
     _plain_log_ticks(left, low, high)
     left.set_anchor("N")
     left.set_title(title, **HEADING)
-    left.legend(loc="upper left", fontsize=9, frameon=False)
+    legend_beside(left, loc="upper left", fontsize=9)
     _errors(right, pairs, band)
     return figure
 
@@ -279,9 +324,9 @@ def _errors(axes: Axes, pairs: Sequence[Mapping[str, Any]], band: float) -> None
     axes.axvspan(-100 * band, 100 * band, color="#E4E4E4")
     axes.axvline(0, color="#9A9A9A", linewidth=1)
     for row, (pair, error) in enumerate(zip(pairs, errors, strict=True)):
-        colour, marker = _colour(pair["algorithm"]), _marker(pair["algorithm"])
-        axes.plot([0, error], [row, row], color=colour, linewidth=1.6)
-        axes.plot(error, row, marker=marker, color=colour, markersize=6)
+        own = look(pair["algorithm"])
+        axes.plot([0, error], [row, row], color=own.colour, linewidth=1.6)
+        axes.plot(error, row, marker=own.marker, color=own.colour, markersize=6)
     reach = max([abs(error) for error in errors] + [150 * band]) * 1.15
     axes.set_xlim(-reach, reach)
     axes.set_yticks(range(len(pairs)), [pair["label"] for pair in pairs], fontsize=8.5)
@@ -290,47 +335,6 @@ def _errors(axes: Axes, pairs: Sequence[Mapping[str, Any]], band: float) -> None
     axes.set_xlabel("error of the prediction (%)")
     axes.set_title("Error per cell", **HEADING)
     axes.grid(axis="x")
-
-
-def curves(records: Sequence[Record], title: str = "") -> Figure:
-    """Loss and accuracy against time, one line per run; ScenarioError if no run evaluated its model."""
-    shown = [name for name in ("loss", "accuracy") if any(len(_curve(record, name)[0]) for record in records)]
-    if not shown:
-        raise ScenarioError("learning curves: none of these runs evaluated its model (run.evaluate: true)")
-    figure, panels = _figure(5.2 * len(shown), 4.0, widths=(1,) * len(shown))
-    several = len({record.manifest.get("driver") for record in records}) > 1
-    for name, axes in zip(shown, np.atleast_1d(panels), strict=True):
-        for record in records:
-            time, values = _curve(record, name)
-            algorithm = record.manifest.get("scenario", {}).get("algorithm", {}).get("name", "")
-            dashed = several and record.manifest.get("driver") == "sim"
-            axes.plot(
-                time, 100 * values if name == "accuracy" else values, color=_colour(algorithm),
-                marker=_marker(algorithm), linestyle="--" if dashed else "-", markersize=4.5, linewidth=1.6,
-                label=title_of(record, several),
-            )  # fmt: skip
-        axes.set_xlabel("time (s)")
-        axes.set_ylabel("accuracy (%)" if name == "accuracy" else "loss")
-        axes.grid()
-        axes.set_title(name.capitalize(), **HEADING)
-    np.atleast_1d(panels)[0].legend(fontsize=9, frameon=False)
-    if title:
-        figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
-    return figure
-
-
-def _colour(algorithm: str) -> str:
-    return SERIES[rank(algorithm) % len(SERIES)]
-
-
-def _marker(algorithm: str) -> str:
-    return MARKERS[rank(algorithm) % len(MARKERS)]
-
-
-def _curve(record: Record, name: str) -> tuple[np.ndarray, np.ndarray]:
-    values = np.asarray(record.curves.get(name, ()), dtype=float)
-    known = np.isfinite(values)
-    return np.asarray(record.curves.get("time", ()))[known], values[known]
 
 
 def _heading(what: str, summaries: Sequence[Mapping[str, Any]], workers: bool = True) -> str:
@@ -348,6 +352,20 @@ def _unit(seconds: float) -> tuple[float, str]:
     return (1e3, "ms") if seconds >= 1e-3 else (1e6, "µs")
 
 
+MOST = 7
+"""Entries that a legend may have inside of its axes."""
+
+
+def legend_beside(axes: Axes, **where: Any) -> None:
+    """The legend of ``axes`` inside of it at ``where``; right of the figure if it has many entries."""
+    handles, labels = axes.get_legend_handles_labels()
+    if len(labels) <= MOST:
+        axes.legend(frameon=False, **where)
+    else:
+        figure = axes.get_figure()
+        figure.legend(handles, labels, loc="outside right upper", frameon=False, fontsize=9)
+
+
 def _part_legend(figure: Figure, parts: Sequence[str]) -> None:
     """The legend of the parts of a worker's time, below everything."""
     from matplotlib.patches import Patch
@@ -357,10 +375,10 @@ def _part_legend(figure: Figure, parts: Sequence[str]) -> None:
                   handleheight=1.1, columnspacing=1.6, frameon=False)  # fmt: skip
 
 
-def _figure(
+def canvas(
     width: float, height: float, heights: Sequence[float] = (), widths: Sequence[float] = ()
 ) -> tuple[Figure, Any]:
-    """A figure in our style and its axes (an array of them where ``heights`` or ``widths`` say so)."""
+    """A figure in our style, inches, and its axes (an array of them where the ratios say so)."""
     try:
         import matplotlib
         from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -9,6 +9,7 @@ Rules this module obeys:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,10 @@ from analysis.names import driver, label
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["comparison", "constants", "document", "duration", "figures", "notes", "size", "table", "tables"]
+__all__ = [
+    "algorithm_notes", "algorithms", "comparison", "constants", "document", "duration", "figures", "notes",
+    "size", "table", "tables",
+]  # fmt: skip
 
 PART_HEADS = {"compute": "compute", "update": "update", "send": "send", "wait": "wait", "receive": "recv"}
 
@@ -130,6 +134,90 @@ def comparison(pairs: Sequence[Mapping[str, Any]], title: str = "") -> Table:
             pair["label"], _number(pair["predicted"]), _number(pair["measured"]), interval, shown, style=style
         )
     return grid
+
+
+def algorithms(statistics: Sequence[Mapping[str, Any]], title: str = "", accuracy: float | None = None,
+               width: int = WIDE) -> list[Table]:  # fmt: skip
+    """One row per algorithm: means over seeds ± half of their 95 % interval (``seeds.condense``).
+
+    Speed and traffic, and what was learned if anything was; one table, or two where ``width`` columns do
+    not hold one.
+    """
+    learned = any(one["accuracy"] is not None for one in statistics)
+    mark = "" if accuracy is None else f"{100 * accuracy:g} %"
+    speed = ["samples/s", "speed-up", "staleness\nmean / 95 % / max", "busiest node\nper step"]
+    model = [f"time to\n{mark}", "seeds\nthere"] if accuracy is not None and learned else []
+    model += ["accuracy\n%", "consensus\ndistance"] if learned else []
+    if not model or width >= WIDE:
+        return [_rows(statistics, title, [*speed, *model], accuracy)]
+    return [_rows(statistics, title, speed, accuracy), _rows(statistics, "What they learned", model, accuracy)]
+
+
+def _rows(statistics: Sequence[Mapping[str, Any]], title: str, heads: Sequence[str],
+          accuracy: float | None) -> Table:  # fmt: skip
+    grid = _grid(title)
+    grid.add_column("algorithm", no_wrap=True)
+    for head in heads:
+        grid.add_column(head, justify="right", no_wrap=True)
+    for one in statistics:
+        cells = _figures(one, accuracy)
+        row = [cells[head.split("\n")[0]] for head in heads]
+        done = one["outcomes"].get("done", 0)
+        if not done:
+            row = [f"[yellow]{', '.join(one['outcomes'])}[/]", *[""] * (len(heads) - 1)]
+        grid.add_row(f"[bold]{label(one['algorithm'])}[/]{'*' if done < one['runs'] else ''}", *row)
+    return grid
+
+
+def _figures(one: Mapping[str, Any], accuracy: float | None) -> dict[str, str]:
+    """An algorithm's cells by the first line of their columns' heads."""
+    stale = [one[f"staleness_{kind}"] for kind in ("mean", "p95", "max")]
+    busy, when = one["busiest_bytes_per_step"], one["time_to_accuracy"]
+    role = f" ({one['busiest_role']})" if busy else ""
+    return {
+        "samples/s": f"[bold]{_mean(one['throughput'])}[/]",
+        "speed-up": _mean(one["speedup"]),
+        "staleness": "–" if None in stale else " / ".join(_number(each["mean"]) for each in stale),
+        "busiest node": f"{size(busy['mean'])}{role}" if busy else "–",
+        "time to": _mean(when, seconds=True),
+        "seeds": f"{one['reached']} of {one['outcomes'].get('done', 0)}",
+        "accuracy": _mean(one["accuracy"], 100.0),
+        "consensus": _mean(one["consensus"]),
+    }
+
+
+def _mean(found: Mapping[str, Any] | None, scale: float = 1.0, seconds: bool = False) -> str:
+    """``mean ± half`` with as many digits as the interval deserves; in a unit that reads well if seconds."""
+    if found is None:
+        return "–"
+    mean, half, unit = found["mean"] * scale, (found["half"] or 0.0) * scale, ""
+    if seconds and mean:
+        unit, factor = next((u, f) for u, f in (("s", 1.0), ("ms", 1e3), ("µs", 1e6))
+                            if abs(mean) * f >= 1 or u == "µs")  # fmt: skip
+        mean, half, unit = mean * factor, half * factor, f" {unit}"
+    if not found["half"]:
+        return f"{mean:.1f}{unit}" if scale == 100 else f"{_number(mean)}{unit}"
+    if abs(mean) < 1e-3 or half < 1e-3:
+        return f"{mean:.3g} ± {half:.2g}{unit}"
+    digits = max(0, 1 - math.floor(math.log10(half)))
+    return f"{mean:,.{digits}f} ± {half:,.{digits}f}{unit}"
+
+
+def algorithm_notes(statistics: Sequence[Mapping[str, Any]], accuracy: float | None = None) -> list[str]:
+    """What the reader of ``algorithms`` must know: runs that are missing, and why; means over few seeds."""
+    found = []
+    for one in statistics:
+        name, outcomes = label(one["algorithm"]), one["outcomes"]
+        missing = [f"{count} {outcome}" for outcome, count in outcomes.items() if outcome != "done"]
+        if missing:
+            found.append(f"* {name}: {', '.join(missing)} of {one['runs']}: {'; '.join(one['messages'])}")
+        done = outcomes.get("done", 0)
+        if accuracy is not None and one["time_to_accuracy"] is not None and one["reached"] < done:
+            found.append(
+                f"{name}: the time to {100 * accuracy:g} % is the mean of the {one['reached']} seeds "
+                f"that reached it, out of {done}"
+            )
+    return found
 
 
 def figures(found: Mapping[str, Any]) -> list[str]:

@@ -136,7 +136,7 @@ def kept_in(path: Path | None) -> Iterator[None]:
 
 
 @contextmanager
-def progress(unit: str = "steps") -> Iterator[Callable[[str, int, int], None]]:
+def progress(unit: str = "steps") -> Iterator[Callable[[str, float, int], None]]:
     """A bar per name; call what it yields with (name, done, total); a total of 0 is unknown."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -151,7 +151,7 @@ def progress(unit: str = "steps") -> Iterator[Callable[[str, int, int], None]]:
     ) as bars:
         tasks: dict[str, Any] = {}
 
-        def advance(name: str, done: int, total: int) -> None:
+        def advance(name: str, done: float, total: int) -> None:
             if name not in tasks:
                 tasks[name] = bars.add_task(name, total=total or None)
             bars.update(tasks[name], completed=done, total=total or None)
