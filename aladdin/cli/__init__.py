@@ -22,7 +22,10 @@ from typing import Any
 
 __all__ = ["COMMANDS", "main"]
 
-COMMANDS = ("demo", "simulate", "train", "calibrate", "crosscheck", "verify", "plot", "trace", "list")
+COMMANDS = (
+    "demo", "simulate", "compare", "train", "calibrate", "crosscheck", "verify", "mixing", "plot", "trace",
+    "list",
+)  # fmt: skip
 
 ABOUT = """
 What will distributed training cost, before you pay for it? aladdin predicts throughput and where
