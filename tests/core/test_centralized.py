@@ -1,0 +1,554 @@
+"""SSP, DSSP, EASGD and the family of local SGD: what each promises, and what it refuses."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from math import inf, nan
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import scenarios
+from core.algorithms import make
+from core.algorithms.dssp import ForecastingGate
+from core.algorithms.ssp import Gate
+from core.effects import AllReduce, Receive, Send
+from core.errors import OptionError
+from core.node import GRADIENT, Left, Message, Node
+from core.record import Record
+from scenarios.errors import ScenarioError
+from sim import simulate
+from tests.conformance import problem
+from tests.conformance.scripted import Scripted
+
+seeds = st.integers(0, 2**32 - 1)
+
+
+class Watched(Scripted):
+    """Calls ``look`` after every turn."""
+
+    look: Callable[[], None] | None = None
+
+    def _resume(self, index: int) -> None:
+        super()._resume(index)
+        if self.look is not None:
+            self.look()
+
+
+def run(
+    name: str,
+    options: dict[str, Any],
+    seed: int = 0,
+    *,
+    workers: int = 3,
+    servers: int = 1,
+    steps: int | dict[int, int] = 6,
+    crashes: dict[int, int] | None = None,
+    gradient: Callable[[Any, int, int], Any] = problem.gradient,
+    spoil: Callable[[list[Node]], None] | None = None,
+    look: Callable[[list[Node], Scripted], None] | None = None,
+    **knobs: Any,
+) -> tuple[list[Node], Scripted]:
+    algorithm = make(name, options)
+    nodes = problem.build(workers, servers if algorithm.centralized else 0)
+    if spoil is not None:
+        spoil(nodes)
+    rng = np.random.default_rng(seed)
+    driver = Watched(algorithm, nodes, gradient, steps, lambda count: int(rng.integers(count)), **knobs)
+    if look is not None:
+        driver.look = lambda: look(nodes, driver)
+    driver.run(crashes)
+    return nodes, driver
+
+
+def simulated(name: str, overrides: dict[str, Any]) -> Record:
+    fixed: dict[str, Any] = {
+        "cluster.workers": 4,
+        "cluster.servers.count": 2,
+        "cluster.compute": {"model": "lognormal", "mean": 0.05, "spread": 0.6},
+    }
+    if not {"run.seconds", "run.samples"} & overrides.keys():
+        fixed["run.steps"] = 30
+    return simulate(scenarios.load("demo", {"algorithm.name": name} | fixed | overrides))
+
+
+def digest(record: Record) -> str:
+    parts = [column.tobytes() for table in record.tables().values() for _, column in sorted(table.items())]
+    return hashlib.sha256(b"".join(parts)).hexdigest()
+
+
+# Bad input ------------------------------------------------------------------------------------------
+
+BAD = [
+    ("ssp", {"s": -1}, "s"), ("ssp", {"s": 1.5}, "s"), ("ssp", {"s": nan}, "s"), ("ssp", {"s": "3"}, "s"),
+    ("ssp", {"s": True}, "s"), ("ssp", {"s": None}, "s"), ("ssp", {"s": -inf}, "s"),
+    ("dssp", {"s_l": -1}, "s_l"), ("dssp", {"s_l": 4, "s_u": 3}, "s_u"), ("dssp", {"s_u": inf}, "s_u"),
+    ("dssp", {"s_u": nan}, "s_u"), ("dssp", {"s_l": 1.0}, "s_l"), ("dssp", {"s": 3}, "s"),
+    ("easgd", {"tau": 0}, "tau"), ("easgd", {"tau": 1.5}, "tau"), ("easgd", {"tau": True}, "tau"),
+    ("easgd", {"beta": 0}, "beta"), ("easgd", {"beta": -0.1}, "beta"), ("easgd", {"beta": nan}, "beta"),
+    ("easgd", {"beta": inf}, "beta"), ("easgd", {"beta": "much"}, "beta"),
+    ("local_sgd", {"h": 0}, "h"), ("local_sgd", {"h": 2.5}, "h"), ("local_sgd", {"h": inf}, "h"),
+    ("post_local_sgd", {"h": -8}, "h"), ("post_local_sgd", {"switch": -0.5}, "switch"),
+    ("post_local_sgd", {"switch": nan}, "switch"), ("post_local_sgd", {"switch": "never"}, "switch"),
+    ("diloco", {"h": 0}, "h"), ("diloco", {"outer_lr": 0}, "outer_lr"),
+    ("diloco", {"outer_lr": nan}, "outer_lr"), ("diloco", {"outer_lr": inf}, "outer_lr"),
+    *(("diloco", {"outer_momentum": value}, "outer_momentum") for value in (1, -0.1, nan, False)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "options", "field"), BAD)
+def test_bad_options_are_refused_by_name(name: str, options: dict[str, Any], field: str) -> None:
+    with pytest.raises(OptionError) as caught:
+        make(name, options)
+    assert caught.value.field == field
+
+
+def test_elastic_steps_beyond_one_another_are_refused() -> None:
+    with pytest.raises(ScenarioError, match=r"algorithm\.options\.beta.*4.5.*at most 4"):
+        scenarios.load("demo", {"algorithm": "easgd", "algorithm.beta": 4.5, "cluster.workers": 4})
+    scenarios.load("demo", {"algorithm": "easgd", "algorithm.beta": 4, "cluster.workers": 4})
+
+
+def test_thresholds_the_wrong_way_round_are_named_in_a_scenario() -> None:
+    with pytest.raises(ScenarioError, match=r"algorithm\.options\.s_u.*2.*at least s_l, 5"):
+        scenarios.load("demo", {"algorithm": "dssp", "algorithm.s_l": 5, "algorithm.s_u": 2})
+
+
+# SSP ------------------------------------------------------------------------------------------------
+
+
+@given(
+    seed=seeds, s=st.integers(0, 3), workers=st.integers(2, 5), servers=st.integers(1, 3), slow=st.booleans()
+)
+@settings(max_examples=60, deadline=None)
+def test_ssp_bounds_the_spread_of_live_workers(
+    seed: int, s: int, workers: int, servers: int, slow: bool
+) -> None:
+    """At all times, also with workers that die or end early."""
+    rng = np.random.default_rng(seed)
+    victim, last = int(rng.integers(workers)), int(rng.integers(workers))
+
+    def look(nodes: list[Node], driver: Scripted) -> None:
+        steps = [node.step for node in nodes[:workers] if node.id not in driver.gone]
+        assert not steps or max(steps) - min(steps) <= s + 1
+
+    run(
+        "ssp", {"s": s}, seed, workers=workers, servers=servers, look=look,
+        steps={i: 2 if i == last else 8 for i in range(workers + servers)},
+        crashes={int(rng.integers(400)): victim}, speeds={0: 0.02} if slow else None,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("s", [0, 1, 2, 4])
+def test_ssp_lets_the_fast_run_ahead_as_far_as_it_may(s: int) -> None:
+    """The bound is met: the fast do not wait any earlier than they must."""
+    record = simulated("ssp", {"algorithm.s": s, "cluster.slowdowns": [{"ranks": [0], "factor": 100}]})
+    steps = record.steps
+    slow = (steps["node"] == 0) & (steps["step"] == 0)
+    first_of_slow = float(steps["start"][slow][0] + steps["compute"][slow][0])
+    begun = steps["step"][(steps["node"] == 1) & (steps["start"] < first_of_slow)].max()
+    assert begun == s
+
+
+def test_ssp_without_a_bound_is_asp_event_for_event() -> None:
+    uneven = {"cluster.slowdowns": [{"ranks": [1], "factor": 3}], "run.seconds": 2.0, "run.spans": True}
+    asp = simulated("asp", uneven)
+    assert digest(simulated("ssp", uneven | {"algorithm.s": "unlimited"})) == digest(asp)
+    assert digest(simulated("ssp", uneven | {"algorithm.s": 1})) != digest(asp)
+
+
+@given(seed=seeds, workers=st.integers(1, 5))
+@settings(max_examples=25, deadline=None)
+def test_ssp_zero_is_lock_step(seed: int, workers: int) -> None:
+    """Nobody starts step k + 1 before everybody's gradient of step k is applied: all start at one model."""
+    started: dict[int, list[np.ndarray]] = {}
+
+    def gradient(params: np.ndarray, rank: int, step: int) -> np.ndarray:
+        started.setdefault(step, []).append(params.copy())
+        return problem.gradient(params, rank, step)
+
+    run("ssp", {"s": 0}, seed, workers=workers, gradient=gradient)
+    for starts in started.values():
+        assert len(starts) == workers
+        assert all(np.array_equal(start, starts[0]) for start in starts)
+
+
+def test_a_withheld_reply_carries_the_model_of_the_moment_it_is_sent() -> None:
+    """Worker 0 is held; when worker 1 catches up, both get the model with both gradients."""
+    nodes = problem.build(2, 1, momentum=0.0)
+    server = nodes[2]
+    program = make("ssp", {"s": 0}).server(server)
+    assert program.send(None) == Receive((GRADIENT, "left"))
+    shape = server.params.shape
+    waits = program.send(Message(GRADIENT, np.ones(shape), step=0, source=0))
+    assert isinstance(waits, Receive)
+    replies = program.send(Message(GRADIENT, np.ones(shape), step=0, source=1))
+    assert isinstance(replies, Send)
+    assert [to for to, _ in replies.pairs] == [0, 1]
+    for _, reply in replies.pairs:
+        assert (reply.step, reply.versions) == (0, 2)
+        np.testing.assert_array_equal(reply.tensor, server.params)
+        assert not np.shares_memory(reply.tensor, server.params)
+
+
+def test_a_departure_frees_whom_it_held_up() -> None:
+    program = make("ssp", {"s": 0}).server(problem.build(3, 1)[3])
+    program.send(None)
+    for rank in (0, 1):
+        program.send(Message(GRADIENT, problem.initial(), step=0, source=rank))
+    replies = program.send(Left(2))
+    assert isinstance(replies, Send)
+    assert [to for to, _ in replies.pairs] == [0, 1]
+
+
+@given(data=st.data(), workers=st.integers(1, 5), s=st.integers(0, 3))
+@settings(max_examples=100, deadline=None)
+def test_the_gate_does_what_its_definition_says(data: st.DataObject, workers: int, s: int) -> None:
+    """Against the definition, evaluated anew at every event."""
+    gate, clock, waiting = Gate(workers, s), dict.fromkeys(range(workers), 0), list[int]()
+    for _ in range(data.draw(st.integers(0, 40))):
+        able = [rank for rank in clock if rank not in waiting]
+        if not clock:
+            break
+        if not able or data.draw(st.integers(0, 9)) == 0:
+            rank = data.draw(st.sampled_from(sorted(clock)))
+            del clock[rank]
+            waiting = [other for other in waiting if other != rank]
+            free = gate.leave(rank)
+        else:
+            rank = data.draw(st.sampled_from(able))
+            clock[rank] += 1
+            waiting.append(rank)
+            free = gate.push(rank, clock[rank], 0.0)
+        expected = [other for other in waiting if clock[other] - min(clock.values()) <= s]
+        assert free == expected
+        waiting = [other for other in waiting if other not in expected]
+        assert len(waiting) < max(len(clock), 1)
+
+
+# DSSP -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("s", [0, 2, 5])
+def test_dssp_with_one_threshold_is_ssp_event_for_event(s: int) -> None:
+    uneven = {
+        "cluster.slowdowns": [{"ranks": [1], "factor": 4}],
+        "cluster.tensor_rates": {"apply": 1e9, "snapshot": 1e9, "assign": 1e9},
+        "run.spans": True,
+    }
+    fixed = digest(simulated("ssp", uneven | {"algorithm.s": s}))
+    assert digest(simulated("dssp", uneven | {"algorithm.s_l": s, "algorithm.s_u": s})) == fixed
+    assert digest(simulated("dssp", uneven | {"algorithm.s_l": s, "algorithm.s_u": s + 4})) != fixed
+
+
+@given(seed=seeds, low=st.integers(0, 2), more=st.integers(0, 3), workers=st.integers(2, 5))
+@settings(max_examples=60, deadline=None)
+def test_dssp_never_exceeds_its_upper_threshold(seed: int, low: int, more: int, workers: int) -> None:
+    def look(nodes: list[Node], driver: Scripted) -> None:
+        steps = [node.step for node in nodes[:workers] if node.id not in driver.gone]
+        assert not steps or max(steps) - min(steps) <= low + more + 1
+
+    victim = seed % workers
+    run(
+        "dssp", {"s_l": low, "s_u": low + more}, seed, workers=workers, servers=2, steps=10, look=look,
+        crashes={seed % 997: victim}, speeds={workers - 1: 0.03},
+    )  # fmt: skip
+
+
+@given(data=st.data(), workers=st.integers(2, 4), low=st.integers(0, 3), more=st.integers(0, 6))
+@settings(max_examples=100, deadline=None)
+def test_the_forecasting_gate_stays_between_its_thresholds(
+    data: st.DataObject, workers: int, low: int, more: int
+) -> None:
+    """Whatever the times: at most ``low`` ahead is never held, more than ``high`` never let go."""
+    gate, clock, now, waiting = ForecastingGate(workers, low, low + more), [0] * workers, 0.0, set[int]()
+    for _ in range(data.draw(st.integers(0, 60))):
+        rank = data.draw(st.sampled_from([r for r in range(workers) if r not in waiting]))
+        now += data.draw(st.floats(0, 10))
+        clock[rank] += 1
+        waiting.add(rank)
+        free = gate.push(rank, clock[rank], now)
+        waiting -= set(free)
+        gate.answered(free, now)
+        ahead = {r: clock[r] - min(clock) for r in range(workers)}
+        assert all(ahead[r] <= low + more for r in free)
+        assert all(ahead[r] > low for r in waiting)
+        assert len(waiting) < workers
+
+
+def test_the_forecast_grants_the_steps_that_fit_until_the_slowest_is_expected() -> None:
+    """Worker 0 takes 1 s, worker 1 takes 10 s: at 13 s, one ahead of the limit, 7 more fit before 20 s."""
+    gate = ForecastingGate(2, low=1, high=20)
+
+    def push(rank: int, clock: int, now: float) -> list[int]:
+        free = gate.push(rank, clock, now)
+        gate.answered(free, now)
+        return free
+
+    assert push(0, 1, 1.0) == [0]
+    assert push(0, 2, 2.0) == [], "nothing is known of worker 1: held as under SSP(1)"
+    assert push(1, 1, 10.0) == [0, 1]
+    assert push(0, 3, 11.0) == [0], "9 s until the slowest comes, 1 s a step: 9 extra steps"
+    free = [push(0, clock, 8.0 + clock) for clock in range(4, 13)]
+    assert free == [[0]] * 8 + [[]], "and no more"
+    assert push(1, 2, 20.0) == [0, 1], "held until the slowest's next push, as forecast"
+
+
+def test_a_reply_that_was_withheld_does_not_count_as_a_slow_worker() -> None:
+    gate = ForecastingGate(2, low=0, high=100)
+    assert gate.push(0, 1, 1.0) == []
+    free = gate.push(1, 1, 10.0)
+    gate.answered(free, 10.0)
+    assert sorted(free) == [0, 1]
+    gate.push(0, 2, 11.0)
+    assert gate.extra(0) == 9, "1 s a step since its reply; 10 s since its push"
+
+
+def test_dssp_waits_less_than_ssp_where_somebody_is_slow_for_a_while() -> None:
+    """What it is for; and it does use its freedom."""
+    pause = {
+        "cluster.workers": 2, "cluster.servers.count": 1, "run.steps": 40,
+        "cluster.compute": {"model": "constant", "mean": 0.05}, "cluster.bandwidth": "10 GB/s",
+        "cluster.slowdowns": [{"ranks": [0], "kind": "scheduled", "intervals": [[0.5, 1.3, 8]]}],
+    }  # fmt: skip
+    fixed, moving = (
+        simulated("ssp", pause | {"algorithm.s": 1}),
+        simulated("dssp", pause | {"algorithm.s_l": 1, "algorithm.s_u": 12}),
+    )
+    assert moving.nodes["wait"][1] < 0.7 * fixed.nodes["wait"][1]
+
+
+# EASGD ----------------------------------------------------------------------------------------------
+
+
+def nothing(params: np.ndarray, rank: int, step: int) -> np.ndarray:
+    return np.zeros_like(params)
+
+
+def one(params: np.ndarray, rank: int, step: int) -> np.ndarray:
+    return np.ones_like(params)
+
+
+def apart(nodes: list[Node]) -> None:
+    """Every node starts somewhere else."""
+    for node in nodes:
+        node.params += np.random.default_rng(node.id).normal(size=node.params.shape)
+
+
+def total(nodes: list[Node], workers: int) -> np.ndarray:
+    """The sum of centre and replicas."""
+    centre = np.concatenate([node.params for node in nodes[workers:]])
+    return np.sum([node.params for node in nodes[:workers]], axis=0) + centre
+
+
+@given(
+    seed=seeds,
+    workers=st.integers(1, 4),
+    servers=st.integers(1, 3),
+    tau=st.integers(1, 3),
+    part=st.floats(0.05, 1),
+)
+@settings(max_examples=40, deadline=None)
+def test_an_elastic_exchange_preserves_the_sum(
+    seed: int, workers: int, servers: int, tau: int, part: float
+) -> None:
+    before = list[np.ndarray]()
+
+    def spoil(nodes: list[Node]) -> None:
+        apart(nodes)
+        before.append(total(nodes, workers))
+
+    nodes, _ = run(
+        "easgd", {"tau": tau, "beta": part * workers}, seed, workers=workers, servers=servers,
+        gradient=nothing, spoil=spoil,
+    )  # fmt: skip
+    np.testing.assert_allclose(total(nodes, workers), before[0], rtol=0, atol=1e-13)
+    for node in nodes[:workers]:
+        assert node.blends == 6 // tau
+    assert all(server.version == workers * (6 // tau) for server in nodes[workers:])
+
+
+def test_an_exchange_is_an_elastic_step_on_both_sides() -> None:
+    """alpha = beta / n towards the other's value from before."""
+    starts = list[np.ndarray]()
+
+    def spoil(nodes: list[Node]) -> None:
+        apart(nodes)
+        starts.extend(node.params.copy() for node in nodes)
+
+    nodes, _ = run("easgd", {"tau": 1, "beta": 0.3}, workers=1, steps=1, gradient=nothing, spoil=spoil)
+    x, centre = starts
+    np.testing.assert_allclose(nodes[0].params, x - 0.3 * (x - centre), rtol=1e-14)
+    np.testing.assert_allclose(nodes[1].params, centre + 0.3 * (x - centre), rtol=1e-14)
+
+
+@given(seed=seeds, workers=st.integers(1, 4), servers=st.integers(1, 3))
+@settings(max_examples=25, deadline=None)
+def test_the_sum_of_centre_and_replicas_moves_by_gradients_only(
+    seed: int, workers: int, servers: int
+) -> None:
+    """With constant gradients of one, no momentum: every step takes eta from the sum, whoever mixes when."""
+    nodes = problem.build(workers, servers, momentum=0.0)
+    expected = total(nodes, workers) - sum(
+        nodes[0].schedule.at(step * workers) * workers for step in range(5)
+    )
+    rng = np.random.default_rng(seed)
+    Scripted(make("easgd"), nodes, one, 5, lambda count: int(rng.integers(count))).run()
+    np.testing.assert_allclose(total(nodes, workers), expected, rtol=1e-12)
+
+
+def test_easgd_records_no_gradient_as_sent_or_lost() -> None:
+    record = simulated("easgd", {})
+    for fate in ("applied", "pending", "lost"):
+        assert (record.nodes[fate] == 0).all()
+    assert len(record.gradients["server"]) == 0
+    assert (record.nodes["blends"][:4] == 15).all()
+
+
+# Local SGD, post-local SGD, DiLoCo ------------------------------------------------------------------
+
+
+def reference(
+    workers: int, steps: int, h: int, synchronous: int = 0, outer: tuple[float, float] | None = None
+):  # type: ignore[no-untyped-def]
+    """Their definitions in one loop over all workers: replicas after ``steps``."""
+    eta, mu = problem.schedule_of(workers).at, 0.9
+    xs = np.array([problem.initial()] * workers)
+    velocities, start, outer_velocity = np.zeros_like(xs), problem.initial(), np.zeros(problem.SIZE)
+    for step in range(steps):
+        gradients = np.array([problem.gradient(x, rank, step) for rank, x in enumerate(xs)])
+        if step < synchronous:
+            gradients[:] = gradients.mean(axis=0)
+        velocities = mu * velocities + gradients
+        xs = xs - eta(step * workers) * velocities
+        local = step + 1 - synchronous
+        if local > 0 and local % h == 0:
+            mean = xs.mean(axis=0)
+            if outer is not None:
+                rate, momentum = outer
+                outer_velocity = momentum * outer_velocity + (start - mean)
+                mean = start = start - rate * ((start - mean) + momentum * outer_velocity)
+            xs[:] = mean
+    return xs
+
+
+LOCAL = [
+    ("local_sgd", {"h": 3}, {"h": 3}),
+    ("local_sgd", {"h": 1}, {"h": 1}),
+    ("local_sgd", {"h": 100}, {"h": 100}),
+    ("post_local_sgd", {"h": 2, "switch": 1}, {"h": 2, "synchronous": 2}),
+    ("post_local_sgd", {"h": 2, "switch": 1.2}, {"h": 2, "synchronous": 3}),
+    ("diloco", {"h": 2}, {"h": 2, "outer": (0.7, 0.9)}),
+    ("diloco", {"h": 3, "outer_lr": 0.5, "outer_momentum": 0.0}, {"h": 3, "outer": (0.5, 0.0)}),
+]
+
+
+@pytest.mark.parametrize(("name", "options", "meaning"), LOCAL)
+@given(seed=seeds, workers=st.integers(1, 5))
+@settings(max_examples=10, deadline=None)
+def test_local_steps_and_averages_are_those_of_the_definition(
+    name: str, options: dict[str, Any], meaning: dict[str, Any], seed: int, workers: int
+) -> None:
+    nodes, _ = run(name, options, seed, workers=workers, steps=8)
+    expected = reference(workers, 8, **meaning)
+    np.testing.assert_allclose([node.params for node in nodes], expected, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize(("name", "options"), [
+    ("local_sgd", {"h": 1}), ("post_local_sgd", {"switch": inf}),
+    ("diloco", {"h": 1, "outer_lr": 1, "outer_momentum": 0}),
+])  # fmt: skip
+def test_one_local_step_is_large_batch_sgd_momentum_and_all(name: str, options: dict[str, Any]) -> None:
+    nodes, _ = run(name, options, workers=4, steps=7)
+    expected = problem.large_batch(4, 7, problem.schedule_of(4))
+    for node in nodes:
+        np.testing.assert_allclose(node.params, expected, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("collective", ["messages", "native"])
+def test_post_local_sgd_at_its_ends_is_arsgd_and_local_sgd_event_for_event(collective: str) -> None:
+    network = {"cluster.network.collective": collective, "run.links": "native"}
+    post = {"algorithm.h": 4} | network
+    never, at_once = (
+        simulated("post_local_sgd", post | {"algorithm.switch": "unlimited"}),
+        simulated("post_local_sgd", post | {"algorithm.switch": 0}),
+    )
+    assert digest(never) == digest(simulated("arsgd", network))
+    assert digest(at_once) == digest(simulated("local_sgd", post))
+    assert digest(at_once) != digest(never)
+
+
+ROUNDS = [
+    ("local_sgd", {"h": 2}), ("post_local_sgd", {"h": 2, "switch": 0.9}), ("diloco", {"h": 2}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "options"), ROUNDS)
+@given(seed=seeds, data=st.data())
+@settings(max_examples=40, deadline=None)
+def test_rounds_outlive_departures(
+    name: str, options: dict[str, Any], seed: int, data: st.DataObject
+) -> None:
+    """Some end early, in mid-round or not, some die: the rest finish, and agree after the last average."""
+    workers = data.draw(st.integers(2, 5))
+    victims = data.draw(st.lists(st.integers(0, workers - 1), max_size=workers - 1, unique=True))
+    crashes = {data.draw(st.integers(0, 60)): victim for victim in victims}
+    early = data.draw(st.dictionaries(st.integers(0, workers - 1), st.integers(0, 7)))
+    budgets = dict.fromkeys(range(workers), 8) | early
+    nodes, driver = run(name, options, seed, workers=workers, steps=budgets, crashes=crashes)
+    survivors = [node for node in nodes if node.id not in driver.crashed]
+    assert all(node.step == budgets[node.id] for node in survivors)
+    last = [node for node in survivors if node.step == 8]
+    for node in last:
+        assert np.isfinite(node.params).all()
+        np.testing.assert_array_equal(node.params, last[0].params)
+
+
+@pytest.mark.parametrize(("name", "options"), [*ROUNDS, ("arsgd", {})])
+@pytest.mark.parametrize("seed", range(5))
+def test_what_was_reduced_is_left_alone_until_the_next_all_reduce(
+    name: str, options: dict[str, Any], seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rule of core/collectives.py: survivors may have to hand the last result on."""
+    kept: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+    checked = 0
+    begin = Scripted._begin
+
+    def watched(self: Scripted, task: Any, effect: Any) -> None:
+        nonlocal checked
+        state = task.node.memory.get("allreduce")
+        if state is not None and state.result is not None:
+            tensor, copy = kept.setdefault(task.node.id, (state.result, state.result.copy()))
+            if tensor is state.result:
+                np.testing.assert_array_equal(tensor, copy)
+                checked += 1
+        if isinstance(effect, AllReduce):
+            kept.pop(task.node.id, None)
+            if state is not None and state.result is not None:
+                assert not np.shares_memory(effect.tensor, state.result)
+        begin(self, task, effect)
+
+    monkeypatch.setattr(Scripted, "_begin", watched)
+    run(name, options, seed, workers=3, steps=8)
+    assert checked > 20
+
+
+@pytest.mark.parametrize("collective", ["messages", "native"])
+@pytest.mark.parametrize(("name", "options"), ROUNDS)
+@pytest.mark.parametrize("budget", [{"run.seconds": 0.9}, {"run.samples": 32 * 41}])
+def test_budgets_that_end_in_mid_round_do_not_block_the_rest(
+    collective: str, name: str, options: dict[str, Any], budget: dict[str, Any]
+) -> None:
+    """Workers of different speeds make different numbers of steps; all of them end."""
+    uneven = {
+        "cluster.network.collective": collective, "run.links": "native",
+        "cluster.slowdowns": [{"ranks": [1], "factor": 2}],
+        **{f"algorithm.{key}": value for key, value in options.items()}, "algorithm.h": 5, **budget,
+        **({"algorithm.switch": 0.05} if "switch" in options else {}),
+    }  # fmt: skip
+    record = simulated(name, uneven)
+    assert len(set(record.nodes["steps"].tolist())) > 1
