@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from sim.errors import Deadlock
+from sim.errors import Deadlock, Diverged
 
 if TYPE_CHECKING:
     from core.record import Record
     from scenarios.schema import Scenario
+    from sim.checkpoint import Checkpoints
     from sim.numerics import Gradients
 
-__all__ = ["Deadlock", "simulate"]
+__all__ = ["Deadlock", "Diverged", "simulate"]
 
 
 def simulate(
@@ -20,15 +21,35 @@ def simulate(
     *,
     gradients: Gradients | None = None,
     on_progress: Callable[[int, int], None] | None = None,
+    on_clock: Callable[[float], None] | None = None,
+    timer: Callable[[], float] | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> Record:
     """What ``scenario`` would do on its cluster.
 
-    gradients    values instead of Phantoms: see ``sim.numerics.Gradients``
-    on_progress  called now and then with (done, total)
+    gradients    values instead of Phantoms (see ``sim.numerics.Gradients``); by default those of the
+                 workload's own model and data if ``run.numerics`` is on (imports torch)
+    on_progress  called now and then with (done, total); on_clock: with the simulated seconds
+    timer        seconds of real time, by which ``run.batched: auto`` measures; without it, it guesses
+    checkpoints  where to save a run with numerics, and to resume it from
 
-    Raises ``Deadlock`` when programs wait for what cannot happen.
+    Raises ``Deadlock`` when programs wait for what cannot happen, ``Diverged`` when a loss is not finite,
+    ``CheckpointError`` (a ``ScenarioError``) for a checkpoint of another run.
     """
     from scenarios.plan import plan
     from sim.driver import Driver
+    from sim.numerics import evaluator
 
-    return Driver(plan(scenario), gradients=gradients, on_progress=on_progress).run()
+    made = plan(scenario)
+    values = evaluator(made, timer) if gradients is None and scenario.run.numerics else None
+    driver = Driver(
+        made,
+        gradients=gradients if values is None else values,
+        on_progress=on_progress,
+        on_clock=on_clock,
+        checkpoints=checkpoints,
+    )
+    if values is None:
+        return driver.run()
+    with values:
+        return driver.run()

@@ -23,6 +23,7 @@ from sim.fluid import Link
 from sim.network import Network
 
 if TYPE_CHECKING:
+    from sim.checkpoint import Registry
     from sim.host import Host
     from sim.programs import Pump
 
@@ -51,8 +52,11 @@ def _ring_path(network: Network, members: Sequence[Host]) -> tuple[float, float]
 class NativeAllReduce(Alarm):
     """All workers meet, and after the closed form's time all go on with the mean.
 
-    ``active``, which the driver keeps, holds the workers that have not ended, in order of rank.
+    ``active``, which the driver keeps, holds the workers that have not ended, in order of rank. While
+    ``registry`` is hollow, tensors have no values that could be averaged.
     """
+
+    registry: Registry | None = None
 
     def __init__(self, network: Network, settings: NetworkSettings, active: Collection[Host]) -> None:
         self._network, self._settings, self._active = network, settings, active
@@ -109,7 +113,8 @@ class NativeAllReduce(Alarm):
         self._book(RECEIVE)
         joined = sorted(self._joined.items())
         self._joined, self._due = {}, -1.0
-        _average([tensor for _, (_, tensor) in joined])
+        if self.registry is None or not self.registry.hollow:
+            _average([tensor for _, (_, tensor) in joined])
         for _, (pump, tensor) in joined:
             completed(pump.host.node, tensor)
         for _, (pump, _) in joined:

@@ -22,17 +22,19 @@ from typing import Any
 from core.node import GRADIENT, Message, Node
 from core.record import GRADIENT_COLUMNS, KINDS, SPAN_COLUMNS, STEP_COLUMNS, Ledger, Record, StepLog
 from core.tensors import Phantom, Tensors
+from scenarios.errors import ScenarioError
 from scenarios.plan import Plan
 from scenarios.steptime import StepTimes
+from sim.checkpoint import Checkpoints, Registered, Registry
 from sim.clock import Alarm, Clock
 from sim.collectives import NativeAllReduce
 from sim.compute import Device, devices
-from sim.errors import Deadlock
+from sim.errors import Deadlock, Diverged
 from sim.host import Host, Roster
 from sim.network import Network, Pair, Transfer
-from sim.numerics import Gradients
-from sim.programs import ENDED, RECEIVING, Metered, Pump
-from sim.tables import record
+from sim.numerics import Gradients, Numerics
+from sim.programs import COMPUTING, ENDED, PAYING, RECEIVING, Metered, Pump
+from sim.tables import length, record
 
 __all__ = ["Driver"]
 
@@ -51,9 +53,11 @@ class Driver:
         *,
         gradients: Gradients | None = None,
         on_progress: Callable[[int, int], None] | None = None,
+        on_clock: Callable[[float], None] | None = None,
         tensors: Callable[[int], Tensors] | None = None,
+        checkpoints: Checkpoints | None = None,
     ) -> None:
-        self.plan, self.gradients, self.on_progress = plan, gradients, on_progress
+        self.plan, self.gradients, self.on_progress, self._on_clock = plan, gradients, on_progress, on_clock
         scenario = plan.scenario
         cluster, run = scenario.cluster, scenario.run
         settings = cluster.network
@@ -73,7 +77,7 @@ class Driver:
         if self.processor is not None:
             self.network.host, self.network.byte_cost = self.processor, cluster.host.byte_cost
             self.network.elastic = run.links == "native"
-        self.window = settings.window
+        self.window, self.checkpoints = settings.window, checkpoints
         self.draw = StepTimes(cluster, run.seed).draw
         self.roster = Roster()
         self.step_log, self.gradient_log = StepLog(STEP_COLUMNS), StepLog(GRADIENT_COLUMNS)
@@ -82,7 +86,12 @@ class Driver:
             self.network.observer = self._transferred
         self._budget(run.steps, run.seconds, run.samples)
         self._costs = (dict(cluster.tensor_rates), dict(cluster.tensor_seconds))
-        self._tensors = tensors or (lambda _: Metered(*self._costs))
+        registry = self._resume(checkpoints) if checkpoints is not None else None
+        made = (
+            (lambda _: Registered(registry, *self._costs)) if registry else (lambda _: Metered(*self._costs))
+        )
+        self._tensors = tensors or made
+        self.numerics = Numerics(self, gradients, registry) if gradients is not None else None
         workers = len(plan.machine_of) - len(plan.servers)
         self.workers = workers
         shared = devices(self.clock, workers, cluster.workers_per_device, cluster.device_slots)
@@ -93,6 +102,20 @@ class Driver:
             host.device = self.processor if self.processor is not None and run.compute == "native" else device
         native = settings.collective == "native"
         self.collective = NativeAllReduce(self.network, settings, self.active.keys()) if native else None
+        if self.collective is not None and registry is not None:
+            self.collective.registry = registry
+
+    def _resume(self, checkpoints: Checkpoints) -> Registry:
+        """Maker of the tensors of a run with checkpoints: hollow until it has caught up with the saved one."""
+        gradients = self.gradients
+        if gradients is None:
+            raise ScenarioError("run.numerics", False, "true where checkpoints are taken")
+        choice = checkpoints.open(self.plan.scenario.to_dict())
+        if choice is not None and hasattr(gradients, "use"):
+            gradients.use(choice)
+        registry = Registry(gradients.adopt) if hasattr(gradients, "adopt") else Registry()
+        registry.hollow = checkpoints.resuming
+        return registry
 
     def _budget(self, steps: int, seconds: float, samples: int) -> None:
         self._steps: float = steps or inf
@@ -132,7 +155,8 @@ class Driver:
             return Phantom(plan.parameters)
         else:
             initial = self.gradients.initial
-        return initial.clone() if hasattr(initial, "clone") else initial.copy()
+        assert self.numerics is not None
+        return self.numerics.copy(initial)
 
     def crash(self, rank: int, at: float) -> None:
         """Let node ``rank`` die at ``at`` seconds: its messages in flight are lost, others are told."""
@@ -151,16 +175,47 @@ class Driver:
         gc.freeze()
         try:
             self.clock.drain()
+            self._check()
+            if self.numerics is not None and self.plan.scenario.run.evaluate:
+                self.numerics.evaluate(length(self))
+        except Diverged as stop:
+            self._halt()
+            stop.record = record(self)
+            stop.record.manifest["flags"] = [f"incomplete: {stop}"]
+            raise
         finally:
             gc.unfreeze()
-        self._check()
+        self._close()
+        if self.checkpoints is not None:
+            self.checkpoints.finished()
+        if self.on_progress is not None:
+            self.on_progress(self._total, self._total)
+        return record(self)
+
+    def _close(self) -> None:
+        """Stop the programs that never end by themselves."""
         for host in self.hosts:
             for pump in host.programs:
                 if pump.state != ENDED:
                     pump.stop()
-        if self.on_progress is not None:
-            self.on_progress(self._total, self._total)
-        return record(self)
+
+    def _halt(self) -> None:
+        """The run is stopped in its midst: book what was under way until now."""
+        now = self.clock._now
+        for host in self.hosts:
+            if host.ended:
+                continue
+            main = host.programs[0]
+            if main.state == COMPUTING:
+                host.compute += now - main.since
+            elif main.state == PAYING:
+                host.update += now - main.since
+            elif host.blocked:
+                host.unblock()
+            if main.state != COMPUTING and host.node.step and not host.server:
+                host.close_row(now)
+            host.end = now
+        self._close()
 
     def _check(self) -> None:
         """Raise ``Deadlock`` if anybody waits who should not."""
@@ -187,6 +242,8 @@ class Driver:
         ):
             return True
         self._started += host.node.batch if self._samples != inf else 1
+        if self.checkpoints is not None:
+            self.checkpoints.step(self)
         if self.on_progress is not None and self._started % self._stride == 0:
             self._progress()
         return False
@@ -199,6 +256,8 @@ class Driver:
             done = round(self.clock._now * 1000)
         assert self.on_progress is not None
         self.on_progress(min(done, self._total), self._total)
+        if self._on_clock is not None:
+            self._on_clock(self.clock._now)
 
     def _transferred(self, transfer: Transfer) -> None:
         assert self.spans is not None
@@ -271,6 +330,8 @@ class Driver:
         host.ended, host.crashed, host.end, host.blocked = True, True, now, False
         host.waiting.clear()
         host.senders.clear()
+        if self.numerics is not None:
+            self.numerics.drop(host.gradient)
         self.active.pop(host, None)
         for transfer in self.network.drop(host, self.hosts):
             if transfer.message.tag == GRADIENT:
@@ -286,9 +347,11 @@ class Driver:
 
     @property
     def manifest(self) -> Mapping[str, Any]:
-        """What was run; nothing in it depends on the machine."""
+        """What was run; nothing in it but ``environment`` depends on the machine."""
         scenario = self.plan.scenario
-        return {"driver": "sim", "seed": scenario.run.seed, "scenario": scenario.to_dict(), "flags": []}
+        environment = self.numerics.environment() if self.numerics is not None else {}
+        found: dict[str, Any] = {"driver": "sim", "seed": scenario.run.seed, "scenario": scenario.to_dict()}
+        return {**found, "flags": [], **({"environment": environment} if environment else {})}
 
 
 class _Crash(Alarm):

@@ -63,13 +63,13 @@ class Pump(Alarm):
     __slots__ = (
         "_effect",
         "_full",
-        "_since",
         "_stack",
         "driver",
         "generator",
         "host",
         "main",
         "send",
+        "since",
         "state",
         "want",
     )
@@ -92,9 +92,9 @@ class Pump(Alarm):
         elif state == PAYING:
             if self.main:
                 host, now = self.host, self.driver.clock._now
-                host.update += now - self._since
+                host.update += now - self.since
                 if host.spans is not None:
-                    host.span(UPDATE, self._since, now)
+                    host.span(UPDATE, self.since, now)
             self.state = RUNNING
             effect = self._effect
             if effect is RETURN:
@@ -132,7 +132,7 @@ class Pump(Alarm):
 
     def _pay(self, effect: Effect | object) -> None:
         tensors, clock = self.host.tensors, self.driver.clock
-        self._effect, self.state, self._since = effect, PAYING, clock._now
+        self._effect, self.state, self.since = effect, PAYING, clock._now
         processor = self.driver.processor
         if processor is None:
             due = clock._now + tensors.debt
@@ -169,9 +169,9 @@ class Pump(Alarm):
             base += driver.cold
         if node.step:
             host.close_row(now)
-        if driver.gradients is not None:
-            host.gradient = driver.gradients(node.params, rank, node.step)
-        self.state, self._since = COMPUTING, now
+        if driver.numerics is not None:
+            host.gradient = driver.numerics.begin(host)
+        self.state, self.since = COMPUTING, now
         if driver.paced_gradient and driver.processor is not None:
             driver.processor.run(NOBODY, driver.paced_gradient, 1.0)
         if host.device is None:
@@ -185,11 +185,18 @@ class Pump(Alarm):
         host = self.host
         self.state = RUNNING
         now = self.driver.clock._now
-        host.compute += now - self._since
+        host.compute += now - self.since
         if host.spans is not None:
-            host.span(COMPUTE, self._since, now)
+            host.span(COMPUTE, self.since, now)
+        numerics = self.driver.numerics
+        if numerics is None:
+            host.node.step += 1
+            self.run(host.gradient)
+            return
+        gradient = numerics.finish(host.gradient, now)
         host.node.step += 1
-        self.run(host.gradient)
+        numerics.stepped(now)
+        self.run(gradient)
 
     # Messages
 

@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from core.record import OBSERVATION_COLUMNS, PARTS, SCHEMA_VERSION, Record, StepLog
-from sim.numerics import curves
+from core.record import CURVE_COLUMNS, OBSERVATION_COLUMNS, PARTS, SCHEMA_VERSION, Record, StepLog
 
 if TYPE_CHECKING:
     from sim.driver import Driver
     from sim.host import Host
 
-__all__ = ["record"]
+__all__ = ["length", "record"]
 
 INTEGERS = ("node", "step", "blends", "server", "source", "count", "kind")
 
@@ -29,12 +28,8 @@ INTEGERS = ("node", "step", "blends", "server", "source", "count", "kind")
 def record(driver: Driver) -> Record:
     """The record of ``driver``'s run."""
     hosts = driver.hosts
-    for host in hosts:
-        if host.server and not host.crashed:
-            host.end = max(host.end, host.mark)
-    length = max(host.end for host in hosts)
     steps = driver.step_log.table(INTEGERS)
-    rows = _parts(driver, steps, length)
+    rows = _parts(driver, steps, length(driver))
     nodes: dict[str, Any] = {
         "node": np.array([host.id for host in hosts], dtype=np.int64),
         "role": np.array(["server" if host.server else "worker" for host in hosts]),
@@ -52,10 +47,25 @@ def record(driver: Driver) -> Record:
         steps=steps,
         gradients=driver.gradient_log.table(INTEGERS),
         spans=driver.spans.table(INTEGERS) if driver.spans is not None else {},
-        curves=curves(driver, length),
         links=_links(driver),
         observations=_observations(hosts),
+        **_numbers(driver),
     )
+
+
+def length(driver: Driver) -> float:
+    """Seconds until the last node ended; servers end when they have last gone on."""
+    for host in driver.hosts:
+        if host.server and not host.crashed:
+            host.end = max(host.end, host.mark)
+    return max(host.end for host in driver.hosts)
+
+
+def _numbers(driver: Driver) -> dict[str, dict[str, np.ndarray]]:
+    """The tables that need real gradients."""
+    if driver.numerics is None:
+        return {"curves": StepLog(CURVE_COLUMNS).table(("step", "samples"))}
+    return dict(driver.numerics.tables())
 
 
 def _observations(hosts: list[Host]) -> dict[str, np.ndarray]:

@@ -168,10 +168,10 @@ class Evaluator:
             raise ScenarioError("run.batched", "on", f"auto or off: {task.workload.model} has BatchNorm")
         fits = max(1, min(MOST, workers, CHUNK_BYTES // self._batch.nbytes)) if self._batch else 1
         most = threads or torch.get_num_threads()
-        likely = workers > 1 and isinstance(self._batch, MLPBatch)
+        likely = fits > 1 and isinstance(self._batch, MLPBatch)
         together = batched == "on" or (batched == "auto" and likely)
         self.choice = Choice(together, fits if together else 1, most)
-        if batched == "auto" and timer is not None and workers > 1 and self._batch is not None:
+        if batched == "auto" and timer is not None and fits > 1:
             self.choice = self._measured(timer, fits, {1, most} if not threads else {threads})
         self._before = 0
 
@@ -203,7 +203,7 @@ class Evaluator:
     def several(
         self, params: Sequence[torch.Tensor], keys: Sequence[Key]
     ) -> tuple[list[torch.Tensor], list[float]]:
-        """Gradients (fresh, though they may be rows of one tensor) and losses of (rank, step) at ``params``."""
+        """Gradients (fresh, maybe rows of one tensor) and losses of each (rank, step) at its ``params``."""
         if not self.choice.batched or self._batch is None:
             found = [self._task.gradient(x, *key) for x, key in zip(params, keys, strict=True)]
             return [g for g, _ in found], [loss for _, loss in found]
