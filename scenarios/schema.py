@@ -189,7 +189,7 @@ class Run:
                              workers together), again and again; 0: only at the end
     batched                  with numerics: evaluate the gradients in flight together. ``auto`` measures
                              what is faster; losses are then the same up to float rounding from run to
-                             run. ``on`` and ``off`` make the record the same byte for byte
+                             run. ``always`` and ``never`` make the record the same byte for byte
     threads                  with numerics: of torch, for gradients; 0: as many as there are
     """
 
@@ -206,7 +206,7 @@ class Run:
     evaluate: bool = boolean(True)
     numerics: bool = boolean(False)
     evaluate_every: float = number(0.0, low=0.0)
-    batched: str = choice("auto", "auto", "on", "off")
+    batched: str = choice("auto", "auto", "always", "never")
     threads: int = whole(0)
 
     BUDGETS: ClassVar[tuple[str, ...]] = ("steps", "seconds", "samples")

@@ -161,18 +161,18 @@ class Checkpoints:
         self._steps, self._target = 0, 0
         self._saved: dict[str, np.ndarray] = {}
         self._manifest: dict[str, Any] = {}
+        self._identity: dict[str, Any] = {}
         self.taken = 0
 
     def open(self, scenario: Mapping[str, Any]) -> dict[str, Any] | None:
         """Read the file, if there is one; how gradients were evaluated. Raises ``CheckpointError``."""
-        identity = _identity(scenario)
+        self._identity = _identity(scenario)
         if not self.path.exists():
             _write(self.path.with_name(f".{self.path.name}.probe"), {}, {})
             self.path.with_name(f".{self.path.name}.probe").unlink()
-            self._manifest = {"identity": identity}
             return None
         self._manifest, self._saved = _read(self.path)
-        _agrees(self.path, self._manifest["identity"], identity)
+        _agrees(self.path, self._manifest["identity"], self._identity)
         self._target = int(self._manifest["steps"])
         choice: dict[str, Any] | None = self._manifest.get("evaluation")
         return choice
@@ -212,11 +212,10 @@ class Checkpoints:
             IN_FLIGHT: np.array([flight.loss for flight in _flights(driver)]),
         }
         manifest = {
-            **self._manifest,
+            "identity": self._identity,
             "steps": self._steps,
             "time": driver.clock.now,
             "evaluation": numerics.environment().get("numerics"),
-            "digest": _digest(arrays),
         }
         _write(self.path, manifest, arrays)
         self.taken += 1
@@ -289,8 +288,8 @@ def _foreign(path: Path, what: str) -> CheckpointError:
     return CheckpointError(f"checkpoint {path}: it {what}; remove it to start afresh, or give another file")
 
 
-def _digest(arrays: Mapping[str, np.ndarray]) -> str:
-    digest = sha256()
+def _digest(manifest: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
+    digest = sha256(json.dumps(manifest, sort_keys=True).encode())
     for name in sorted(arrays):
         digest.update(name.encode())
         digest.update(np.ascontiguousarray(arrays[name]).data)
@@ -299,15 +298,17 @@ def _digest(arrays: Mapping[str, np.ndarray]) -> str:
 
 def _write(path: Path, manifest: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
     """One safetensors file with the manifest in its header; never half-written under its own name."""
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
         whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-        save_file(whole, partial, metadata={"manifest": json.dumps(manifest)})
+        header = {"manifest": json.dumps(manifest), "digest": _digest(manifest, arrays)}
+        save_file(whole, partial, metadata=header)
         partial.replace(path)
-    except OSError as error:
-        raise CheckpointError(f"checkpoint {path}: cannot be written ({error.strerror or error})") from error
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"checkpoint {path}: cannot be written ({error})") from error
     finally:
         partial.unlink(missing_ok=True)
 
@@ -317,11 +318,11 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
     try:
         with safe_open(path, framework="numpy") as file:
-            manifest = json.loads((file.metadata() or {})["manifest"])
+            header = file.metadata() or {}
+            manifest, digest = json.loads(header["manifest"]), header["digest"]
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-        known = isinstance(manifest["identity"], dict) and isinstance(manifest["steps"], int)
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise _foreign(path, f"is damaged, truncated or no checkpoint at all ({error})") from error
-    if not known or manifest.get("digest") != _digest(arrays):
+    if digest != _digest(manifest, arrays):
         raise _foreign(path, "is damaged: its contents are not what was written")
     return manifest, arrays

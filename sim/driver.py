@@ -106,7 +106,7 @@ class Driver:
             self.collective.registry = registry
 
     def _resume(self, checkpoints: Checkpoints) -> Registry:
-        """Maker of the tensors of a run with checkpoints: hollow until it has caught up with the saved one."""
+        """Maker of the tensors of a run with checkpoints; hollow until the saved one is caught up with."""
         gradients = self.gradients
         if gradients is None:
             raise ScenarioError("run.numerics", False, "true where checkpoints are taken")

@@ -155,21 +155,22 @@ class Evaluator:
         self, task: Task, *, workers: int = 1, batched: str = "auto", threads: int = 0,
         timer: Timer | None = None,
     ) -> None:  # fmt: skip
-        """``workers``: how many gradients can be in flight at once. ``batched``: auto, on or off.
+        """``workers``: how many gradients can be in flight at once. ``batched``: auto, always or never.
         ``threads``: torch's; 0: as many as there are (or, measured, the better of that and 1).
 
-        Raises ``ScenarioError`` for ``batched="on"`` where the model cannot be batched.
+        Raises ``ScenarioError`` for ``batched="always"`` where the model cannot be batched.
         """
         self._task = task
         self.initial = task.initial()
         self.evaluate = task.evaluate
         self._batch = _batch_of(task)
-        if batched == "on" and self._batch is None:
-            raise ScenarioError("run.batched", "on", f"auto or off: {task.workload.model} has BatchNorm")
+        if batched == "always" and self._batch is None:
+            why = f"auto or never: {task.workload.model} has BatchNorm"
+            raise ScenarioError("run.batched", batched, why)
         fits = max(1, min(MOST, workers, CHUNK_BYTES // self._batch.nbytes)) if self._batch else 1
         most = threads or torch.get_num_threads()
         likely = fits > 1 and isinstance(self._batch, MLPBatch)
-        together = batched == "on" or (batched == "auto" and likely)
+        together = batched == "always" or (batched == "auto" and likely)
         self.choice = Choice(together, fits if together else 1, most)
         if batched == "auto" and timer is not None and fits > 1:
             self.choice = self._measured(timer, fits, {1, most} if not threads else {threads})
