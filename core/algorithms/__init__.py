@@ -9,15 +9,19 @@ from difflib import get_close_matches
 from typing import Any, cast
 
 from core.algorithms.ablations import AladdinL1, AladdinL2
+from core.algorithms.adpsgd import ADPSGD
 from core.algorithms.aladdin import Aladdin
 from core.algorithms.arsgd import ARSGD
 from core.algorithms.asp import ASP
 from core.algorithms.bsp import BSP
 from core.algorithms.diloco import DiLoCo
+from core.algorithms.dpsgd import DPSGD
 from core.algorithms.dssp import DSSP
 from core.algorithms.easgd import EASGD
+from core.algorithms.gosgd import GoSGD
 from core.algorithms.local_sgd import LocalSGD
 from core.algorithms.post_local_sgd import PostLocalSGD
+from core.algorithms.sgp import SGP
 from core.algorithms.ssp import SSP
 from core.errors import OptionError
 from core.node import Algorithm
@@ -27,6 +31,7 @@ __all__ = ["ALGORITHMS", "find", "make"]
 _KINDS: tuple[Any, ...] = (
     BSP, ASP, SSP, DSSP, EASGD, Aladdin, AladdinL1, AladdinL2,
     ARSGD, LocalSGD, PostLocalSGD, DiLoCo,
+    DPSGD, ADPSGD, SGP, GoSGD,
 )  # fmt: skip
 
 ALGORITHMS: dict[str, type] = {kind.name: kind for kind in _KINDS}

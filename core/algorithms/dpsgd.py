@@ -1,0 +1,127 @@
+"""D-PSGD: decentralized parallel SGD on a fixed graph (Lian et al. 2017, Algorithm 1).
+
+    worker i, step k
+    -  send x_k,i to all neighbours                         (so that line 4 hides behind line 3)
+    3  g_i <- gradient at x_k,i
+    4  x_k+1/2,i <- sum over j of W_ij x_k,j                (waits for the neighbours' x_k only)
+    5  x_k+1,i <- x_k+1/2,i - eta g_i                       (momentum lives here)
+
+W is symmetric and doubly stochastic: Metropolis weights on ``graph`` (core/topology.py), or ``matrix``,
+whose support then is the graph. ``degree`` and ``graph_seed`` are those of ``random_regular``.
+
+Neighbours are never more than one step apart, and nobody waits for anybody else. A neighbour that has
+left gives its weight to the worker itself, on both sides of every edge that remains, so that W stays
+symmetric among those who go on. A worker sends its last parameters too, before it knows that its
+budget is met: a neighbour that goes on averages with them once more.
+
+Invariants: while all are there, the mean of all x_i moves by gradients only, by eta/n each; with g = 0
+the distance to consensus shrinks by sqrt(rho) = zeta(W) or more at every step; a run does not depend
+on the order of deliveries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, ClassVar
+
+from core import mixing
+from core.effects import Compute, Effect, Receive, Send
+from core.gossip import check_peers
+from core.node import LEFT, Finished, Left, Message, Node, Program
+from core.topology import Spec, check_connected, graph
+
+__all__ = ["DPSGD"]
+
+_COMPUTE, _PARAMETERS = Compute(), "dpsgd.parameters"
+
+
+@dataclass(frozen=True)
+class DPSGD:
+    """D-PSGD on a named graph or edge list with Metropolis weights, or with a matrix of one's own."""
+
+    name: ClassVar[str] = "dpsgd"
+    title: ClassVar[str] = "D-PSGD (decentralized, synchronous with neighbours)"
+    centralized: ClassVar[bool] = False
+    collective: ClassVar[bool] = False
+
+    graph: Spec = "ring"
+    matrix: Any = None
+    degree: int = 3
+    graph_seed: int = 0
+
+    def check(self, workers: int) -> None:
+        """Raise ``OptionError`` where the graph or the matrix does not suit so many workers."""
+        check_peers(workers)
+        if self.matrix is not None:
+            mixing.matrix(self.matrix, workers)
+        else:
+            check_connected(
+                graph(self.graph, workers, degree=self.degree, seed=self.graph_seed), value=self.graph
+            )
+
+    def worker(self, node: Node) -> Program:
+        tensors, x, me, n = node.tensors, node.params, node.id, node.workers
+        weights = self._weights(n)[me].tolist()
+        neighbours = [j % n for j in range(me + 1, me + n) if weights[j % n]]
+        try:
+            while True:
+                step = node.step
+                there = [j for j in neighbours if j in node.live]
+                if there:
+                    parameters = tensors.snapshot(x)
+                    yield Send(*((j, Message(_PARAMETERS, parameters, step)) for j in there))
+                gradient = yield _COMPUTE
+                theirs = yield from _from_all(node, step, neighbours)
+                if theirs:
+                    own = weights[me] + sum(weights[j] for j in range(n) if j != me and j not in theirs)
+                    tensors.scale(x, own)
+                    for j, message in theirs.items():
+                        tensors.accumulate(x, message.tensor, weights[j])
+                    node.blends += 1
+                neighbours = [j for j in neighbours if j in theirs]
+                node.optimizer.apply(tensors, x, gradient, node.lr())
+        except Finished:
+            return
+
+    def server(self, node: Node) -> Program:
+        raise NotImplementedError("D-PSGD has no servers")
+
+    def companions(self, node: Node) -> Iterable[Program]:
+        return ()
+
+    def _weights(self, workers: int) -> mixing.Matrix:
+        """W: row i holds worker i's weights."""
+        if self.matrix is not None:
+            return mixing.matrix(self.matrix, workers)
+        spec = self.graph if isinstance(self.graph, str) else tuple((i, j) for i, j in self.graph)
+        return _metropolis(spec, workers, self.degree, self.graph_seed)
+
+
+@lru_cache(maxsize=4)
+def _metropolis(spec: Any, workers: int, degree: int, seed: int) -> mixing.Matrix:
+    return mixing.metropolis(graph(spec, workers, degree=degree, seed=seed))
+
+
+def _from_all(node: Node, step: int, sources: list[int]) -> Generator[Effect, Any, dict[int, Message]]:
+    """The message of ``step`` from each of ``sources``, by rank; without those that left before sending it.
+
+    They are read in the order in which they come; what comes of later steps stays unread.
+    """
+    found: dict[int, Message] = {}
+    missing = set(sources)
+    for source in sorted(missing - node.live):
+        missing.discard(source)
+        message = yield Receive(_PARAMETERS, source, step)
+        if type(message) is not Left:
+            found[source] = message
+    want = Receive((_PARAMETERS, LEFT), step=step)
+    while missing:
+        message = yield want
+        if type(message) is Left:
+            missing.discard(message.rank)
+        else:
+            missing.discard(message.source)
+            found[message.source] = message
+    return dict(sorted(found.items()))
