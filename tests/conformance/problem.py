@@ -12,6 +12,7 @@ from core.optimizer import MomentumSGD, Schedule
 from core.record import Ledger
 from core.sharding import partition
 from core.tensors import Tensors
+from scenarios.streams import stream
 
 SIZE = 12
 
@@ -42,7 +43,10 @@ def build(workers: int, servers: int, lr: float = 0.05, momentum: float = 0.9) -
     schedule = schedule_of(workers, lr)
 
     def node(i: int, params: np.ndarray) -> Node:
-        return Node(i, workers, params, shards, Tensors(), MomentumSGD(momentum), schedule, ledger=Ledger(i))
+        return Node(
+            i, workers, params, shards, Tensors(), MomentumSGD(momentum), schedule, ledger=Ledger(i),
+            stream=lambda node, purpose: stream(7, node, purpose),
+        )  # fmt: skip
 
     nodes = [node(rank, initial()) for rank in range(workers)]
     return nodes + [node(shard.server, shard.of(initial()).copy()) for shard in shards]

@@ -23,6 +23,9 @@ from tests.conformance import problem
 ACCOUNTED = [
     name for name, kind in ALGORITHMS.items() if kind.centralized and getattr(kind, "sends_gradients", True)
 ]
+GOSSIP = ["dpsgd", "adpsgd", "sgp", "gosgd"]
+"""They need a peer."""
+
 STEPS = 6
 
 clusters = st.fixed_dictionaries({
@@ -58,6 +61,8 @@ def small(name: str, overrides: dict[str, Any]) -> Scenario:
         "run.steps": STEPS,
         "algorithm.lr": 0.05,
     }
+    if name in GOSSIP:
+        overrides = overrides | {"cluster.workers": max(2, overrides.get("cluster.workers", 4))}
     return scenarios.load("demo", fixed | overrides)
 
 
