@@ -24,11 +24,18 @@ _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 
 def expose(tensor: Any) -> tuple[str, memoryview]:
-    """(dtype name, bytes) of a flat torch or NumPy tensor or None, without a copy where it is contiguous."""
+    """(dtype name, bytes) of a flat torch or NumPy tensor or None, without a copy where it is contiguous.
+
+    Raises ``TypeError`` for anything else and for other dtypes, ``ValueError`` for other shapes.
+    """
     if tensor is None:
         return "none", memoryview(b"")
     if isinstance(tensor, np.ndarray):
-        tensor = torch.from_numpy(np.ascontiguousarray(tensor))
+        tensor = torch.from_numpy(np.require(tensor, requirements="C"))
+    if not isinstance(tensor, torch.Tensor):
+        raise TypeError(f"a {type(tensor).__name__} cannot be sent; expected a flat torch or NumPy tensor")
+    if tensor.ndim != 1:
+        raise ValueError(f"a tensor of shape {tuple(tensor.shape)} cannot be sent; expected a flat one")
     if tensor.dtype not in _NAMES:
         raise TypeError(f"a tensor of {tensor.dtype} cannot be sent; expected one of {', '.join(_DTYPES)}")
     flat = tensor.detach().cpu().contiguous()

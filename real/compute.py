@@ -5,7 +5,8 @@ Rules this module obeys:
 * One gradient at a time, at the parameters as they were when it was asked for.
 * ``paced``: a step lasts what the scenario's compute model draws, real gradient included; a
   gradient that takes longer than that is an overrun, and counted. ``native``: a step lasts as long
-  as its gradient, times the slow-down drawn for it.
+  as its gradient, times the slow-down drawn for it; the host's lateness in starting it is no part
+  of that, and is not multiplied.
 * Sleeping is the program thread's business (it waits for the step's absolute end); this thread
   only computes.
 """
@@ -91,7 +92,9 @@ class Computer:
             else:
                 self.steps += 1
                 self.seconds += finish - begin
-                held = job.base if self.paced else finish - job.start
-                self.overruns += self.paced and finish > job.start + held * job.factor
-                job.end = job.start + held * job.factor
+                if self.paced:
+                    job.end = job.start + job.base * job.factor
+                    self.overruns += finish > job.end
+                else:
+                    job.end = finish + (job.factor - 1) * (finish - begin)
             self._done()

@@ -9,6 +9,8 @@ Rules this module obeys:
 * The time of the main program is booked as ``real.booking`` says; companions cost it nothing but
   the thread.
 * The driver, not the program, keeps ``node.step`` and ``node.live``.
+* What a program yields that cannot be done (no effect, a message that no receiver would take) is
+  thrown back at its yield, so the traceback shows the line that is to blame.
 * On paced links and steps the host's own lateness is no part of what is emulated: a program that
   is resumed late, or did not get a core while it ran (``lag``), starts its next step or message as
   if it had been in time, within bounds. What is booked is real time all the same.
@@ -107,12 +109,12 @@ class Driver:
         self.endpoint.notify()
 
     def waiting(self) -> str:
-        """What the blocked programs wait for, for error messages; empty while anything runs or moves."""
+        """What the blocked programs wait for; empty while one runs, or something is due to move by itself."""
         with self.changed:
             running = any(
                 p.effect is None or p.step is not None or p.round is not None for p in self._programs
             )
-            if running or self.endpoint.busy():
+            if running or self.endpoint.timed():
                 return ""
             waits = [_describe(p.effect) for p in self._programs if p.effect is not None]
             drains = [to for to in self._draining if self.endpoint.undelivered[to]]
@@ -249,7 +251,8 @@ class Driver:
     def _begin_step(self, program: _Running) -> None:
         now, node = time.monotonic(), self.node
         if self.computer is None:
-            raise TypeError(f"node {node.id} is a server: it cannot Compute")
+            program.thrown = TypeError(f"node {node.id} is a server: it cannot Compute")
+            return
         if not self.hooks.more(node.step, now - self.booker.zero):
             program.thrown = Finished()
             return
@@ -267,10 +270,19 @@ class Driver:
             program.round = self.group.start(effect.tensor)
 
     def _attempt(self, program: _Running) -> Any:
-        """The answer to the program's effect, or ``_AGAIN``."""
-        effect, endpoint = program.effect, self.endpoint
+        """The answer to the program's effect, or ``_AGAIN``; what cannot be done is put into ``thrown``."""
         if program.thrown is not None:
             return None
+        if isinstance(program.effect, AllReduce):
+            return self._attempt_round(program)
+        try:
+            return self._answer(program)
+        except (TypeError, ValueError) as error:
+            program.thrown = error
+            return None
+
+    def _answer(self, program: _Running) -> Any:
+        effect, endpoint = program.effect, self.endpoint
         if isinstance(effect, Compute):
             step = cast(Step, program.step)
             ready = step.end is not None and (step.error is not None or time.monotonic() >= step.end)
@@ -285,8 +297,6 @@ class Driver:
             tags = (effect.tag,) if isinstance(effect.tag, str) else effect.tag
             item, program.due = endpoint.take(tags, effect.source, effect.step)
             return _AGAIN if item is None and isinstance(effect, Receive) else item
-        if isinstance(effect, AllReduce):
-            return self._attempt_round(program)
         if isinstance(effect, Now):
             return time.monotonic() - self.booker.zero
         raise TypeError(f"a program yielded {effect!r}, which is no effect")

@@ -17,6 +17,7 @@ Rules this module obeys:
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -79,6 +80,7 @@ class Endpoint:
     slots   messages at once through a NIC direction (``admission``)
     window  undelivered messages per receiver; inbox: unread ones per sender (may be infinite)
     transfers  (start, end) of every delivered outgoing message, if set to a list
+    moved   frames that went out or came in so far: where it stands still, nothing moves
     kick    called when another thread than the transport's has made frames or deadlines
     """
 
@@ -101,6 +103,7 @@ class Endpoint:
         self.transfers: list[tuple[float, float]] | None = None
         self.ended: dict[int, int] = {}
         self.sent, self.received = Counter[str](), Counter[str]()
+        self.moved = 0
         self._queue: list[_Outgoing] = []
         self._moving: dict[tuple[int, int], _Outgoing] = {}
         self._sequence: Counter[int] = Counter()
@@ -120,6 +123,7 @@ class Endpoint:
     ) -> bool:
         """Take all messages, or none if any window is full; those to nodes that left are dropped.
 
+        Raises ``ValueError`` or ``TypeError``, and takes none, where the receiver would refuse one.
         ``lag``: seconds by which the program is late through the host's fault; paced links make it up.
         """
         limit = self.window if window is None else window
@@ -127,6 +131,8 @@ class Endpoint:
             if any(self.undelivered[to] >= limit for to, _ in pairs if to not in self.gone):
                 return False
         exposed = [self._expose(message.tensor) for _, message in pairs]
+        for (to, message), (dtype, payload) in zip(pairs, exposed, strict=True):
+            self._check(to, message, dtype, len(payload))
         with self.changed:
             now = self.clock()
             for (to, message), (dtype, payload) in zip(pairs, exposed, strict=True):
@@ -139,6 +145,22 @@ class Endpoint:
             self._ask(now)
         self.kick()
         return True
+
+    def _check(self, to: int, message: Message, dtype: str, nbytes: int) -> None:
+        """Hold a message against what its receiver will hold it against."""
+        if not 0 <= to < self.agreed.nodes or to == self.me:
+            raise ValueError(
+                f"node {self.me} sends {message.tag!r} to node {to}; expected another one of nodes "
+                f"0 to {self.agreed.nodes - 1}"
+            )
+        head = Header(
+            wire.REQ, self.me, 0, message.tag, dtype, 0, message.step, message.count, message.versions,
+            message.number, nbytes,
+        )  # fmt: skip
+        try:
+            wire.unpack(wire.pack(head, self.agreed.token), self.agreed, 0)
+        except WireError as error:
+            raise ValueError(f"node {self.me} cannot send {message.tag!r} to node {to}: {error}") from error
 
     def delivered(self, receivers: Iterable[int]) -> bool:
         """Whether everything sent to ``receivers`` is delivered (or they have left)."""
@@ -165,10 +187,9 @@ class Endpoint:
             self.moving_in.forget(before)
             self.moving_out.forget(before)
 
-    def busy(self) -> bool:
-        """Whether anything moves in or out."""
-        with self.changed:
-            return bool(self._moving or self._incoming)
+    def timed(self) -> bool:
+        """Whether something is going to move by itself at an instant that is still to come."""
+        return self.clock() < self.deadline() < math.inf
 
     def room(self, pairs: Sequence[tuple[int, Message]]) -> bool:
         """Whether ``submit`` would take these under the scenario's window."""
@@ -216,6 +237,7 @@ class Endpoint:
                 self._release(going, now)
             self._ask(now)
             frames, self._outbox = self._outbox, []
+            self.moved += len(frames)
             return frames
 
     def deadline(self) -> float:
@@ -230,6 +252,7 @@ class Endpoint:
     def on_frame(self, header: Header, payload: memoryview | None = None) -> None:
         """Handle one checked frame. Raises ``WireError`` if it does not fit what went before."""
         source = header.source
+        self.moved += 1
         if header.kind == wire.DATA:
             self._data(header, payload)
             return

@@ -38,7 +38,7 @@ _WAIT, _RECEIVE = PARTS.index("wait"), PARTS.index("receive")
 def assemble(
     plan: Plan,
     tables: Mapping[int, dict[str, Any]],
-    params: Mapping[int, bytes],
+    params: Mapping[int, bytes | bytearray],
     left: Mapping[int, str],
     *,
     complete: bool,
@@ -47,8 +47,15 @@ def assemble(
 
     params  node -> its parameters as float32 bytes; evaluated if there are any
     left    node -> why its process was lost
+
+    Of a worker that was lost, steps (with samples) and lost gradients are lower bounds: what its last
+    sign of life told, or what servers have of it where that is more.
     """
     _split_reductions(tables)
+    for node in left:
+        if plan.accounts and node < plan.workers and node in tables:
+            totals = tables[node]["totals"]
+            totals["steps"] = max([totals["steps"], *_arrived(plan, tables, node)])
     duration = max((t["totals"]["end"] for t in tables.values()), default=0.0)
     scenario = plan.scenario
     record = Record(
@@ -147,13 +154,18 @@ def _fate(plan: Plan, tables: Mapping[int, dict[str, Any]], node: int) -> dict[s
             "pending": sum(table["pending"].values()),
             "lost": 0,
         }
-    servers = [tables[server] for server in plan.servers]
     if not plan.accounts:
         return {"applied": 0, "pending": 0, "lost": 0}
-    applied = min(server["applied"].get(node, 0) for server in servers)
-    arrived = min(server["applied"].get(node, 0) + server["pending"].get(node, 0) for server in servers)
+    applied = min(tables[server]["applied"].get(node, 0) for server in plan.servers)
+    arrived = min(_arrived(plan, tables, node))
     lost = max(0, tables[node]["totals"]["steps"] - arrived)
     return {"applied": applied, "pending": arrived - applied, "lost": lost}
+
+
+def _arrived(plan: Plan, tables: Mapping[int, dict[str, Any]], node: int) -> list[int]:
+    """Gradients of a worker that each server has applied or holds."""
+    servers = [tables[server] for server in plan.servers]
+    return [server["applied"].get(node, 0) + server["pending"].get(node, 0) for server in servers]
 
 
 def _links(plan: Plan, tables: Mapping[int, dict[str, Any]]) -> dict[str, np.ndarray]:
@@ -212,7 +224,7 @@ def _split_spans(table: dict[str, Any], joined: Mapping[int, float]) -> bytes:
 
 
 def _curves(
-    plan: Plan, tables: Mapping[int, dict[str, Any]], params: Mapping[int, bytes], duration: float
+    plan: Plan, tables: Mapping[int, dict[str, Any]], params: Mapping[int, bytes | bytearray], duration: float
 ) -> dict[str, np.ndarray]:
     """One row: the final model's test loss and accuracy, and the replicas' mean squared distance apart."""
     log = StepLog(CURVE_COLUMNS)

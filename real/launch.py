@@ -3,11 +3,16 @@
 Rules this module obeys:
 
 * It is the only one that reads or sets environment variables.
-* Every wait is bounded: starting up, silence (heartbeats), standstill, stopping.
+* Every wait is bounded: starting up, silence (heartbeats), standstill, stopping. It reads from pipes
+  what is there and never waits for the rest of a message, so a process that is stopped in the middle
+  of one is silent, no more.
+* A run stands still when every worker and server has waited for others for a while in which no
+  frame moved anywhere: what counts is progress, not what seems to be under way.
 * It alone decides who is dead: a process that ended without saying so, or one that fell silent for
   ``run.heartbeat_timeout`` (which is then killed). It tells all others.
 * A dead worker leaves the run to the rest; a dead server ends it with ``TransportError``. Whatever
-  happens, no process outlives ``train``; if this process is killed, they notice and end.
+  happens, no node's process outlives ``train``; the fork server that they come from does, on purpose:
+  the next run need not import torch again. If this process is killed, they all notice and end.
 """
 
 from __future__ import annotations
@@ -16,20 +21,24 @@ import multiprocessing
 import os
 import secrets
 import signal
+import socket
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing import forkserver, resource_tracker
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 
 from core.record import Record
 from real.errors import Interrupted, TransportError
 from real.faults import Faults
+from real.pipe import End, pair
 from scenarios.errors import ScenarioError
 from scenarios.plan import Plan, plan
 from scenarios.schema import Scenario
@@ -42,6 +51,7 @@ _STARTING = 600.0
 _STOPPING = 10.0
 _HEAD_START = 0.2
 _STANDSTILL = 10.0
+_SENDING = 5.0
 
 
 def train(
@@ -113,29 +123,34 @@ def _start_fork_server(context: Any) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def child(pipe: Connection) -> None:
+def child(end: socket.socket) -> None:
     """Entry of every node's process. It leaves Ctrl-C to its parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     from real.process import main
 
-    main(pipe)
+    main(End(end))
 
 
 @dataclass(eq=False)
 class _Member:
-    """One node's process as the launcher sees it."""
+    """One node's process as the launcher sees it.
+
+    heard  when the last bytes of it came; still: since when its signs of life tell of no progress
+    """
 
     node: int
     process: Any
-    pipe: Connection
+    pipe: End
+    unread: deque[bytearray] = field(default_factory=deque)
     heard: float = 0.0
     state: str = "starting"
     steps: int = 0
     waiting: str = ""
-    waiting_since: float = 0.0
+    moved: int = 0
+    still: float = 0.0
     tables: dict[str, Any] = field(default_factory=dict)
-    params: bytes = b""
+    params: bytes | bytearray = b""
     rows: bytes = b""
 
     @property
@@ -173,7 +188,7 @@ class _Launch:
                     m.node: m.tables or remains(m.node, m.steps, m.rows, server=m.node >= workers)
                     for m in self.members
                 }
-                params = {m.node: m.params for m in self.members if m.params}
+                params: dict[int, bytes | bytearray] = {m.node: m.params for m in self.members if m.params}
                 record = assemble(
                     self.plan, tables, {} if interrupted else params, self.left, complete=not interrupted
                 )
@@ -192,11 +207,12 @@ class _Launch:
         token = secrets.token_bytes(8)
         gpus = self._gpus()
         for node in self.plan.nodes:
-            ours, theirs = context.Pipe()
+            ours, theirs = pair()
             process = context.Process(target=child, args=(theirs,), name=f"aladdin-{node}", daemon=True)
             process.start()
             theirs.close()
-            self.members.append(_Member(node, process, ours))
+            self.members.append(_Member(node, process, End(ours)))
+            self.members[-1].pipe.give_up_after(_SENDING)
         for member in self.members:
             worker = member.node < self.plan.workers
             device = f"cuda:{member.node % gpus}" if gpus and worker else "cpu"
@@ -213,7 +229,7 @@ class _Launch:
             self._expect(member, "ready")
         self.zero = time.monotonic() + _HEAD_START
         for member in self.members:
-            member.state, member.heard = "running", self.zero
+            member.state, member.heard, member.still = "running", self.zero, self.zero
             self._tell(member, zero=self.zero)
 
     def _gpus(self) -> int:
@@ -229,19 +245,31 @@ class _Launch:
         Meanwhile any process may end, while ``member`` waits for it: that one is then to blame.
         """
         ends = {m.process.sentinel: m for m in self.members}
-        ready = wait([member.pipe, *ends], max(0.0, self.starting - time.monotonic()))
-        if not ready:
-            raise TransportError(f"{self._name(member.node)} did not start within {_STARTING:g} s")
-        ended = next((ends[one] for one in ready if one in ends), member)
-        member = member if member.pipe in ready else ended
-        try:
-            message: dict[str, Any] = msgspec.msgpack.decode(member.pipe.recv_bytes())
-            while member.pipe not in ready and message["is"] not in ("refused", "error"):
-                message = msgspec.msgpack.decode(member.pipe.recv_bytes())
-        except (EOFError, OSError) as error:
-            raise TransportError(
-                f"{self._name(member.node)} ended while starting up: {self._ending(member)}"
-            ) from error
+        awaited: list[Any] = [member.pipe, *ends]
+        while not member.unread:
+            ready: list[Any] = wait(awaited, max(0.0, self.starting - time.monotonic()))
+            if not ready:
+                raise TransportError(f"{self._name(member.node)} did not start within {_STARTING:g} s")
+            if member.pipe not in ready:
+                self._blame(next(ends[one] for one in ready if one in ends))
+            try:
+                member.unread.extend(member.pipe.read())
+            except (EOFError, OSError):
+                self._blame(member)
+        return self._started(member, msgspec.msgpack.decode(member.unread.popleft()), what)
+
+    def _blame(self, member: _Member) -> NoReturn:
+        """``member``'s process has ended too early; raise what it said about that, if it did."""
+        with suppress(EOFError, OSError):
+            while messages := member.pipe.read():
+                member.unread.extend(messages)
+        for message in map(msgspec.msgpack.decode, member.unread):
+            if message["is"] in ("refused", "error"):
+                self._started(member, message, "")
+        raise TransportError(f"{self._name(member.node)} ended while starting up: {self._ending(member)}")
+
+    def _started(self, member: _Member, message: dict[str, Any], what: str) -> dict[str, Any]:
+        """``message``, which must be ``what``; anything else is why the process did not start."""
         if message["is"] == "refused":
             raise ScenarioError(message["text"])
         if message["is"] != what:
@@ -255,21 +283,31 @@ class _Launch:
     def _watch(self) -> None:
         """Until every process has handed over its tables or died."""
         while any(not m.gone for m in self.members):
-            for ready in wait([m.pipe for m in self.members if not m.gone], timeout=0.2):
-                self._hear(next(m for m in self.members if m.pipe is ready))
+            for member in self._heard_from():
+                self._hear(member)
             self._check_silence()
             self._check_end()
             if time.monotonic() > self.deadline:
                 late = ", ".join(self._name(m.node) for m in self.members if not m.gone)
                 raise TransportError(f"{late} did not end within {_STOPPING:g} s")
 
+    def _heard_from(self) -> list[_Member]:
+        """Who has sent something, or ended; waits for that a moment."""
+        pipes: dict[Any, _Member] = {m.pipe: m for m in self.members if not m.gone}
+        return [pipes[ready] for ready in wait(list(pipes), timeout=0.2)]
+
     def _hear(self, member: _Member) -> None:
+        """Take what a process has sent; parts of messages are signs of life as well."""
         try:
-            data = member.pipe.recv_bytes()
+            messages = member.pipe.read()
         except (EOFError, OSError):
             self._lost(member, self._ending(member))
             return
         member.heard = time.monotonic()
+        for message in messages:
+            self._heed(member, message)
+
+    def _heed(self, member: _Member, data: bytearray) -> None:
         if member.state == "params":
             member.params, member.state = data, "done"
             return
@@ -287,9 +325,10 @@ class _Launch:
             raise TransportError(f"{self._name(member.node)} failed:\n{message['text']}")
 
     def _beat(self, member: _Member, message: dict[str, Any]) -> None:
-        if message["waiting"] != member.waiting or message["steps"] != member.steps:
-            member.waiting_since = member.heard
-        member.waiting, member.steps = message["waiting"], message["steps"]
+        told = message["waiting"], message["steps"], message["moved"]
+        if told != (member.waiting, member.steps, member.moved):
+            member.still = member.heard
+        member.waiting, member.steps, member.moved = told
         member.rows += message["rows"]
         if self.on_progress is not None:
             self.on_progress(sum(m.steps for m in self.members), self._total())
@@ -301,17 +340,17 @@ class _Launch:
     def _check_silence(self) -> None:
         """Take for dead who said nothing for too long; give up where nothing moves any more."""
         now, limit = time.monotonic(), self.scenario.run.heartbeat_timeout
-        active = [m for m in self.members if m.state in ("running", "ended", "quiet")]
-        for member in active:
+        for member in [m for m in self.members if not m.gone]:
             if now - member.heard > limit:
                 member.process.kill()
                 self._lost(member, f"it was silent for {limit:g} s")
-        running = [m for m in active if m.state == "running"]
+        running = [m for m in self.members if m.state == "running"]
         patience = max(_STANDSTILL, 2 * limit)
         if (
             running
             and not self.finishing
-            and all(m.waiting and now - m.waiting_since > patience for m in running)
+            and all(m.waiting for m in running)
+            and all(now - m.still > patience for m in self.members if not m.gone)
         ):
             who = "\n".join(f"  {self._name(m.node)} waits for {m.waiting}" for m in running)
             raise TransportError(f"nothing moves any more:\n{who}")
@@ -360,11 +399,10 @@ class _Launch:
         until = time.monotonic() + _STOPPING
         try:
             while any(not m.gone for m in self.members) and time.monotonic() < until:
-                for ready in wait([m.pipe for m in self.members if not m.gone], timeout=0.2):
-                    member = next(m for m in self.members if m.pipe is ready)
+                for member in self._heard_from():
                     try:
                         self._hear(member)
-                    except TransportError:
+                    except Exception:  # Ctrl-C may have cut a message in two: keep what the others have
                         member.state = "dead"
         except KeyboardInterrupt:
             return

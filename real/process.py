@@ -19,7 +19,6 @@ import threading
 import time
 import traceback
 from functools import partial
-from multiprocessing.connection import Connection
 from typing import Any
 
 import msgspec
@@ -38,6 +37,7 @@ from real.errors import TransportError
 from real.faults import Faults
 from real.native import NativeGroup
 from real.pacing import Links
+from real.pipe import End
 from real.tensors import TimedTensors
 from real.transport import ZmqTransport
 from scenarios.errors import ScenarioError
@@ -56,7 +56,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 _OPENING = 30.0
 
 
-def main(pipe: Connection) -> None:
+def main(pipe: End) -> None:
     """Entry of a node's process; its launcher is at the other end of ``pipe``."""
     torch.set_num_threads(1)
     _tune()
@@ -76,7 +76,7 @@ def main(pipe: Connection) -> None:
     os._exit(0)
 
 
-def _end_with(pipe: Connection) -> None:
+def _end_with(pipe: End) -> None:
     """End this process when the launcher's end of ``pipe`` is closed, whatever is being waited for."""
     launcher = select.poll()
     launcher.register(pipe.fileno(), 0)
@@ -118,7 +118,7 @@ def slots_of(scenario: Scenario) -> int:
 class _Process:
     """Set-up, run and hand-over of one node."""
 
-    def __init__(self, pipe: Connection) -> None:
+    def __init__(self, pipe: End) -> None:
         self.pipe = pipe
         self.sending = threading.Lock()
         spec = self.hear()
@@ -168,12 +168,13 @@ class _Process:
             os._exit(1)
 
     def _beat(self) -> None:
-        """A sign of life: steps done, what is waited for, and the rows of steps since the last one."""
+        """A sign of life: steps done, frames moved, what is waited for, and the rows since the last one."""
         rows = self.booker.rows.values[self.sent_rows :]
         self.sent_rows += len(rows)
         self.tell(
-            **{"is": "beat"}, steps=self.driver.node.step, waiting=self.driver.waiting(), rows=rows.tobytes()
-        )
+            **{"is": "beat"}, steps=self.driver.node.step, moved=self.endpoint.moved,
+            waiting=self.driver.waiting(), rows=rows.tobytes(),
+        )  # fmt: skip
 
     # ---- the life of a node -------------------------------------------------------------------
 
@@ -278,7 +279,8 @@ class _Process:
 
     def _fail(self, error: BaseException) -> None:
         """The transport cannot go on, so neither can this node."""
-        text = "".join(traceback.format_exception(error))
+        expected = isinstance(error, TransportError)
+        text = str(error) if expected else "".join(traceback.format_exception(error))
         self.tell(**{"is": "error"}, text=text)
         os._exit(1)
 

@@ -6,10 +6,13 @@ Rules this module obeys:
   peer sends. Grants for a connection's data travel against it, so they never queue behind data.
 * Sockets are touched by this thread alone. It sleeps in ``select`` until a frame comes, another
   thread kicks it, or the endpoint's next deadline; there is no polling.
-* A frame that does not parse, or does not fit what was agreed, is dropped and counted, and its
-  connection is cut off: nothing more of it is looked at. Other connections are not affected: frames
-  are taken from all in turn, a bounded number between two looks at what this node itself has to do,
-  and what a connection sends faster than that waits at its own end.
+* Whoever does not know the run's token is a stranger. A stranger's frame is dropped and counted, and
+  its connection is cut off: nothing more of it is looked at. Other connections are not affected:
+  frames are taken from all in turn, a bounded number between two looks at what this node itself has
+  to do, and what a connection sends faster than that waits at its own end.
+* A node of this run is known by its connection's identity, which holds the token, and on connections
+  that this node opened by the token in the frame. A frame of such a node that does not fit what was
+  agreed ends the run with ``TransportError``: to drop it would leave both sides waiting for ever.
 * libzmq itself closes connections that announce frames larger than the largest agreed one.
 """
 
@@ -25,7 +28,7 @@ import zmq
 
 from real import wire
 from real.endpoint import Endpoint
-from real.errors import WireError
+from real.errors import TransportError, WireError
 
 __all__ = ["ZmqTransport"]
 
@@ -58,8 +61,10 @@ class ZmqTransport:
         self.address = f"{_HOST}:{port}"
         self._dealers: dict[int, Any] = {}
         self._identities: dict[int, bytes] = {}
+        self._nodes: dict[bytes, int] = {}
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._closing = False
+        self._waking = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="mover", daemon=True)
         endpoint.kick = self.kick
 
@@ -75,23 +80,32 @@ class ZmqTransport:
                 dealer.connect(address)
                 self._dealers[peer] = dealer
         self._identities = {peer: self._identity(agreed.token, peer) for peer in addresses}
+        self._nodes = {
+            identity: peer for peer, identity in self._identities.items() if peer != self.endpoint.me
+        }
         self._thread.start()
 
     def kick(self) -> None:
         """Wake the thread: there are frames to send or new deadlines."""
-        if threading.current_thread() is not self._thread and not self._closing:
-            os.eventfd_write(self._wake, 1)
+        if threading.current_thread() is not self._thread:
+            with self._waking:
+                if not self._closing:
+                    os.eventfd_write(self._wake, 1)
 
     def close(self) -> None:
         """Stop the thread and drop what was not sent; waits at most two seconds."""
-        self._closing = True
-        os.eventfd_write(self._wake, 1)
+        with self._waking:
+            if self._closing:
+                return
+            self._closing = True
+            os.eventfd_write(self._wake, 1)
         if self._thread.ident is not None:
             self._thread.join(2.0)
         if not self._thread.is_alive():
             for socket in (self._router, *self._dealers.values()):
                 socket.close(linger=0)
             self._context.term()
+            os.close(self._wake)
 
     @staticmethod
     def _identity(token: bytes, node: int) -> bytes:
@@ -118,9 +132,9 @@ class ZmqTransport:
         frames = self.endpoint.tick()
         for to, header, payload in frames:
             self._send(to, header, payload)
-        heard = self._drain(self._router, routed=True)
-        for dealer in self._dealers.values():
-            heard |= self._drain(dealer, routed=False)
+        heard = self._drain(self._router, None)
+        for peer, dealer in self._dealers.items():
+            heard |= self._drain(dealer, peer)
         if heard or frames:
             return
         timeout = self.endpoint.deadline() - self.endpoint.clock()
@@ -140,33 +154,51 @@ class ZmqTransport:
             self._dealers[to].send(header, flags=zmq.NOBLOCK | zmq.SNDMORE)
             self._dealers[to].send(payload, flags=zmq.NOBLOCK, copy=len(payload) < 1 << 16)
 
-    def _drain(self, socket: Any, routed: bool) -> bool:
-        """Take the frames that a socket holds, at most ``_BATCH`` of them; True if there were any."""
+    def _drain(self, socket: Any, opened_to: int | None) -> bool:
+        """Take the frames that a socket holds, at most ``_BATCH`` of them; True if there were any.
+
+        ``opened_to``: the node that this one opened the connection to, None for those of others.
+        """
         for taken in range(_BATCH):
             try:
                 parts = socket.recv_multipart(flags=zmq.NOBLOCK, copy=False)
             except zmq.Again:
                 return taken > 0
-            identity = parts.pop(0).bytes if routed else b""
+            identity = parts.pop(0).bytes if opened_to is None else b""
             if identity in self._banned:
                 self._drop("cut off")
                 continue
+            peer = self._nodes.get(identity) if opened_to is None else opened_to
             try:
-                self._handle(identity, parts)
+                self._handle(peer, parts)
             except WireError as error:
                 self._drop(str(error))
-                if routed and len(self._banned) < _MOST_BANNED:
+                if identity in self._nodes or (opened_to is not None and self._ours(parts)):
+                    self._refuse(peer, error)
+                elif opened_to is None and len(self._banned) < _MOST_BANNED:
                     self._banned.add(identity)
         return True
 
-    def _handle(self, identity: bytes, parts: list[Any]) -> None:
+    def _refuse(self, peer: int | None, error: WireError) -> None:
+        """A node of this run and this one do not understand each other: neither can go on."""
+        if peer not in self.endpoint.gone:
+            raise TransportError(
+                f"node {self.endpoint.me} had to refuse a frame of node {peer}: {error}"
+            ) from error
+
+    def _ours(self, parts: list[Any]) -> bool:
+        """Whether a frame knows the run's token, however wrong it is otherwise."""
+        return bool(parts) and wire.token_of(parts[0].buffer) == self.endpoint.agreed.token
+
+    def _handle(self, peer: int | None, parts: list[Any]) -> None:
+        """Check a frame of node ``peer`` (None for a stranger's) and hand it on."""
         if not 1 <= len(parts) <= 2:
             raise WireError(f"{len(parts)} parts; expected a header and at most one payload")
         payload = parts[1].buffer if len(parts) == 2 else None
         header = wire.unpack(
             parts[0].buffer, self.endpoint.agreed, len(payload) if payload is not None else 0
         )
-        if identity and self._identities.get(header.source) != identity:
+        if header.source != peer:
             raise WireError(f"a frame of node {header.source} from another connection")
         self.endpoint.on_frame(header, payload)
 

@@ -12,6 +12,8 @@ Life of a message: the sender asks (``REQ``), the receiver answers ``GRANT`` now
 frames and the receiver confirms the last byte (``DONE``). ``BYE`` says that a node's program has
 ended. ``PING`` and ``PONG`` open connections before the clock starts.
 
+``incarnation`` is reserved for nodes that rejoin a run: it is 0 so far, and not looked at.
+
 Header, little-endian, 120 bytes: magic 4, token 8, kind u8, dtype u8, two of padding, source u32,
 incarnation u32, sequence u64, step i64, count i64, versions i64, number f64, total u64 (bytes),
 offset u64 (bytes), time f64 (monotonic seconds), tag 32 (ASCII, padded with zeros).
@@ -27,7 +29,7 @@ from real.errors import WireError
 
 __all__ = [
     "ANSWERS", "BYE", "CHUNK", "DATA", "DONE", "DTYPES", "GRANT", "HEADER_BYTES", "HOLD", "KIND_AT", "PING",
-    "PONG", "REQ", "RESUME", "Agreed", "Header", "pack", "unpack",
+    "PONG", "REQ", "RESUME", "Agreed", "Header", "pack", "token_of", "unpack",
 ]  # fmt: skip
 
 REQ, GRANT, HOLD, RESUME, DATA, DONE, BYE, PING, PONG = range(1, 10)
@@ -36,7 +38,7 @@ ANSWERS = frozenset((GRANT, HOLD, RESUME, DONE, PONG))
 """Kinds that a receiver sends back on the connection that it was asked on."""
 
 CHUNK = 4_000_000
-"""Largest payload of one frame, bytes (larger frames are slower: see docs on the transport)."""
+"""Largest payload of one frame, bytes (large enough that a frame's own cost vanishes)."""
 
 DTYPES: dict[str, tuple[int, int]] = {
     "none": (0, 1),
@@ -102,6 +104,11 @@ def pack(header: Header, token: bytes) -> bytes:
         )  # fmt: skip
     except (struct.error, UnicodeEncodeError, KeyError) as error:
         raise WireError(f"cannot be sent: {error}") from error
+
+
+def token_of(frame: bytes | memoryview) -> bytes:
+    """The run token in what may be a frame's header, however wrong the rest is; may be shorter."""
+    return bytes(frame[len(_MAGIC) : KIND_AT])
 
 
 def unpack(frame: bytes | memoryview, agreed: Agreed, payload_bytes: int) -> Header:

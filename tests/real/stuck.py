@@ -1,13 +1,16 @@
-"""An algorithm that gets nowhere: every worker waits for a message that nobody sends."""
+"""Algorithms that get nowhere: they wait for ever, send what nobody takes, fail, or yield rubbish."""
 
 from __future__ import annotations
 
+import os
+import signal
+import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
-from core.effects import Compute, Receive
-from core.node import Node, Program
+from core.effects import Compute, Flush, Receive, Send
+from core.node import Finished, Message, Node, Program
 
 
 @dataclass(frozen=True)
@@ -28,3 +31,95 @@ class Stuck:
 
     def companions(self, node: Node) -> Iterable[Program]:
         return ()
+
+
+@dataclass(frozen=True)
+class Deaf(Stuck):
+    """Worker 1 grants a message and then loses all of its payload: it stays under way for ever."""
+
+    name: ClassVar[str] = "deaf"
+    title: ClassVar[str] = "deaf"
+
+    def worker(self, node: Node) -> Program:
+        from real.endpoint import Endpoint
+
+        if node.id == 1:
+            Endpoint._data = lambda *_: None  # type: ignore[method-assign]
+        gradient = yield Compute()
+        if node.id == 0:
+            yield Send((1, Message("gradient", gradient)))
+            yield Flush(1)
+        else:
+            yield Receive("gradient", source=0)
+
+
+@dataclass(frozen=True)
+class Choking(Stuck):
+    """Worker 1 is stopped by a signal in the middle of a message to its launcher; worker 0 goes on."""
+
+    name: ClassVar[str] = "choking"
+    title: ClassVar[str] = "choking"
+
+    def worker(self, node: Node) -> Program:
+        if node.id == 1:
+            _choke()
+        try:
+            while True:
+                yield Compute()
+        except Finished:
+            pass
+
+
+@dataclass(frozen=True)
+class Oversized(Stuck):
+    """Worker 0 sends a gradient, and then as float64: twice as many bytes as any message may have."""
+
+    name: ClassVar[str] = "oversized"
+    title: ClassVar[str] = "oversized"
+
+    def worker(self, node: Node) -> Program:
+        gradient = yield Compute()
+        if node.id == 0:
+            yield Send((1, Message("gradient", gradient)), (1, Message("gradient", gradient.double())))
+        else:
+            yield Receive("gradient", source=0)
+            yield Receive("gradient", source=0)
+
+
+@dataclass(frozen=True)
+class Garbage(Stuck):
+    """Worker 1 yields what is no effect."""
+
+    name: ClassVar[str] = "garbage"
+    title: ClassVar[str] = "garbage"
+
+    def worker(self, node: Node) -> Program:
+        yield Compute()
+        if node.id == 1:
+            yield "rubbish"  # type: ignore[misc]
+        yield Receive("never", source=1 - node.id)
+
+
+@dataclass(frozen=True)
+class Faulty(Stuck):
+    """Worker 1 fails in its third step."""
+
+    name: ClassVar[str] = "faulty"
+    title: ClassVar[str] = "faulty"
+
+    def worker(self, node: Node) -> Program:
+        for step in range(100):
+            yield Compute()
+            if node.id == 1 and step == 2:
+                raise ZeroDivisionError("a mistake in the third step")
+
+
+def _choke() -> None:
+    """Let this process stop before the last byte of the next message to its launcher."""
+    from real.pipe import End
+
+    def send(end: End, data: bytes) -> None:
+        os.write(end.fileno(), struct.pack("<Q", len(data)) + bytes(data)[:-1])
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+    End.send_bytes = send  # type: ignore[method-assign,assignment]

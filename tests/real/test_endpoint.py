@@ -244,6 +244,46 @@ def test_an_ended_node_still_takes_what_is_under_way_and_throws_it_away() -> Non
     assert not network.endpoints[1].mailbox.items
 
 
+UNFIT = [
+    (1, Message("x", np.ones(3, np.float64)), "24 bytes of float64; agreed were at most 16"),
+    (1, Message("a tag", None), "printable"),
+    (1, Message("t" * 33, None), "longer than 32"),
+    (1, Message("x", None, step=1.5), "integer"),  # type: ignore[arg-type]
+    (0, Message("x", None), "another one of nodes 0 to 1"),
+    (2, Message("x", None), "another one of nodes 0 to 1"),
+]
+
+
+@pytest.mark.parametrize(("to", "unfit", "says"), UNFIT)
+def test_what_a_receiver_would_refuse_is_not_even_taken(to: int, unfit: Message, says: str) -> None:
+    network = MemoryNetwork(2, max_bytes=16)
+    sender = network.endpoints[0]
+    with pytest.raises(ValueError, match=says):
+        sender.submit([(1, Message("x", np.ones(4, np.float32))), (to, unfit)])
+    assert sender.delivered([1])
+    assert not sender.tick()
+
+
+def test_what_moves_and_what_is_due_is_told_from_what_is_stuck() -> None:
+    network = paced(2)
+    sender, receiver = network.endpoints
+    sender.submit([(1, message(100))])
+    network.run(100.01)
+    assert sender.timed()
+    before = receiver.moved
+    network.run(100.05)
+    assert receiver.moved > before
+    receiver.depart(0)
+    network.run()
+    before = sender.moved
+    network.now += 100.0
+    network.settle()
+    assert not sender.delivered([1])
+    assert not sender.timed()
+    assert not receiver.timed()
+    assert sender.moved == before
+
+
 HOSTILE = [
     ("without a grant", Header(wire.DATA, 1, 0, "m", "float32", total=8)),
     ("asks for message 5", Header(wire.REQ, 1, 5, "m", "float32", total=8)),

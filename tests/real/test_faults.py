@@ -201,6 +201,57 @@ def test_a_run_in_which_nothing_moves_ends_and_says_who_waits_for_what(
         real.train(scenario)
 
 
+def test_a_message_that_stays_under_way_for_ever_is_a_standstill(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It seems to move on both sides, but no frame does."""
+    monkeypatch.setattr(launch, "_STANDSTILL", 1.0)
+    scenario = tiny("tests.real.stuck:Deaf", run={"heartbeat_timeout": "1 s"})
+    with pytest.raises(TransportError, match="nothing moves any more:") as caught:
+        real.train(scenario)
+    assert "waits for delivery to 1" in str(caught.value)
+    assert "waits for gradient from node 0" in str(caught.value)
+
+
+def test_a_worker_that_is_stopped_while_it_talks_to_the_launcher_is_silent() -> None:
+    """Its message never ends; the launcher does not wait for the rest."""
+    record = real.train(tiny("tests.real.stuck:Choking", run={"heartbeat_timeout": "1 s"}))
+    assert record.nodes["steps"][0] == 8
+    assert "silent" in record.manifest["lost"]["1"]
+
+
+def test_ctrl_c_does_not_wait_for_a_message_that_never_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "_STOPPING", 2.0)
+    hear = launch._Launch._hear
+
+    def interrupt(self: launch._Launch, member: launch._Member) -> None:
+        hear(self, member)
+        if self.members[1].pipe._filled and self.members[0].steps > 2 and not self.interrupted:  # type: ignore[attr-defined]
+            self.interrupted = True  # type: ignore[attr-defined]
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(launch._Launch, "_hear", interrupt)
+    monkeypatch.setattr(launch._Launch, "interrupted", False, raising=False)
+    scenario = tiny("tests.real.stuck:Choking", run={"seconds": 600, "heartbeat_timeout": "600 s"})
+    with pytest.raises(Interrupted) as caught:
+        real.train(scenario)
+    assert caught.value.record.nodes["steps"][0] > 2
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "says"),
+    [
+        (
+            "Oversized",
+            r"worker 0 .* failed:(.|\n)*yield Send\((.|\n)*cannot send 'gradient' .*float64",
+        ),
+        ("Garbage", r"worker 1 .* failed:(.|\n)*yield \"rubbish\"(.|\n)*a program yielded 'rubbish'"),
+        ("Faulty", r"worker 1 .* failed:(.|\n)*ZeroDivisionError: a mistake in the third step"),
+    ],
+)
+def test_a_programs_mistake_ends_the_run_and_shows_the_line(algorithm: str, says: str) -> None:
+    with pytest.raises(TransportError, match=says):
+        real.train(tiny(f"tests.real.stuck:{algorithm}"))
+
+
 def test_bad_input_that_only_a_process_notices_is_bad_input_all_the_same(tmp_path: Path) -> None:
     missing = tmp_path / "missing"
     scenario = tiny(

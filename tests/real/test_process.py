@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,10 +17,14 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("zmq")
 
+from core.effects import Receive  # noqa: E402
 from core.record import STEP_COLUMNS, StepLog  # noqa: E402
 from real.counter import Counter  # noqa: E402
-from real.gather import remains  # noqa: E402
+from real.driver import Driver, _Running  # noqa: E402
+from real.gather import assemble, remains  # noqa: E402
 from real.process import _Process  # noqa: E402
+from scenarios.plan import plan  # noqa: E402
+from tests.real.runs import tiny  # noqa: E402
 
 
 class Lock:
@@ -71,6 +76,27 @@ def test_processes_count_together_and_a_dead_one_holds_up_nobody(tmp_path: Path)
     done = subprocess.run([sys.executable, "-c", code, tmp_path / "samples"], check=False)
     assert done.returncode == -signal.SIGKILL
     assert second.add(1) == 33
+
+
+def test_programs_wait_only_where_nothing_is_due_to_move_by_itself() -> None:
+    driver, due = Driver.__new__(Driver), [True, False]
+    driver.changed = threading.Condition()
+    driver._programs, driver._draining = [_Running([], effect=Receive("model", source=2))], []
+    driver.endpoint = anything(timed=due.pop)  # type: ignore[assignment]
+    assert driver.waiting() == "model from node 2"
+    assert driver.waiting() == ""
+
+
+def test_of_a_dead_worker_servers_may_know_more_than_its_last_sign_of_life() -> None:
+    made = plan(tiny("asp", cluster={"servers": {"count": 2}}))
+    tables = {node: remains(node, 5, b"", server=node >= 2) for node in made.nodes}
+    tables[2].update(applied={0: 5, 1: 8}, pending={1: 1})
+    tables[3].update(applied={0: 5, 1: 6}, pending={})
+    record = assemble(made, tables, {}, {1: "it was killed"}, complete=True)
+    assert record.nodes["steps"].tolist()[:2] == [5, 9]
+    assert record.nodes["samples"].tolist()[:2] == [5 * 16, 9 * 16]
+    assert record.nodes["applied"].tolist()[:2] == [5, 6]
+    assert record.nodes["lost"].tolist()[:2] == [0, 3]
 
 
 def test_a_server_that_handed_over_nothing_is_still_a_server() -> None:

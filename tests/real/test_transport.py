@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from core.node import Message  # noqa: E402
 from real import wire  # noqa: E402
 from real.buffers import allocate, expose  # noqa: E402
 from real.endpoint import Endpoint  # noqa: E402
+from real.errors import TransportError, WireError  # noqa: E402
 from real.pacing import Links  # noqa: E402
 from real.transport import ZmqTransport  # noqa: E402
 from real.wire import Agreed, Header  # noqa: E402
@@ -117,6 +119,69 @@ def test_hostile_peers_are_counted_and_cut_off_and_others_are_unharmed(pair: Pai
         context.term()  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("direction", ["request", "answer"])
+def test_a_frame_of_a_node_that_does_not_fit_ends_the_run_and_names_it(pair: Pair, direction: str) -> None:
+    """Dropped, it would leave both sides waiting for ever."""
+    first, second = pair.endpoints
+    second.say(wire.PING, [0])  # opens the connection that answers come on
+    until(second, lambda: second.received["pong"] == 1)
+    if direction == "request":
+        first.agreed = Agreed(AGREED.token, AGREED.nodes, 10 * AGREED.max_bytes)
+        assert first.submit([(1, Message("model", torch.ones(AGREED.max_bytes // 2)))])
+    else:
+        first.say(wire.GRANT, [1])
+    until(second, lambda: bool(pair.failures))
+    failure = pair.failures.pop()
+    assert isinstance(failure, TransportError)
+    says = "agreed were at most 20000000" if direction == "request" else "answers message 0"
+    assert str(failure).startswith("node 1 had to refuse a frame of node 0: ")
+    assert says in str(failure)
+
+
+@pytest.mark.parametrize("token", [b"12345678", b"0123456", b"012345678"])
+def test_who_only_claims_to_be_a_node_is_a_stranger(pair: Pair, token: bytes) -> None:
+    """An identity without the run's token, whatever it says, ends nothing."""
+    victim = pair.transports[1]
+    with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.setsockopt(zmq.IDENTITY, ZmqTransport._identity(token, 0))
+        socket.connect(victim.address)
+        for parts in HARM:
+            socket.send_multipart(parts)
+        until(pair.endpoints[1], lambda: sum(victim.dropped.values()) == len(HARM))
+    assert victim.dropped["cut off"] == len(HARM) - 1
+    assert not pair.failures
+
+
+def test_who_answers_in_a_dead_nodes_place_is_a_stranger(pair: Pair) -> None:
+    """Frames without the run's token that come on a connection which this node opened are dropped."""
+    transport = pair.transports[0]
+    with pytest.raises(WireError):
+        transport._handle(1, [zmq.Frame(bytes(wire.HEADER_BYTES))])
+    held = [[zmq.Frame(b"GET")], [zmq.Frame(bytes(wire.HEADER_BYTES))]]
+
+    class Other:
+        def recv_multipart(self, **_: object) -> list[object]:
+            if not held:
+                raise zmq.Again
+            return held.pop()
+
+    assert transport._drain(Other(), 1)
+    assert sum(transport.dropped.values()) == 2
+    assert not pair.failures
+
+
+def test_closing_leaves_no_descriptor_open() -> None:
+    endpoint = Endpoint(0, AGREED, Links(False), allocate=allocate, expose=expose, clock=time.monotonic)
+    before = set(os.listdir("/proc/self/fd"))
+    transport = ZmqTransport(endpoint, lambda _: None)
+    transport.start({0: transport.address})
+    transport.close()
+    transport.close()
+    endpoint.kick()
+    assert set(os.listdir("/proc/self/fd")) <= before
+
+
 def test_a_frame_larger_than_any_agreed_one_is_not_even_read(pair: Pair) -> None:
     first, second = pair.endpoints
     with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
@@ -143,8 +208,8 @@ def test_a_flood_does_not_keep_a_node_from_its_own_work(pair: Pair) -> None:
         def recv_multipart(self, **_: object) -> list[object]:
             return [zmq.Frame(b"stranger"), zmq.Frame(b"GET")]
 
-    victim._drain = lambda socket, routed: (  # type: ignore[method-assign]
-        drain(Flood(), True) | drain(socket, routed) if routed else drain(socket, routed)
+    victim._drain = lambda socket, opened_to: (  # type: ignore[method-assign]
+        (opened_to is None and drain(Flood(), None)) | drain(socket, opened_to)
     )
     assert first.submit([(1, Message("model", torch.ones(10)))])
     until(first, lambda: first.delivered([1]))
