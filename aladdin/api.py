@@ -16,6 +16,7 @@ run that cannot ``TransportError``.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property, partial
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import scenarios
+from aladdin.saving import EVERY, taking
 from core.record import Record
 from scenarios import Scenario, ScenarioError
 from scenarios.hardware import environment, hardware
@@ -106,15 +108,26 @@ def simulate(
     overrides: Mapping[str, Any] | None = None,
     profile: Any = None,
     out: str | Path | None = None,
+    checkpoint: str | Path | None = None,
+    every: str | float = EVERY,
     on_progress: Progress | None = None,
+    on_clock: Callable[[float], None] | None = None,
 ) -> Result:
     """Run ``scenario`` in virtual time: what it would do on its cluster, in a moment on this machine.
 
     profile      a ``Profile`` or the path of one: the machine's calibrated constants
     out          run directory to write; must not exist yet
-    on_progress  see ``Progress``
+    checkpoint   with ``run.numerics``: file in which the run is saved ``every`` so long (seconds, or text
+                 such as "5 min") and on Ctrl-C; if it exists the run goes on from there. Removed at the end
+    on_progress  see ``Progress``; on_clock: called likewise with the simulated seconds
+
+    Raises ``sim.errors.Diverged`` when a loss is no finite number; what was recorded by then is its
+    ``record``, and is written to ``out``, too.
     """
-    return execute("sim", load(scenario, algorithm=algorithm, overrides=overrides), profile, out, on_progress)
+    chosen = load(scenario, algorithm=algorithm, overrides=overrides)
+    with taking(checkpoint, every) as checkpoints:
+        options = {"checkpoints": checkpoints, "on_clock": on_clock, "timer": time.perf_counter}
+        return execute("sim", chosen, profile, out, on_progress, options=options)
 
 
 def train(
@@ -145,7 +158,10 @@ def runs(
     profile: Any = None,
     out: str | Path | None = None,
     into: str | Path | None = None,
+    checkpoint: str | Path | None = None,
+    every: str | float = EVERY,
     on_progress: Callable[[str, int, int], None] | None = None,
+    on_clock: Callable[[str, float], None] | None = None,
 ) -> Iterator[Result]:
     """The same scenario under several algorithms, one after the other, each as it is finished.
 
@@ -154,7 +170,8 @@ def runs(
     driver       ``sim`` (virtual time) or ``real``
     out          one algorithm: the run directory; several: ``out/<algorithm>`` each
     into         see ``train``
-    on_progress  as ``Progress``, with the algorithm's name in front
+    checkpoint   one algorithm, simulated: see ``simulate``; every: likewise
+    on_progress  as ``Progress``, with the algorithm's name in front; on_clock: likewise (simulations)
     """
     if driver not in DRIVERS:
         raise ScenarioError("driver", driver, " or ".join(DRIVERS))
@@ -164,9 +181,18 @@ def runs(
     folders = [Path(out) / one.algorithm.name if out and len(chosen) > 1 else out for one in chosen]
     for folder in folders:
         _reserve(folder)
+    if checkpoint is not None and (len(chosen) > 1 or driver != "sim"):
+        raise ScenarioError("checkpoint", str(checkpoint), "nothing but where one algorithm is simulated")
     for one, folder in zip(chosen, folders, strict=True):
         advance = partial(on_progress, one.algorithm.name) if on_progress else None
-        yield execute(driver, one, profile, folder, advance, into)
+        if driver == "real":
+            yield execute(driver, one, profile, folder, advance, into)
+            continue
+        with taking(checkpoint, every) as checkpoints:
+            clock = partial(on_clock, one.algorithm.name) if on_clock else None
+            options = {"checkpoints": checkpoints, "on_clock": clock, "timer": time.perf_counter}
+            result = execute(driver, one, profile, folder, advance, into, options)
+        yield result
 
 
 def choices(
@@ -326,8 +352,12 @@ def list_workloads() -> dict[str, list[dict[str, Any]]]:
 
 
 def execute(driver: str, scenario: Scenario, profile: Any, out: str | Path | None,
-            on_progress: Progress | None, into: str | Path | None = None) -> Result:  # fmt: skip
-    """One run by either driver, its flags filled in, written to ``out`` or below ``into`` if given."""
+            on_progress: Progress | None, into: str | Path | None = None,
+            options: Mapping[str, Any] | None = None) -> Result:  # fmt: skip
+    """One run by either driver, its flags filled in, written to ``out`` or below ``into`` if given.
+
+    ``options`` go to the driver as they are.
+    """
     path = _reserve(out)
     if path is None and into is not None:
         _reserve(Path(into) / f"{_name(scenario)}-partial")
@@ -335,11 +365,12 @@ def execute(driver: str, scenario: Scenario, profile: Any, out: str | Path | Non
     if profile is not None:
         scenario, flags = _calibrated(scenario, profile)
     try:
-        record = _driver(driver)(scenario, on_progress=on_progress)
+        record = _driver(driver)(scenario, on_progress=on_progress, **(options or {}))
     except Exception as stop:
         unfinished = getattr(stop, "record", None)
         if isinstance(unfinished, Record):
-            flags.append("interrupted: the run is not complete")
+            if not any("incomplete" in flag for flag in unfinished.manifest.get("flags", [])):
+                flags.append("interrupted: the run is not complete")
             stop.path = _finish(unfinished, flags, path, into).path  # type: ignore[attr-defined]
         raise
     return _finish(record, flags, path, into)
@@ -356,7 +387,7 @@ def _finish(record: Record, flags: list[str], path: Path | None, into: str | Pat
         )
     if path is None:
         return Result(record)
-    record.manifest.setdefault("environment", environment())
+    record.manifest["environment"] = {**environment(), **record.manifest.get("environment", {})}
     from analysis.store import write
 
     return Result(record, write(record, path))

@@ -44,7 +44,7 @@ STOPPED = 130
 
 CODES = {
     "ScenarioError": 2, "OptionError": 2, "CalibrationError": 3, "TransportError": 3, "Deadlock": 3,
-    "Interrupted": STOPPED,
+    "Diverged": 3, "Interrupted": STOPPED,
 }  # fmt: skip
 """Exit code by an exception's class name, its bases' included: no driver is imported to ask it."""
 
@@ -112,7 +112,7 @@ def _complain(error: Exception, code: int) -> None:
 
     kept = getattr(error, "path", None)
     if code != STOPPED:
-        say("error", str(error))
+        say("error", f"{error}; what was recorded is in {kept}" if kept else str(error))
     elif kept is None:
         say("stopped", "by Ctrl-C")
     else:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,6 +19,7 @@ import typer
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress, TaskID
 
 __all__ = [
     "Algorithm", "Json", "Out", "ProfileFile", "Runs", "ScenarioName", "Set", "Spans", "console", "emit",
@@ -135,9 +136,27 @@ def kept_in(path: Path | None) -> Iterator[None]:
         raise
 
 
+class Bars:
+    """A bar per name: call with (name, done, total); a total of 0 is unknown."""
+
+    def __init__(self, bars: Progress) -> None:
+        self._bars = bars
+        self._tasks: dict[str, TaskID] = {}
+
+    def __call__(self, name: str, done: float, total: int) -> None:
+        if name not in self._tasks:
+            self._tasks[name] = self._bars.add_task(name, total=total or None)
+        self._bars.update(self._tasks[name], completed=done, total=total or None)
+
+    def clock(self, name: str, now: float) -> None:
+        """Simulated seconds that have passed, shown beside the name of a bar that is there."""
+        if name in self._tasks:
+            self._bars.update(self._tasks[name], description=f"{name}, {now:.4g} s simulated")
+
+
 @contextmanager
-def progress(unit: str = "steps") -> Iterator[Callable[[str, float, int], None]]:
-    """A bar per name; call what it yields with (name, done, total); a total of 0 is unknown."""
+def progress(unit: str = "steps") -> Iterator[Bars]:
+    """Bars on stderr, as long as the context lasts."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
     from rich.progress import TimeRemainingColumn as Remaining
@@ -149,14 +168,7 @@ def progress(unit: str = "steps") -> Iterator[Callable[[str, float, int], None]]
     with Progress(
         *columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()
     ) as bars:
-        tasks: dict[str, Any] = {}
-
-        def advance(name: str, done: float, total: int) -> None:
-            if name not in tasks:
-                tasks[name] = bars.add_task(name, total=total or None)
-            bars.update(tasks[name], completed=done, total=total or None)
-
-        yield advance
+        yield Bars(bars)
 
 
 @contextmanager

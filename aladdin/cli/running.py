@@ -23,6 +23,8 @@ def run(driver: str, scenario: str, names: str, sets: list[str] | None, *, spans
     stop: BaseException | None = None
     try:
         with common.progress() as advance:
+            if driver == "sim":
+                options["on_clock"] = advance.clock
             for result in api.runs(
                 scenario, names, driver=driver, overrides=overrides, on_progress=advance, **options
             ):

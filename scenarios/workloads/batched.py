@@ -186,11 +186,11 @@ class Evaluator:
 
     def use(self, choice: dict[str, Any]) -> None:
         """Evaluate as an earlier ``describe`` says, whatever was measured now."""
-        self.choice = Choice(**choice)
+        self.choice = Choice(**{name: choice[name] for name in asdict(self.choice)})
 
     def describe(self) -> dict[str, Any]:
-        """The choice, for a record's environment."""
-        return asdict(self.choice)
+        """The choice, and torch's version, for a record's environment."""
+        return {**asdict(self.choice), "torch": torch.__version__}
 
     @property
     def chunk(self) -> int:
@@ -219,12 +219,13 @@ class Evaluator:
     def _measured(self, timer: Timer, fits: int, threads: set[int]) -> Choice:
         """The fastest way, by a few rounds of each at the initial parameters."""
         keys = [(rank, 0) for rank in range(fits)]
-        singly = [Choice(False, 1, count) for count in sorted(threads)]
-        batched = Choice(True, fits, max(threads))
-        seconds = {choice: self._time(timer, choice, keys) for choice in (*singly, batched)}
-        best = min(singly, key=lambda choice: seconds[choice])
-        ratio = seconds[best] / seconds[batched]
-        return replace(batched if ratio > 1 else best, ratio=ratio)
+        ways = [Choice(way, fits if way else 1, count) for way in (False, True) for count in sorted(threads)]
+        seconds = {choice: self._time(timer, choice, keys) for choice in ways}
+        singly, batched = (
+            min((c for c in ways if c.batched is way), key=lambda c: seconds[c]) for way in (False, True)
+        )
+        ratio = seconds[singly] / seconds[batched]
+        return replace(batched if ratio > 1 else singly, ratio=ratio)
 
     def _time(self, timer: Timer, choice: Choice, keys: list[Key]) -> float:
         """Seconds per gradient of the best round."""

@@ -277,7 +277,9 @@ def test_measurement_chooses_the_faster_way_and_reports_it() -> None:
         return float(next(ticks))
 
     found = evaluator(plan(scenario("asp", 8, **{"run.batched": "auto"})), timer)
-    assert found.describe() == {"batched": True, "chunk": 8, "threads": 1, "ratio": 2.0}
+    assert found.describe() == {
+        "batched": True, "chunk": 8, "threads": 1, "ratio": 2.0, "torch": torch.__version__
+    }  # fmt: skip
 
 
 def test_nothing_is_measured_where_there_is_no_choice() -> None:

@@ -1,0 +1,68 @@
+"""When a simulation's checkpoints are taken: every so often, and on Ctrl-C.
+
+Rules this module obeys:
+
+* Ctrl-C is only noted; the simulation saves when a worker begins its next step, where nothing is half
+  done, and ends there. A second Ctrl-C ends it at once.
+* Signals are handled in the main thread only; elsewhere Ctrl-C is not ours.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scenarios.errors import ScenarioError
+from scenarios.units import quantity
+
+if TYPE_CHECKING:
+    from sim.checkpoint import Checkpoints
+
+__all__ = ["EVERY", "taking"]
+
+EVERY = "5 min"
+"""Between two checkpoints, if nothing else is said."""
+
+
+@contextmanager
+def taking(path: str | Path | None, every: str | float = EVERY) -> Iterator[Checkpoints | None]:
+    """Checkpoints at ``path`` after ``every`` so long (seconds, or text with a unit); None without a path.
+
+    Raises ``ScenarioError`` for an ``every`` that is no time above 0.
+    """
+    seconds = quantity(every, "seconds", "every")
+    if not seconds > 0:
+        raise ScenarioError("every", every, "a time above 0, such as '5 min'")
+    if path is None:
+        yield None
+        return
+    from sim.checkpoint import Checkpoints
+
+    last, stopped = time.monotonic(), False
+
+    def due() -> bool:
+        nonlocal last
+        now = time.monotonic()
+        if now - last < seconds:
+            return False
+        last = now
+        return True
+
+    def stop(_: int, __: Any) -> None:
+        nonlocal stopped
+        if stopped:
+            raise KeyboardInterrupt
+        stopped = True
+
+    ours = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGINT, stop) if ours else None
+    try:
+        yield Checkpoints(path, due=due, stop=lambda: stopped)
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, before)
