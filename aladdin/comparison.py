@@ -111,7 +111,8 @@ def compare(
               40 times
     overrides, profile  as in ``aladdin.simulate``; an option goes to the algorithms that have it
     out       new directory for ``<algorithm>/seed-<k>`` (run directories), ``comparison.json``, pictures
-    jobs      processes; default: as many as there are cores. The number does not change the results
+    jobs      processes; default: as many as there are cores. The number changes nothing; with numerics,
+              nothing beyond float rounding (several processes have one thread each for their tensors)
 
     Stopped by Ctrl-C it writes what is finished to ``out`` and raises ``KeyboardInterrupt``, whose
     ``comparison`` holds it and whose ``path`` says where. Raises ``ScenarioError`` for bad input.
@@ -121,12 +122,14 @@ def compare(
     base = _evaluated(chosen[0])
     numbers = _seeds(seeds, base.run.seed)
     profile = _profile(profile)
-    processes = _processes(jobs)
+    processes = 1 if _in_main(chosen) else _processes(jobs)
     path = _reserved(out)
-    again = {"run.evaluate_every": base.run.evaluate_every}
+    same: dict[str, Any] = {"run.evaluate_every": base.run.evaluate_every}
+    if processes > 1 and len(chosen) * len(numbers) > 1 and not base.run.threads:
+        same["run.threads"] = 1
     jobs_ = [
         {"algorithm": one.algorithm.name, "seed": seed,
-         "scenario": one.override({**again, "run.seed": seed}).to_dict(), "profile": profile,
+         "scenario": one.override({**same, "run.seed": seed}).to_dict(), "profile": profile,
          "path": str(path / api.slug(one.algorithm.name) / f"seed-{seed}") if path else None}
         for seed in numbers for one in chosen
     ]  # fmt: skip
@@ -152,9 +155,10 @@ def _performed(jobs: list[dict[str, Any]], processes: int, runs: list[dict[str, 
             on_progress(sum(shares), len(jobs))
 
     try:
-        for index, outcome in outcomes(jobs, 1 if _in_main(jobs) else processes, advance):
+        for index, outcome in outcomes(jobs, processes, advance):
             job = jobs[index]
-            runs.append({"algorithm": job["algorithm"], "seed": job["seed"], **outcome})
+            runs.append({"algorithm": job["algorithm"], "seed": job["seed"], **outcome,
+                         "curves": _table(outcome["curves"])})  # fmt: skip
             advance(index, 1.0)
     except KeyboardInterrupt as stop:
         found = _finished(runs, complete=False, **about)
@@ -163,6 +167,12 @@ def _performed(jobs: list[dict[str, Any]], processes: int, runs: list[dict[str, 
             stop.path = found.path  # type: ignore[attr-defined]
         raise
     return _finished(runs, complete=True, **about)
+
+
+def _table(curves: Mapping[str, Sequence[float]] | None) -> dict[str, Any] | None:
+    import numpy as np
+
+    return None if curves is None else {name: np.array(values, float) for name, values in curves.items()}
 
 
 def _finished(runs: list[dict[str, Any]], *, complete: bool, **about: Any) -> Comparison:
@@ -256,6 +266,6 @@ def _reserved(out: str | Path | None) -> Path | None:
     return reserve(out)
 
 
-def _in_main(jobs: Sequence[Mapping[str, Any]]) -> bool:
+def _in_main(chosen: Sequence[Scenario]) -> bool:
     """Whether an algorithm lives in the running script or notebook, where other processes find none."""
-    return any(str(job["algorithm"]).startswith(("__main__.", "__main__:")) for job in jobs)
+    return any(one.algorithm.name.startswith(("__main__.", "__main__:")) for one in chosen)

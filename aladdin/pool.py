@@ -10,7 +10,6 @@ Rules this module obeys:
 * However the loop over ``outcomes`` ends, no process is left behind: they are in a session of their
   own, so Ctrl-C reaches the parent alone, which ends them; and when the parent dies, they find their
   pipe closed.
-* Every run has one thread for its tensors, here as there, so the number of processes changes nothing.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import suppress
 from typing import Any
 
 __all__ = ["Advance", "outcomes", "perform", "serve"]
@@ -86,8 +85,7 @@ def perform(job: dict[str, Any], on_progress: Callable[[int, int], None] | None 
     try:
         scenario = Scenario.from_dict(job["scenario"])
         profile = None if job["profile"] is None else Profile.from_dict(job["profile"])
-        with _one_thread(scenario.run.numerics):
-            result = api.execute("sim", scenario, profile, path, on_progress)
+        result = api.execute("sim", scenario, profile, path, on_progress)
     except Exception as error:
         outcome = next((ENDINGS[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in ENDINGS), "")
         known = outcome or hasattr(error, "record") or type(error).__name__ == "Deadlock"
@@ -161,9 +159,13 @@ class _Worker:
                 break
             self._events.put((index, self._one(index)))
         with self._lock:
-            for pipe in (self._process.stdin, self._process.stdout) if self._process is not None else ():
-                with suppress(OSError):
-                    pipe.close()  # type: ignore[union-attr]
+            self._close()
+
+    def _close(self) -> None:
+        """Close the pipes of the process, if there is one: it ends once it has nothing to do."""
+        for pipe in (self._process.stdin, self._process.stdout) if self._process is not None else ():
+            with suppress(OSError):
+                pipe.close()  # type: ignore[union-attr]
 
     def _one(self, index: int) -> dict[str, Any]:
         """Have the process perform one job; a process that dies is the job's outcome."""
@@ -194,6 +196,7 @@ class _Worker:
             if self._stopped:
                 return None
             if self._process is None or self._process.poll() is not None:
+                self._close()
                 self._process = subprocess.Popen(
                     [sys.executable, "-c", _START, json.dumps(sys.path)], stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE, text=True, encoding="utf-8", start_new_session=True,
@@ -227,11 +230,3 @@ def _share(index: int, advance: Advance | None) -> Callable[[int, int], None] | 
     if advance is None:
         return None
     return lambda done, total: advance(index, done / total if total else 0.0)
-
-
-def _one_thread(numerics: bool) -> AbstractContextManager[None]:
-    if not numerics:
-        return nullcontext()
-    from scenarios.workloads import one_thread
-
-    return one_thread()

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["Line", "bars", "learning"]
 
 PANELS = {
-    "loss": "training loss",
+    "loss": "loss on the test set",
     "accuracy": "accuracy (%)",
     "consensus": "consensus distance",
     "lemma": "Lemma 1: global model's distance\nfrom the mean of the local ones",
@@ -139,7 +139,7 @@ class _Bar:
 BARS = (
     _Bar("throughput", "throughput (samples/s)"),
     _Bar("speedup", "speed-up over one worker"),
-    _Bar("staleness_mean", "staleness (| 95 %, ▸ max)"),
+    _Bar("staleness_mean", "staleness: mean, p95 |, max ▸"),
     _Bar("busiest_bytes_per_step", "busiest node (MB per step)", 1e-6),
     _Bar("time_to_accuracy", "time to {mark} (s)"),
     _Bar("epochs_to_accuracy", "epochs to {mark}"),
@@ -215,7 +215,7 @@ def _spread(axes: Axes, row: int, one: Mapping[str, Any]) -> None:
     """The 95th percentile and the maximum of staleness, on its bar."""
     p95, most = one["staleness_p95"]["mean"], one["staleness_max"]["mean"]
     axes.plot([p95, p95], [row - 0.35, row + 0.35], color="#333333", linewidth=2)
-    axes.plot(most, row, marker=9, color="#333333", markersize=5)
+    axes.plot(most, row, marker=">", color="#333333", markersize=5)
 
 
 def _absence(figure: str, one: Mapping[str, Any]) -> str:

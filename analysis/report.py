@@ -145,7 +145,7 @@ def algorithms(statistics: Sequence[Mapping[str, Any]], title: str = "", accurac
     """
     learned = any(one["accuracy"] is not None for one in statistics)
     mark = "" if accuracy is None else f"{100 * accuracy:g} %"
-    speed = ["samples/s", "speed-up", "staleness\nmean / 95 % / max", "busiest node\nper step"]
+    speed = ["samples/s", "speed-up", "staleness\nmean / p95 / max", "busiest node\nper step"]
     model = [f"time to\n{mark}", "seeds\nthere"] if accuracy is not None and learned else []
     model += ["accuracy\n%", "consensus\ndistance"] if learned else []
     if not model or width >= WIDE:

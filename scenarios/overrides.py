@@ -36,6 +36,8 @@ def apply(tree: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, An
     """A copy of ``tree`` with the fields at the given paths replaced (see ``Scenario.override``)."""
     chosen = overrides.get("algorithm.name", overrides.get("algorithm"))
     result = make_way(tree, chosen, any(f"run.{budget}" in overrides for budget in _BUDGETS))
+    if any(path.startswith("algorithm.options.") for path in overrides):
+        _gather_options(result)
     for path, value in overrides.items():
         if path != "algorithm" or isinstance(value, Mapping):
             _put(result, path, _scalar(path, value))
@@ -68,6 +70,14 @@ def make_way(tree: Mapping[str, Any], chosen: Any, budget: bool) -> dict[str, An
         for name in _BUDGETS:
             result["run"].pop(name, None)
     return result
+
+
+def _gather_options(tree: dict[str, Any]) -> None:
+    """Move options that stand directly under ``algorithm`` to ``algorithm.options``, where paths find them."""
+    from scenarios.schema import AlgorithmChoice
+
+    if isinstance(tree.get("algorithm"), dict) and isinstance(tree["algorithm"].get("options", {}), dict):
+        tree["algorithm"] = AlgorithmChoice.expand(tree["algorithm"])
 
 
 def _spelled(tree: Mapping[str, Any]) -> dict[str, Any]:

@@ -27,7 +27,7 @@ def drivers(monkeypatch: pytest.MonkeyPatch) -> list[Scenario]:
     ran: list[Scenario] = []
 
     def driver(name: str) -> Callable[..., Record]:
-        def run(scenario: Scenario, *, on_progress: Any = None) -> Record:
+        def run(scenario: Scenario, *, on_progress: Any = None, **options: Any) -> Record:
             ran.append(scenario)
             if on_progress is not None:
                 on_progress(1, 2)

@@ -51,25 +51,25 @@ def test_simulate_writes_a_run_directory_once(drivers: list[Scenario], tmp_path:
     assert len(drivers) == 1, "refused only after the run"
 
 
-def test_compare_runs_each_algorithm_into_its_own_directory(drivers: list[Scenario], tmp_path: Path) -> None:
-    results = aladdin.compare("demo", "asp, bsp,asp", out=tmp_path / "all")
+def test_runs_of_several_algorithms_have_a_directory_each(drivers: list[Scenario], tmp_path: Path) -> None:
+    results = list(aladdin.runs("demo", "asp, bsp,asp", out=tmp_path / "all"))
     assert [result.path for result in results] == [tmp_path / "all" / "asp", tmp_path / "all" / "bsp"]
     assert [one.algorithm.name for one in drivers] == ["asp", "bsp"]
 
 
-def test_compare_all_means_every_algorithm(drivers: list[Scenario]) -> None:
-    assert len(aladdin.compare("demo")) == len(ALGORITHMS) == len(drivers)
+def test_all_means_every_algorithm(drivers: list[Scenario]) -> None:
+    assert len(list(aladdin.runs("demo", "all"))) == len(ALGORITHMS) == len(drivers)
 
 
-def test_compare_checks_everything_before_it_starts(drivers: list[Scenario], tmp_path: Path) -> None:
+def test_runs_check_everything_before_it_starts(drivers: list[Scenario], tmp_path: Path) -> None:
     with pytest.raises(ScenarioError, match="did you mean 'aladdin'"):
-        aladdin.compare("demo", ["asp", "aladin"])
+        list(aladdin.runs("demo", ["asp", "aladin"]))
     (tmp_path / "bsp").mkdir()
     (tmp_path / "bsp" / "manifest.json").write_text("{}")
     with pytest.raises(ScenarioError, match="never overwritten"):
-        aladdin.compare("demo", ["asp", "bsp"], out=tmp_path)
+        list(aladdin.runs("demo", ["asp", "bsp"], out=tmp_path))
     with pytest.raises(ScenarioError, match="sim or real"):
-        aladdin.compare("demo", driver="fast")
+        list(aladdin.runs("demo", driver="fast"))
     assert drivers == []
 
 
@@ -140,7 +140,7 @@ def test_training_without_its_packages_says_what_to_install(monkeypatch: pytest.
 
 def test_plot_and_trace_read_run_directories(drivers: list[Scenario], tmp_path: Path) -> None:
     for driver in ("sim", "real"):
-        aladdin.compare("demo", ["asp"], driver=driver, overrides={"run.spans": True}, out=tmp_path / driver)
+        list(aladdin.runs("demo", ["asp"], driver=driver, overrides={"run.spans": True}, out=tmp_path / driver))
     runs = [tmp_path / "sim", tmp_path / "real"]
     files = {file.name for file in aladdin.plot(runs, tmp_path / "pictures")}
     assert files == {"breakdown.png", "timeline.png", "predicted-measured.png"}
@@ -159,16 +159,16 @@ def test_lists_hold_what_can_be_chosen() -> None:
 
 
 def test_an_option_goes_to_the_algorithms_that_have_it(drivers: list[Scenario]) -> None:
-    aladdin.compare("demo", "asp,aladdin", overrides={"algorithm.pi": 4, "algorithm.lr": 0.2})
+    list(aladdin.runs("demo", "asp,aladdin", overrides={"algorithm.pi": 4, "algorithm.lr": 0.2}))
     assert drivers[1].algorithm.options == {"pi": 4}
     assert [one.algorithm.lr for one in drivers] == [0.2, 0.2]
     for names in ("asp", "asp,bsp"):
         with pytest.raises(ScenarioError, match=r"algorithm\.options\.pi"):
-            aladdin.compare("demo", names, overrides={"algorithm.pi": 4})
+            list(aladdin.runs("demo", names, overrides={"algorithm.pi": 4}))
 
 
 def test_a_folder_of_runs_stands_for_them(drivers: list[Scenario], tmp_path: Path) -> None:
-    aladdin.compare("demo", ["asp", "bsp"], overrides={"run.spans": True}, out=tmp_path / "all")
+    list(aladdin.runs("demo", ["asp", "bsp"], overrides={"run.spans": True}, out=tmp_path / "all"))
     events = json.loads(aladdin.trace([tmp_path / "all"], tmp_path / "t.json").read_text())["traceEvents"]
     names = {event["args"]["name"] for event in events if event["name"] == "process_name"}
     assert {"sim asp: worker 0", "sim bsp: worker 0"} <= names
