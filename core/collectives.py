@@ -31,7 +31,7 @@ from core.node import LEFT, Left, Message, Node
 __all__ = ["all_reduce", "completed", "ring_steps"]
 
 _RING, _STATUS, _RESULT = "allreduce.ring", "allreduce.status", "allreduce.result"
-_IN_RING = Receive((_RING, _STATUS, LEFT))
+_IN_RING = Receive((_RING, _STATUS, _RESULT, LEFT))
 _IN_AGREEMENT = Receive((_RING, _STATUS, _RESULT, LEFT))
 
 
@@ -124,9 +124,16 @@ def _ring(node: Node, state: _State, tensor: Any) -> Generator[Effect, Any, bool
 
 
 def _next_piece(state: _State, left: int) -> Generator[Effect, Any, Message | None]:
-    """The left-hand neighbour's next chunk, or None when this ring cannot go on."""
+    """The left-hand neighbour's next chunk, or None when this ring cannot go on.
+
+    It cannot either where somebody has told, while others still agreed on this ring, of one more that left.
+    What came twice (a result that two epochs' agreements both sent) is read all the same: unread, it would
+    keep the sender's next chunk out of the inbox.
+    """
     if state.early:
         return state.early.pop(0)
+    if any(_newer(epoch, state.epoch) for epoch in state.statuses):
+        return None
     while True:
         message = yield _IN_RING
         if type(message) is Left:
@@ -134,9 +141,9 @@ def _next_piece(state: _State, left: int) -> Generator[Effect, Any, Message | No
                 return None
         elif message.tag == _STATUS:
             _hear(state, message)
-            if message.versions != state.epoch:
+            if _newer(message.versions, state.epoch):
                 return None
-        elif message.versions == state.epoch:
+        elif message.tag == _RING and message.versions == state.epoch:
             return message  # type: ignore[no-any-return]
 
 
@@ -179,6 +186,11 @@ def _agree(node: Node, state: _State, tensor: Any) -> Generator[Effect, Any, boo
             state.early.append(message)
 
 
+def _newer(epoch: int, than: int) -> bool:
+    """Whether more workers have departed in ``epoch``."""
+    return epoch >> 32 > than >> 32
+
+
 def _hear(state: _State, status: Message) -> None:
     state.statuses.setdefault(status.versions, {})[status.source] = status.step
 
@@ -186,4 +198,4 @@ def _hear(state: _State, status: Message) -> None:
 def _conclude(state: _State, epoch: int) -> None:
     """All survivors agree on ``epoch``; what was said about earlier ones no longer matters."""
     state.epoch = epoch
-    state.statuses = {key: heard for key, heard in state.statuses.items() if key >> 32 > epoch >> 32}
+    state.statuses = {key: heard for key, heard in state.statuses.items() if _newer(key, epoch)}

@@ -2,16 +2,20 @@
 
 Rules this module obeys:
 
-* There is no time. At each turn all possible actions are listed in a fixed order and ``choose``
+* There is no time; ``Now`` counts turns. At each turn all possible actions are listed in a fixed order and ``choose``
   picks one, so a seed (or hypothesis) determines the whole run, and any interleaving can occur.
-* What programs may rely on (windows, inboxes, order within a pair, Left after the last message)
-  holds; nothing else does.
+* What programs may rely on (windows, inboxes, order within a pair, Left after the last message, and
+  for ever after to whoever asks for that node) holds; nothing else does.
+* ``speeds`` (of nodes) and ``links`` (of pairs) weigh the choice: a node of speed 0.01 acts a hundred
+  times less often than one of 1, but may act at any turn.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from itertools import accumulate
 from typing import Any
 
 from core.collectives import all_reduce
@@ -19,6 +23,9 @@ from core.effects import AllReduce, Compute, Flush, Now, Poll, Receive, Send, Tr
 from core.node import LEFT, Algorithm, Finished, Left, Message, Node, Program
 
 Action = tuple[Any, ...]
+
+
+_GRAIN = 1 << 20
 
 
 class Stuck(AssertionError):
@@ -51,16 +58,23 @@ class Scripted:
         choose: Callable[[int], int],
         window: float = 1,
         inbox: float = 2,
+        speeds: Mapping[int, float] | None = None,
+        links: Mapping[tuple[int, int], float] | None = None,
     ) -> None:
         self.nodes = {node.id: node for node in nodes}
         self.gradient, self.choose = gradient, choose
         self.window, self.inbox_limit = window, inbox
+        self.speeds = dict(speeds or {})
+        self.links = dict(links or {})
+        self.turns = 0
         self.budget = budget if isinstance(budget, dict) else {node.id: budget for node in nodes}
         self.inbox: dict[int, list[Message | Left]] = {i: [] for i in self.nodes}
         self.wires: dict[tuple[int, int], deque[Message]] = {}
         self.farewells: list[tuple[int, int]] = []
+        self.told: dict[int, set[int]] = {i: set() for i in self.nodes}
         self.gone: set[int] = set()
         self.crashed: set[int] = set()
+        self.deaf: set[int] = set()
         self.blocked: list[str] = []
         self.tasks: list[Task] = []
         for node in nodes:
@@ -72,21 +86,46 @@ class Scripted:
 
     # The schedule -----------------------------------------------------------------------------------
 
-    def run(self, crashes: dict[int, int] | None = None, limit: int = 1_000_000) -> None:
-        """Take turns until all workers are done and all is drained; ``crashes``: turn -> rank."""
+    def run(
+        self,
+        crashes: Mapping[int, int] | None = None,
+        limit: int = 1_000_000,
+        slow: Mapping[int, tuple[int, float]] | None = None,
+    ) -> None:
+        """Take turns until all workers are done and all is drained.
+
+        crashes  turn -> rank that dies
+        slow     turn -> (node, its speed from then on)
+        """
         for turn in range(limit):
             if crashes and turn in crashes:
                 self.crash(crashes[turn])
+            if slow and turn in slow:
+                node, speed = slow[turn]
+                self.speeds[node] = speed
             actions = list(self._actions())
             if not actions:
                 break
-            kind, *what = actions[self.choose(len(actions))]
+            kind, *what = actions[self._pick(actions)]
             getattr(self, f"_{kind}")(*what)
+            self.turns += 1
         else:
             raise Stuck(f"not finished after {limit} turns")
         waiting = [t for t in self.tasks if t.main and not t.done and t.node.id < t.node.workers]
         if waiting:
             raise Stuck("; ".join(f"worker {t.node.id} waits in {t.effect}" for t in waiting))
+
+    def _pick(self, actions: list[Action]) -> int:
+        if not (self.speeds or self.links):
+            return self.choose(len(actions))
+        sums = list(accumulate(self._weight(action) for action in actions))
+        return min(bisect_right(sums, self.choose(_GRAIN) / _GRAIN * sums[-1]), len(actions) - 1)
+
+    def _weight(self, action: Action) -> float:
+        kind, what = action
+        if kind == "resume":
+            return self.speeds.get(self.tasks[what].node.id, 1.0)
+        return self.links.get(what, 1.0)
 
     def crash(self, rank: int) -> None:
         """End the node at once: what it had in flight is lost."""
@@ -96,6 +135,8 @@ class Scripted:
         for task in self.tasks:
             if task.node.id == rank:
                 task.done, task.ready = True, False
+                for program in reversed(task.stack):
+                    program.close()
         for pair in self.wires:
             if rank in pair:
                 self.wires[pair].clear()
@@ -108,7 +149,7 @@ class Scripted:
             if task.ready or self._can_go_on(task):
                 yield ("resume", index)
         for pair, wire in sorted(self.wires.items()):
-            if wire and self._unread(*pair) < self.inbox_limit:
+            if wire and (pair[1] in self.deaf or self._unread(*pair) < self.inbox_limit):
                 yield ("deliver", pair)
         for farewell in self.farewells:
             if not self.wires.get(farewell):
@@ -118,18 +159,28 @@ class Scripted:
         return sum(1 for m in self.inbox[to] if type(m) is Message and m.source == source)
 
     def _deliver(self, pair: tuple[int, int]) -> None:
-        self.inbox[pair[1]].append(self.wires[pair].popleft())
+        message = self.wires[pair].popleft()
+        if pair[1] not in self.deaf:
+            self.inbox[pair[1]].append(message)
 
     def _tell(self, farewell: tuple[int, int]) -> None:
         self.farewells.remove(farewell)
         rank, to = farewell
         self.nodes[to].live.discard(rank)
+        self.told[to].add(rank)
         self.inbox[to].append(Left(rank))
 
     def _depart(self, rank: int) -> None:
         self.gone.add(rank)
+        self._fall_silent(rank)
         self.farewells += [(rank, to) for to in self.nodes if to not in self.gone]
         self.farewells = [f for f in self.farewells if f[1] not in self.gone]
+
+    def _fall_silent(self, rank: int) -> None:
+        """A node without programs reads nothing: what comes for it is thrown away."""
+        if all(task.done for task in self.tasks if task.node.id == rank):
+            self.deaf.add(rank)
+            self.inbox[rank].clear()
 
     # The effects ------------------------------------------------------------------------------------
 
@@ -172,6 +223,8 @@ class Scripted:
                 task.done = True
                 if task.main and task.node.id < task.node.workers:
                     self._depart(task.node.id)
+                elif task.node.id in self.gone:
+                    self._fall_silent(task.node.id)
             return
         self._begin(task, effect)
 
@@ -194,7 +247,7 @@ class Scripted:
             task.stack.append(all_reduce(node, effect.tensor))
             task.effect, task.ready = None, True
         elif isinstance(effect, Now):
-            task.result, task.ready = 0.0, True
+            task.result, task.ready = float(self.turns), True
         elif not self._can_go_on(task):
             self.blocked.append(f"{node.id}:{type(effect).__name__}")
 
@@ -212,11 +265,11 @@ class Scripted:
         box = self.inbox[to]
         for index, item in enumerate(box):
             if type(item) is Left:
-                if LEFT in tags or item.rank == effect.source:
-                    return box.pop(index) if LEFT in tags else item
+                if LEFT in tags and effect.source is None:
+                    return box.pop(index)
             elif (
                 item.tag in tags and effect.source in (None, item.source) and effect.step in (None, item.step)
             ):
                 box.pop(index)
                 return item
-        return None
+        return Left(effect.source) if effect.source in self.told[to] else None

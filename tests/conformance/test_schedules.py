@@ -1,0 +1,52 @@
+"""Thousands of seeded schedules: workers that stop, slow down, leave; every contract held all along.
+
+A failure says how to run its schedule again, told action by action (tests/conformance/schedules.py).
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from core.algorithms import ALGORITHMS
+from tests.conformance.contracts import CONTRACTS
+from tests.conformance.schedules import draw, seeded
+
+SEEDS = 150
+MANY = 20_000
+BLOCK = 2_000
+
+
+def test_every_algorithm_has_a_contract() -> None:
+    assert list(CONTRACTS) == list(ALGORITHMS)
+
+
+@pytest.mark.parametrize("name", CONTRACTS)
+def test_contracts_hold_under_seeded_schedules(name: str) -> None:
+    for seed in range(SEEDS):
+        seeded(name, seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", range(MANY // BLOCK))
+@pytest.mark.parametrize("name", CONTRACTS)
+def test_contracts_hold_under_many_more(name: str, block: int) -> None:
+    for seed in range(SEEDS + block * BLOCK, SEEDS + (block + 1) * BLOCK):
+        seeded(name, seed)
+
+
+@pytest.mark.parametrize(
+    ("name", "seed"), [("arsgd", 11029), ("arsgd", 18474), ("arsgd", 20153), ("arsgd", 52750)]
+)
+def test_schedules_that_once_deadlocked(name: str, seed: int) -> None:
+    """Departures while others still agree on earlier ones, and messages that nobody read."""
+    seeded(name, seed)
+
+
+def test_the_schedules_are_as_varied_as_they_claim() -> None:
+    """Among the default seeds there are crashes that strike, slow nodes, uneven ends and lone workers."""
+    drawn = [draw("asp", seed)[0] for seed in range(SEEDS)]
+    assert {schedule.workers for schedule in drawn} == set(range(1, 7))
+    assert sum(len(set(schedule.budgets.values())) > 1 for schedule in drawn) > SEEDS // 5
+    assert sum(bool(schedule.slow) for schedule in drawn) > SEEDS // 10
+    struck = [seeded("asp", seed)[0].crashed for seed in range(SEEDS)]
+    assert sum(map(bool, struck)) > SEEDS // 10
