@@ -5,6 +5,7 @@ Rules this module obeys:
 * Ctrl-C is only noted; the simulation saves when a worker begins its next step, where nothing is half
   done, and ends there. A second Ctrl-C ends it at once.
 * Signals are handled in the main thread only; elsewhere Ctrl-C is not ours.
+* Importing this costs nothing: the command line does so for its help.
 """
 
 from __future__ import annotations
@@ -16,9 +17,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from scenarios.errors import ScenarioError
-from scenarios.units import quantity
 
 if TYPE_CHECKING:
     from sim.checkpoint import Checkpoints
@@ -35,6 +33,9 @@ def taking(path: str | Path | None, every: str | float = EVERY) -> Iterator[Chec
 
     Raises ``ScenarioError`` for an ``every`` that is no time above 0.
     """
+    from scenarios.errors import ScenarioError
+    from scenarios.units import quantity
+
     seconds = quantity(every, "seconds", "every")
     if not seconds > 0:
         raise ScenarioError("every", every, "a time above 0, such as '5 min'")
