@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analysis.plots import HEADING, SERIES, canvas
+from analysis.plots import HEADING, canvas
 from core import mixing
 from core.mixing import Matrix
 from core.topology import grid
@@ -27,10 +27,19 @@ if TYPE_CHECKING:
 
 __all__ = ["draw", "positions"]
 
-INK, FAINT, BLUE, RED, GREEN = "#444444", "#D9D9D9", SERIES[0], SERIES[1], SERIES[2]
+SERIES = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#000000")
+
+INK, BLUE, RED, GREEN, GOLD = "#444444", SERIES[0], SERIES[1], SERIES[2], SERIES[3]
+
+Arcs = dict[tuple[int, int], tuple[float, int]]
+"""(from, to) -> (weight, the first step in the period at which the arc is there)."""
 
 POINTS = 80
 """Points along the curve of the consensus distance."""
+
+
+LABELLED = 64
+"""Workers up to which they are numbered."""
 
 
 def draw(
@@ -76,30 +85,17 @@ def positions(n: int, layout: str = "circle", centre: bool = False) -> Matrix:
 
 
 def _graph(axes: Axes, matrices: Sequence[Matrix], layout: str, centre: bool) -> None:
-    nodes = len(matrices[0])
-    workers = nodes - centre
+    workers = len(matrices[0]) - centre
     places = positions(workers, layout, centre)
-    size = float(np.clip(7.6 / math.sqrt(nodes), 0.35, 2.1))
+    size = _size(places)
     arcs = _arcs(matrices)
     both_ways = all((j, i) in arcs for i, j in arcs)
-    strongest = max((weight for weight, _ in arcs.values()), default=1.0)
-    busy = float(np.clip(26 / math.sqrt(max(len(arcs), 1)), 0.25, 2.2))
     turns = sorted({turn for _, turn in arcs.values()})
-    for (source, target), (weight, turn) in sorted(arcs.items()):
-        if both_ways and source > target:
-            continue
-        colour = SERIES[turns.index(turn) % len(SERIES)] if len(turns) > 1 else BLUE
-        axes.annotate(
-            "", xy=places[target], xytext=places[source], zorder=1,
-            arrowprops={
-                "arrowstyle": "-" if both_ways else f"-|>,head_width={0.12 + 0.05 * busy},head_length=0.35",
-                "color": colour, "linewidth": busy * (0.45 + 0.9 * weight / strongest),
-                "alpha": float(np.clip(0.25 + 30 / max(len(arcs), 1), 0.3, 0.85)),
-                "connectionstyle": _bend(places, source, target, layout, both_ways),
-                "shrinkA": 0 if both_ways else 8 * size / 2, "shrinkB": 0 if both_ways else 8 * size / 2,
-            },
-        )  # fmt: skip
-    _nodes(axes, places, matrices, size, centre)
+    if both_ways and layout != "torus" and len(turns) < 2:
+        _lines(axes, places, arcs)
+    else:
+        _arrows(axes, places, arcs, layout, both_ways, size)
+    _nodes(axes, places, size, centre)
     _turns(axes, turns)
     axes.set_aspect("equal")
     axes.set_xlim(-1.22, 1.22)
@@ -108,36 +104,75 @@ def _graph(axes: Axes, matrices: Sequence[Matrix], layout: str, centre: bool) ->
     axes.set_title("Who mixes with whom", **HEADING)
 
 
-def _nodes(
-    axes: Axes, places: Matrix, matrices: Sequence[Matrix], size: float, centre: bool
+def _size(places: Matrix) -> float:
+    """How large to draw a node, as its diameter in units of 12 points, so that none touches another."""
+    if len(places) < 2:
+        return 2.1
+    apart = np.linalg.norm(places[:, None] - places[None], axis=2) + 9 * np.eye(len(places))
+    return float(np.clip(0.62 * apart.min() / 0.094, 0.12, 2.1))
+
+
+def _stroke(arcs: Arcs, weight: float) -> tuple[float, float]:
+    """Line width and opacity of an arc of this weight, by how crowded the picture is."""
+    strongest = max(w for w, _ in arcs.values())
+    width = float(np.clip(26 / math.sqrt(len(arcs)), 0.25, 2.2)) * (0.45 + 0.9 * weight / strongest)
+    return width, float(np.clip(0.25 + 30 / len(arcs), 0.3, 0.85))
+
+
+def _lines(axes: Axes, places: Matrix, arcs: Arcs) -> None:
+    """Edges that go both ways at every step: straight lines."""
+    from matplotlib.collections import LineCollection
+
+    edges = [(pair, weight) for pair, (weight, _) in sorted(arcs.items()) if pair[0] < pair[1]]
+    strokes = [_stroke(arcs, weight) for _, weight in edges]
+    axes.add_collection(
+        LineCollection(
+            [places[list(pair)] for pair, _ in edges], colors=BLUE, linewidths=[wide for wide, _ in strokes],
+            alpha=strokes[0][1] if strokes else None, zorder=1,
+        )
+    )  # fmt: skip
+
+
+def _arrows(
+    axes: Axes, places: Matrix, arcs: Arcs, layout: str, both_ways: bool, size: float
 ) -> None:  # fmt: skip
-    nodes = len(places)
-    workers = nodes - centre
-    points = 150 * size**2
-    axes.scatter(*places[:workers].T, s=points, color="white", edgecolor=INK, linewidth=1.1, zorder=3)
-    if centre:
-        axes.scatter(
-            *places[workers:].T, s=1.9 * points, color="#FFF1D6", edgecolor=SERIES[3], linewidth=1.4, zorder=3,
-            marker="s",
+    """Arcs one by one: with heads where they go one way, coloured where they are there in some steps only."""
+    turns = sorted({turn for _, turn in arcs.values()})
+    for (source, target), (weight, turn) in sorted(arcs.items()):
+        if both_ways and source > target:
+            continue
+        width, opacity = _stroke(arcs, weight)
+        gap = 0 if both_ways else 6.3 * size + 1
+        axes.annotate(
+            "", xy=places[target], xytext=places[source], zorder=1,
+            arrowprops={
+                "arrowstyle": "-" if both_ways else f"-|>,head_width={0.13 + 0.09 * width},head_length=0.45",
+                "color": SERIES[turns.index(turn) % len(SERIES)], "linewidth": width, "alpha": opacity,
+                "connectionstyle": _bend(places, source, target, layout, both_ways),
+                "shrinkA": gap, "shrinkB": gap,
+            },
         )  # fmt: skip
-        axes.text(*places[-1], "x̃", ha="center", va="center", fontsize=6 + 3.4 * size, zorder=4)
-    if workers <= 64:
-        for i, (x, y) in enumerate(places[:workers]):
-            axes.text(
-                x,
-                y,
-                str(i),
-                ha="center",
-                va="center_baseline",
-                fontsize=3.4 + 3.4 * size,
-                color=INK,
-                zorder=4,
-            )
 
 
-def _arcs(matrices: Sequence[Matrix]) -> dict[tuple[int, int], tuple[float, int]]:
-    """(from, to) -> (weight, the first step in the period at which it is there)."""
-    found: dict[tuple[int, int], tuple[float, int]] = {}
+def _nodes(axes: Axes, places: Matrix, size: float, centre: bool) -> None:
+    """The workers by their ranks, and the server."""
+    workers = len(places) - centre
+    points = 150 * size**2
+    x, y = places[:, 0], places[:, 1]
+    axes.scatter(x[:workers], y[:workers], s=points, color="white", edgecolor=INK, linewidth=1.1, zorder=3)
+    text: dict[str, Any] = {"ha": "center", "va": "center_baseline", "zorder": 4, "color": INK}
+    if centre:
+        axes.scatter(x[-1:], y[-1:], s=1.9 * points, color="#FFF1D6", edgecolor=GOLD, linewidth=1.4,
+                     zorder=3, marker="s")  # fmt: skip
+        axes.text(x[-1], y[-1], "x̃", fontsize=6 + 3.4 * size, **text)
+    if workers <= LABELLED:
+        for i in range(workers):
+            axes.text(x[i], y[i], str(i), fontsize=3.4 + 3.4 * size, **text)
+
+
+def _arcs(matrices: Sequence[Matrix]) -> Arcs:
+    """What is mixed with what in any step of the period."""
+    found: Arcs = {}
     for turn, W in enumerate(matrices):
         for target, source in np.argwhere(W > 1e-12).tolist():
             if source != target:
@@ -223,6 +258,8 @@ def _plane(axes: Axes, values: Any, zeta: float) -> None:
     axes.set_aspect("equal")
     axes.set_xlim(-1.1, 1.1)
     axes.set_ylim(-1.1, 1.1)
+    axes.set_xticks([-1, -0.5, 0, 0.5, 1])
+    axes.set_yticks([-1, -0.5, 0, 0.5, 1])
     axes.set_xlabel("real part")
     axes.set_ylabel("imaginary part")
     axes.grid(visible=True)
@@ -262,6 +299,9 @@ def _decay(axes: Axes, matrices: Sequence[Matrix], unit: str, squared: bool, fac
 def _distances(matrices: Sequence[Matrix], last: int) -> tuple[Matrix, Matrix]:
     """(steps, worst consensus distance after them, of 1 before), at not too many of 0 .. ``last``."""
     n, period = len(matrices[0]), len(matrices)
+    if period == 1 and np.allclose(matrices[0], matrices[0].T):
+        steps = np.unique(np.linspace(0, last, POINTS + 1).round())
+        return steps, mixing.second_eigenvalue(matrices[0]) ** steps
     stride = 1 if last <= POINTS else -(-last // (POINTS * period)) * period
     jump = mixing.product(matrices[k % period] for k in range(min(stride, period)))
     if stride > period:
