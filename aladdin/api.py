@@ -216,11 +216,11 @@ def choices(
                 raise
             refused[name] = error
     taken = {option for one in chosen for option in _option_defaults(one.algorithm.name)}
-    for error in refused.values():
-        option = error.path.removeprefix("algorithm.options.")
+    for why in refused.values():
+        option = why.path.removeprefix("algorithm.options.")
         given = {f"algorithm.{option}", f"algorithm.options.{option}"} & set(overrides or {})
         if not chosen or (given and option not in taken):
-            raise error
+            raise why
     return chosen, refused
 
 

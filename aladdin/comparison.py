@@ -205,10 +205,11 @@ def _checked(accuracy: float | None) -> float | None:
     return accuracy
 
 
-def _with_numerics(accuracy: float | None, numerics: bool | None, overrides: dict[str, Any]) -> dict[str, Any]:
+def _with_numerics(accuracy: float | None, numerics: bool | None, overrides: dict[str, Any]
+                   ) -> dict[str, Any]:  # fmt: skip
     """``overrides`` with numerics on or off as asked for; on where an accuracy is."""
     if accuracy is not None and numerics is False:
-        raise ScenarioError("numerics", "off", f"on: without a model nothing tells when {accuracy:g} is reached")
+        raise ScenarioError("numerics", "off", f"on, to tell when {accuracy:g} is reached")
     if numerics is None and accuracy is not None:
         numerics = True
     return overrides if numerics is None else {**overrides, "run.numerics": numerics}
@@ -228,7 +229,7 @@ def _evaluated(scenario: Scenario) -> Scenario:
     return scenario.override({"run.evaluate_every": float(f"{epochs / POINTS:.3g}")})
 
 
-def _seeds(seeds: int | Sequence[int], first: int) -> tuple[int, ...]:
+def _seeds(seeds: Any, first: int) -> tuple[int, ...]:
     """The seeds themselves; raises ``ScenarioError`` for none, for repetitions and for what is no seed."""
     whole = isinstance(seeds, int) and not isinstance(seeds, bool)
     if isinstance(seeds, str) or not (whole or isinstance(seeds, Sequence)):

@@ -87,8 +87,9 @@ def perform(job: dict[str, Any], on_progress: Callable[[int, int], None] | None 
         profile = None if job["profile"] is None else Profile.from_dict(job["profile"])
         result = api.execute("sim", scenario, profile, path, on_progress)
     except Exception as error:
-        outcome = next((ENDINGS[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in ENDINGS), "")
-        known = outcome or hasattr(error, "record") or type(error).__name__ == "Deadlock"
+        kinds = [kind.__name__ for kind in type(error).__mro__]
+        outcome = next((ENDINGS[kind] for kind in kinds if kind in ENDINGS), "")
+        known = outcome or hasattr(error, "record") or "Deadlock" in kinds
         message = str(error) if known else f"{type(error).__name__}: {error}"
         record, kept = getattr(error, "record", None), getattr(error, "path", None)
         found = {"summary": None, "curves": None} if record is None else _condensed(api.Result(record))

@@ -2,7 +2,8 @@
 
 Rules this module obeys:
 
-* Means and bands are those of ``analysis.seeds``: the mean over seeds and its 95 % interval.
+* Means, bands and intervals are those of ``analysis.seeds``: a bar carries its mean's 95 % interval, a
+  curve's band reaches from the lowest to the highest seed.
 * Looks of algorithms, canvas and style come from ``analysis.plots``; legends stand beside the panels,
   never on curves.
 * A panel is drawn where some run has its figure, else left out.
@@ -75,8 +76,10 @@ def learning(lines: Sequence[Line], by: str = "time", *, title: str = "",
     for axes in panels[len(shown):]:  # fmt: skip
         axes.set_visible(False)
     _legend(figure, panels[: len(shown)])
+    several = any(len(line.tables) > 1 for line in lines)
     if title:
-        figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
+        note = " (lines: mean, bands: lowest to highest seed)" if several else ""
+        figure.suptitle(title + note, x=0.01, ha="left", fontweight="bold")
     return figure
 
 
@@ -88,13 +91,13 @@ def _panel(axes: Axes, lines: Sequence[Line], name: str, by: str) -> None:
     """One column of the tables, one line with its band per entry of ``lines``."""
     several = len({line.driver for line in lines}) > 1
     scale = 100.0 if name == "accuracy" else 1.0
-    left_out, drawn = False, False
+    left_out, heights = False, []
     for index, line in enumerate(lines):
         curve = _mean(line, name, by)
         x, mean = curve["x"], scale * curve["mean"]
         if name in LOGARITHMIC and len(x):
-            mean, zero = np.where(mean > 0, mean, np.nan), mean <= 0
-            left_out, drawn = left_out or bool(zero.any()), drawn or not zero.all()
+            left_out = left_out or bool((mean <= 0).any())
+            mean = np.where(mean > 0, mean, np.nan)
         own, measured = look(line.algorithm), several and line.driver == "real"
         text = label(line.algorithm) + (f", {driver_name(line.driver)}" if several else "")
         every = max(1, len(x) // 7)
@@ -103,16 +106,23 @@ def _panel(axes: Axes, lines: Sequence[Line], name: str, by: str) -> None:
             markevery=(index * every // max(1, len(lines)), every), label=text,
             markerfacecolor="white" if measured else None,
         )  # fmt: skip
-        if len(x) and (curve["high"] > curve["low"]).any():
-            low = scale * curve["low"]
-            if name in LOGARITHMIC:
-                low = np.maximum(low, mean / 3)
-            axes.fill_between(x, low, scale * curve["high"], color=own.colour, alpha=0.13, linewidth=0)
-    if name in LOGARITHMIC and drawn:
-        axes.set_yscale("log")
+        low, high = scale * curve["low"], scale * curve["high"]
+        if (high > low).any():
+            faint = 0.16 if len(lines) < 8 else 0.1
+            axes.fill_between(x, low, high, color=own.colour, alpha=faint, linewidth=0)
+        heights += [height for height in (*mean, *low, *high) if np.isfinite(height)]
+    _limit(axes, heights, name in LOGARITHMIC)
     axes.set_xlabel(X_LABELS[by])
     axes.set_ylabel(PANELS[name] + ("\n(zeros not shown)" if left_out else ""))
     axes.grid()
+
+
+def _limit(axes: Axes, heights: Sequence[float], logarithmic: bool) -> None:
+    """A logarithmic axis where that was asked for and something is above zero, over what is."""
+    positive = [height for height in heights if height > 0]
+    if logarithmic and positive:
+        axes.set_yscale("log")
+        axes.set_ylim(min(positive) / 1.5, max(positive) * 1.5)
 
 
 def _legend(figure: Figure, panels: Sequence[Axes]) -> None:
@@ -139,7 +149,7 @@ class _Bar:
 BARS = (
     _Bar("throughput", "throughput (samples/s)"),
     _Bar("speedup", "speed-up over one worker"),
-    _Bar("staleness_mean", "staleness: mean, p95 |, max ▸"),
+    _Bar("staleness_mean", "staleness: mean, p95 |, max ▸", 1.0, True),
     _Bar("busiest_bytes_per_step", "busiest node (MB per step)", 1e-6),
     _Bar("time_to_accuracy", "time to {mark} (s)"),
     _Bar("epochs_to_accuracy", "epochs to {mark}"),
@@ -179,9 +189,11 @@ def _bars(axes: Axes, bar: _Bar, statistics: Sequence[Mapping[str, Any]], accura
           named: bool) -> None:  # fmt: skip
     """One panel."""
     values = [one[bar.figure] for one in statistics]
-    known = [(value["mean"] + (value["half"] or 0)) * bar.scale for value in values if value is not None]
+    known = [value["mean"] * bar.scale for value in values if value is not None]
     positive = [value for value in known if value > 0]
     logarithmic = bar.logarithmic and len(positive) > 1 and max(positive) > 30 * min(positive)
+    if logarithmic:
+        axes.set_xscale("log")
     for row, (one, value) in enumerate(zip(statistics, values, strict=True)):
         if value is None:
             axes.text(0.02, row, _absence(bar.figure, one), va="center", fontsize=8, color="#777777",
@@ -194,15 +206,16 @@ def _bars(axes: Axes, bar: _Bar, statistics: Sequence[Mapping[str, Any]], accura
             continue
         axes.barh(row, mean, height=0.7, color=own.colour, alpha=0.85)
         if half:
-            low = min(half, mean * 0.9) if logarithmic else half
-            axes.errorbar(mean, row, xerr=[[low], [half]], color="#333333", linewidth=1, capsize=2.5)
+            low = min(half, mean * 0.9) if logarithmic else min(half, mean)
+            axes.errorbar(mean, row, xerr=[[low], [half]], color="#222222", linewidth=1, capsize=2.5)
         if bar.figure == "staleness_mean":
             _spread(axes, row, one)
-    if bar.figure == "accuracy" and known and min(known) > 50:
-        lowest = min(v["mean"] - (v["half"] or 0) for v in values if v is not None) * bar.scale
-        axes.set_xlim(max(0.0, 10 * np.floor(lowest / 10 - 0.3)), 100)
-    if logarithmic:
-        axes.set_xscale("log")
+    if bar.figure == "accuracy":
+        axes.set_xlim(max(0.0, 10 * np.floor(min(known) / 10 - 1)) if min(known) > 50 else 0, 100)
+    elif logarithmic:
+        axes.set_xlim(left=min(positive) / 2)
+    else:
+        axes.set_xlim(0, min(axes.get_xlim()[1], 2 * max(known)) or 1)
     axes.set_yticks(range(len(statistics)), [label(one["algorithm"]) if named else "" for one in statistics])
     axes.set_ylim(len(statistics) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)

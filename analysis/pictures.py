@@ -46,7 +46,9 @@ def draw(runs: Mapping[str, Record], out: Path) -> list[Path]:
         if spanned:
             found.append(plots.save(plots.timeline(spanned), out / f"timeline{suffix}.png"))
         lines = [
-            curves.Line(means[index]["algorithm"], [one.curves for one in alike[index]], means[index]["driver"])
+            curves.Line(
+                means[index]["algorithm"], [one.curves for one in alike[index]], means[index]["driver"]
+            )
             for index in chosen
         ]
         found += _learning(lines, out, suffix, f"{scenario}, {names.count(workers, 'worker')}")

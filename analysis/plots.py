@@ -65,14 +65,14 @@ LOOKS = {
     "local_sgd": Look("#CC79A7", "o"),
     "post_local_sgd": Look("#CC79A7", "s", DASHED),
     "diloco": Look("#CC79A7", "^", DOTTED),
-    "dpsgd": Look("#000000", "h"),
-    "adpsgd": Look("#000000", "d", DASHED),
-    "sgp": Look("#000000", "*", MIXED),
-    "gosgd": Look("#000000", "p", DOTTED),
+    "dpsgd": Look("#5D3A9B", "h"),
+    "adpsgd": Look("#5D3A9B", "d", DASHED),
+    "sgp": Look("#5D3A9B", "*", MIXED),
+    "gosgd": Look("#5D3A9B", "p", DOTTED),
 }
 
 OTHERS = tuple(
-    Look(colour, marker) for colour in ("#882255", "#7F7F7F", "#999933", "#332288") for marker in "oXsP"
+    Look(colour, marker) for colour in ("#000000", "#7F7F7F", "#999933", "#882255") for marker in "oXsP"
 )
 """Looks of algorithms that are not in the table, by their names."""
 
@@ -362,8 +362,7 @@ def legend_beside(axes: Axes, **where: Any) -> None:
     if len(labels) <= MOST:
         axes.legend(frameon=False, **where)
     else:
-        figure = axes.get_figure()
-        figure.legend(handles, labels, loc="outside right upper", frameon=False, fontsize=9)
+        axes.figure.legend(handles, labels, loc="outside right upper", frameon=False, fontsize=9)
 
 
 def _part_legend(figure: Figure, parts: Sequence[str]) -> None:

@@ -149,18 +149,17 @@ def algorithms(statistics: Sequence[Mapping[str, Any]], title: str = "", accurac
     model = [f"time to\n{mark}", "seeds\nthere"] if accuracy is not None and learned else []
     model += ["accuracy\n%", "consensus\ndistance"] if learned else []
     if not model or width >= WIDE:
-        return [_rows(statistics, title, [*speed, *model], accuracy)]
-    return [_rows(statistics, title, speed, accuracy), _rows(statistics, "What they learned", model, accuracy)]
+        return [_rows(statistics, title, [*speed, *model])]
+    return [_rows(statistics, title, speed), _rows(statistics, "What they learned", model)]
 
 
-def _rows(statistics: Sequence[Mapping[str, Any]], title: str, heads: Sequence[str],
-          accuracy: float | None) -> Table:  # fmt: skip
+def _rows(statistics: Sequence[Mapping[str, Any]], title: str, heads: Sequence[str]) -> Table:
     grid = _grid(title)
     grid.add_column("algorithm", no_wrap=True)
     for head in heads:
         grid.add_column(head, justify="right", no_wrap=True)
     for one in statistics:
-        cells = _figures(one, accuracy)
+        cells = _means(one)
         row = [cells[head.split("\n")[0]] for head in heads]
         done = one["outcomes"].get("done", 0)
         if not done:
@@ -169,7 +168,7 @@ def _rows(statistics: Sequence[Mapping[str, Any]], title: str, heads: Sequence[s
     return grid
 
 
-def _figures(one: Mapping[str, Any], accuracy: float | None) -> dict[str, str]:
+def _means(one: Mapping[str, Any]) -> dict[str, str]:
     """An algorithm's cells by the first line of their columns' heads."""
     stale = [one[f"staleness_{kind}"] for kind in ("mean", "p95", "max")]
     busy, when = one["busiest_bytes_per_step"], one["time_to_accuracy"]

@@ -5,6 +5,7 @@ Rules this module obeys:
 * It takes summaries (``metrics.summary``) and ``curves`` tables, not records: those of a hundred runs
   fit into memory and through a pipe.
 * An interval is the two-sided 95 % interval of the mean over seeds by Student's t; one seed has none.
+  A curve's band reaches from the lowest to the highest seed: it is never wider than the data.
 * What only some seeds have (an accuracy that they reached) is averaged over those, and their number
   is told.
 """
@@ -142,7 +143,7 @@ def _mean_parts(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def mean_curve(tables: Sequence[Table], column: str, by: str, points: int = 200) -> dict[str, np.ndarray]:
-    """The mean over seeds of ``column`` against ``by`` (one of ``AXES``), with its 95 % band.
+    """The mean over seeds of ``column`` against ``by`` (one of ``AXES``), and the band that all seeds are in.
 
     Returns ``{"x", "mean", "low", "high"}``, arrays of one length (0 where no table has values). One
     table gives its own points. Several are interpolated linearly to ``points`` places that all of
@@ -155,9 +156,7 @@ def mean_curve(tables: Sequence[Table], column: str, by: str, points: int = 200)
     start, stop = max(x[0] for x, _ in curves), min(x[-1] for x, _ in curves)
     x = np.linspace(start, max(start, stop), points if stop > start else 1)
     values = np.array([np.interp(x, own, y) for own, y in curves])
-    mean = values.mean(axis=0)
-    half = student(len(curves) - 1) * values.std(axis=0, ddof=1) / math.sqrt(len(curves))
-    return {"x": x, "mean": mean, "low": mean - half, "high": mean + half}
+    return {"x": x, "mean": values.mean(axis=0), "low": values.min(axis=0), "high": values.max(axis=0)}
 
 
 def _points(table: Table, column: str, by: str) -> tuple[np.ndarray, np.ndarray]:

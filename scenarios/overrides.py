@@ -73,7 +73,7 @@ def make_way(tree: Mapping[str, Any], chosen: Any, budget: bool) -> dict[str, An
 
 
 def _gather_options(tree: dict[str, Any]) -> None:
-    """Move options that stand directly under ``algorithm`` to ``algorithm.options``, where paths find them."""
+    """Move options from directly under ``algorithm`` to ``algorithm.options``, where paths find them."""
     from scenarios.schema import AlgorithmChoice
 
     if isinstance(tree.get("algorithm"), dict) and isinstance(tree["algorithm"].get("options", {}), dict):

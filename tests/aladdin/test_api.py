@@ -140,7 +140,9 @@ def test_training_without_its_packages_says_what_to_install(monkeypatch: pytest.
 
 def test_plot_and_trace_read_run_directories(drivers: list[Scenario], tmp_path: Path) -> None:
     for driver in ("sim", "real"):
-        list(aladdin.runs("demo", ["asp"], driver=driver, overrides={"run.spans": True}, out=tmp_path / driver))
+        list(
+            aladdin.runs("demo", ["asp"], driver=driver, overrides={"run.spans": True}, out=tmp_path / driver)
+        )
     runs = [tmp_path / "sim", tmp_path / "real"]
     files = {file.name for file in aladdin.plot(runs, tmp_path / "pictures")}
     assert files == {"breakdown.png", "timeline.png", "predicted-measured.png"}

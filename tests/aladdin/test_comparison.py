@@ -25,7 +25,7 @@ from tests.aladdin.conftest import fake_run
 QUICK = {"run.steps": 6, "workload.hidden": [8], "cluster.compute.model": "lognormal",
          "cluster.compute.spread": 0.2}  # fmt: skip
 
-FRAGILE = '''
+FRAGILE = """
 import os, signal, time
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +54,7 @@ class Breaks(ASP):
     def worker(self, node):
         raise ValueError("a slip")
         yield
-'''
+"""
 
 
 class Diverged(Exception):
@@ -77,7 +77,7 @@ def fragile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def stub(monkeypatch: pytest.MonkeyPatch, run: Callable[[Scenario], Record]) -> None:
-    monkeypatch.setattr(api, "_driver", lambda _: lambda scenario, on_progress=None: run(scenario))
+    monkeypatch.setattr(api, "_driver", lambda _: lambda scenario, **_: run(scenario))
 
 
 def test_every_algorithm_runs_on_every_seed(drivers: list[Scenario], tmp_path: Path) -> None:
@@ -122,7 +122,9 @@ def test_an_explicit_option_wins_over_the_scenarios(drivers: list[Scenario]) -> 
 
 
 def test_options_of_the_same_name_with_another_default_are_others() -> None:
-    base = aladdin.load("demo", algorithm="aladdin_l1", overrides={"algorithm.variant": "l2", "algorithm.pi": 3})
+    base = aladdin.load(
+        "demo", algorithm="aladdin_l1", overrides={"algorithm.variant": "l2", "algorithm.pi": 3}
+    )
     assert dict(aladdin.load(base, algorithm="aladdin").algorithm.options) == {"pi": 3}
 
 
@@ -185,8 +187,6 @@ def test_what_is_there_is_never_overwritten(drivers: list[Scenario], tmp_path: P
     assert len(drivers) == 1
 
 
-
-
 def lonely(workers: int) -> None:
     from core.errors import OptionError
 
@@ -197,7 +197,7 @@ def lonely(workers: int) -> None:
 def test_an_algorithm_that_the_scenario_refuses_is_a_row(
     drivers: list[Scenario], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ALGORITHMS["asp"], "check", lambda self, workers: lonely(workers), raising=False)
+    monkeypatch.setattr(ALGORITHMS["asp"], "check", lambda _, workers: lonely(workers), raising=False)
     found = aladdin.compare("demo", "bsp,asp", overrides={"cluster.workers": 1}, seeds=2, jobs=1)
     by_name = {one["algorithm"]: one for one in found.statistics}
     assert by_name["asp"]["outcomes"] == {"refused": 2}
@@ -290,7 +290,7 @@ def test_ctrl_c_ends_the_processes_too(fragile: Path, tmp_path: Path) -> None:
         assert process.poll() is None, process.communicate()
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "what was finished is in" in err
     assert "Traceback" not in err

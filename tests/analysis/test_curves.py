@@ -27,9 +27,7 @@ def table(seed: int, lemma: bool = False) -> dict[str, np.ndarray]:
 
 
 def lines(some: list[str]) -> list[curves.Line]:
-    return [
-        curves.Line(name, [table(seed, name == "aladdin") for seed in range(3)]) for name in some
-    ]
+    return [curves.Line(name, [table(seed, name == "aladdin") for seed in range(3)]) for name in some]
 
 
 def runs(some: list[str], count: int = 3) -> list[dict]:
@@ -67,7 +65,7 @@ def test_learning_curves_of_all_algorithms(by: str) -> None:
     assert all(legend.get_window_extent().x0 >= axes.get_window_extent().x1 for axes in shown)
 
 
-def test_a_line_is_the_mean_and_its_band_the_interval() -> None:
+def test_a_line_is_the_mean_and_its_band_holds_all_seeds() -> None:
     figure = curves.learning(lines(["asp"]))
     axes = figure.axes[0]
     expected = seeds.mean_curve([table(seed) for seed in range(3)], "loss", "time")
