@@ -11,7 +11,7 @@ Rules this module obeys:
 table          columns
 =============  ======================================================================================
 ``nodes``      node, role, steps, samples, compute, update, send, wait, receive, idle, end,
-               messages_out, messages_in, bytes_out, bytes_in, blends, applied, pending, lost
+               messages_out, messages_in, bytes_out, bytes_in, blends, applied, pending, lost, weight
 ``steps``      node, step, start, end, compute, update, send, wait, receive, blends
 ``gradients``  server, time, source, count, staleness (mean over the message's gradients)
 ``spans``      node, kind (index into ``KINDS``), start, end; empty unless asked for
@@ -19,6 +19,9 @@ table          columns
 ``curves``     time, step, epoch, samples, loss, accuracy, consensus, lemma (see below)
 ``losses``     time, node, step, loss of the mini-batch; beyond ``LOSS_ROWS`` means of groups
 =============  ======================================================================================
+
+``weight`` in ``nodes`` is the push-sum weight that a worker holds at the end, 0 for servers and for the dead:
+what the column's sum falls short of what all began with was lost on the way (SGP began with n, GoSGD with 1).
 
 ``step`` in ``steps`` counts from 0. A row spans from one ``Compute`` to the next (or to the end of
 the program), so a worker's rows are back to back; ``idle`` is what follows its last row. The parts
@@ -58,7 +61,7 @@ Table = Mapping[str, np.ndarray]
 
 NODE_COLUMNS = (
     "node", "role", "steps", "samples", *PARTS, "end", "messages_out", "messages_in",
-    "bytes_out", "bytes_in", "blends", "applied", "pending", "lost",
+    "bytes_out", "bytes_in", "blends", "applied", "pending", "lost", "weight",
 )  # fmt: skip
 STEP_COLUMNS = ("node", "step", "start", "end", *PARTS[:-1], "blends")
 GRADIENT_COLUMNS = ("server", "time", "source", "count", "staleness")

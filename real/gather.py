@@ -112,6 +112,7 @@ def remains(node: int, steps: int, rows: bytes, *, server: bool = False) -> dict
         "node": node, "role": int(server), "steps": steps, "samples": 0, "parts": parts,
         "end": float(table["end"].max(initial=0.0)), "messages_out": 0, "messages_in": 0,
         "bytes_out": 0, "bytes_in": 0, "blends": int(table["blends"].sum()),
+        "weight": 0.0,
     }  # fmt: skip
     empty: dict[str, Any] = dict.fromkeys(("gradients", "spans", "observations"), b"")
     nothing: dict[str, Any] = {name: {} for name in ("applied", "pending", "tensors", "dropped")}

@@ -18,6 +18,7 @@ import select
 import threading
 import time
 import traceback
+from collections.abc import Generator
 from functools import partial
 from typing import Any
 
@@ -68,12 +69,20 @@ def main(pipe: End) -> None:
     except ScenarioError as error:
         pipe.send_bytes(msgspec.msgpack.encode({"is": "refused", "text": str(error)}))
         os._exit(2)
-    except BaseException:
+    except BaseException as error:
         try:
-            pipe.send_bytes(msgspec.msgpack.encode({"is": "error", "text": traceback.format_exc()}))
+            pipe.send_bytes(msgspec.msgpack.encode({"is": "error", "text": _account(error)}))
         finally:
             os._exit(1)
     os._exit(0)
+
+
+def _account(error: BaseException) -> str:
+    """What went wrong and where; what lies between this process's entry and a program is left out."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith("real."):
+        trace = trace.tb_next
+    return "".join(traceback.format_exception(type(error), error, trace or error.__traceback__)).rstrip()
 
 
 def _end_with(pipe: End) -> None:
@@ -239,6 +248,11 @@ class _Process:
         algorithm = plan.algorithm
         main = algorithm.server(node) if self.is_server else algorithm.worker(node)
         self.programs = [main, *(() if self.is_server else algorithm.companions(node))]
+        for program in self.programs:
+            if not isinstance(program, Generator):
+                raise TypeError(
+                    f"{type(algorithm).__name__} has {program!r} for a program; expected a generator"
+                )
 
     def _warm(self) -> None:
         """Open all connections, and do once what is slow the first time."""
@@ -297,7 +311,7 @@ class _Process:
             "samples": node.step * node.batch, "parts": booker.parts, "end": booker.end - booker.zero,
             "messages_out": endpoint.sent["messages"], "messages_in": endpoint.received["messages"],
             "bytes_out": endpoint.sent["bytes"], "bytes_in": endpoint.received["bytes"],
-            "blends": node.blends,
+            "blends": node.blends, "weight": 0.0 if self.is_server else node.weight,
         }  # fmt: skip
         tables = {
             "is": "tables", "stopped": stopped, "totals": totals,

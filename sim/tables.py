@@ -40,6 +40,7 @@ def record(driver: Driver) -> Record:
         **_traffic(hosts),
         "blends": np.array([host.node.blends for host in hosts], dtype=np.int64),
         **_fates(driver),
+        "weight": np.array([0.0 if host.server or host.crashed else host.node.weight for host in hosts]),
     }
     return Record(
         manifest={"schema": SCHEMA_VERSION, **driver.manifest},
