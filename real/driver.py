@@ -254,7 +254,9 @@ class Driver:
             program.thrown = TypeError(f"node {node.id} is a server: it cannot Compute")
             return
         if not self.hooks.more(node.step, now - self.booker.zero):
-            program.thrown = Finished()
+            program.thrown = Finished(
+                "no steps are left: a worker's program catches this at Compute and returns"
+            )
             return
         self.hooks.strike(node.step)
         if program.main:

@@ -160,7 +160,7 @@ class Endpoint:
         try:
             wire.unpack(wire.pack(head, self.agreed.token), self.agreed, 0)
         except WireError as error:
-            raise ValueError(f"node {self.me} cannot send {message.tag!r} to node {to}: {error}") from error
+            raise ValueError(f"node {self.me} cannot send {message.tag!r} to node {to}: {error}") from None
 
     def delivered(self, receivers: Iterable[int]) -> bool:
         """Whether everything sent to ``receivers`` is delivered (or they have left)."""

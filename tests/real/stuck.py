@@ -114,6 +114,29 @@ class Faulty(Stuck):
                 raise ZeroDivisionError("a mistake in the third step")
 
 
+@dataclass(frozen=True)
+class Programless(Stuck):
+    """Its worker is a function without a ``yield``."""
+
+    name: ClassVar[str] = "programless"
+    title: ClassVar[str] = "programless"
+
+    def worker(self, node: Node) -> Program:
+        return None  # type: ignore[return-value]
+
+
+@dataclass(frozen=True)
+class Tireless(Stuck):
+    """Does not know that a budget ends."""
+
+    name: ClassVar[str] = "tireless"
+    title: ClassVar[str] = "tireless"
+
+    def worker(self, node: Node) -> Program:
+        while True:
+            yield Compute()
+
+
 def _choke() -> None:
     """Let this process stop before the last byte of the next message to its launcher."""
     from real.pipe import End

@@ -244,12 +244,15 @@ def test_ctrl_c_does_not_wait_for_a_message_that_never_ends(monkeypatch: pytest.
             r"worker 0 .* failed:(.|\n)*yield Send\((.|\n)*cannot send 'gradient' .*float64",
         ),
         ("Garbage", r"worker 1 .* failed:(.|\n)*yield \"rubbish\"(.|\n)*a program yielded 'rubbish'"),
+        ("Programless", r"Programless has None for a program; expected a generator"),
+        ("Tireless", r"yield Compute\(\)(.|\n)*Finished: no steps are left"),
         ("Faulty", r"worker 1 .* failed:(.|\n)*ZeroDivisionError: a mistake in the third step"),
     ],
 )
 def test_a_programs_mistake_ends_the_run_and_shows_the_line(algorithm: str, says: str) -> None:
-    with pytest.raises(TransportError, match=says):
+    with pytest.raises(TransportError, match=says) as caught:
         real.train(tiny(f"tests.real.stuck:{algorithm}"))
+    assert "in _advance" not in str(caught.value)
 
 
 def test_bad_input_that_only_a_process_notices_is_bad_input_all_the_same(tmp_path: Path) -> None:
