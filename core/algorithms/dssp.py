@@ -60,7 +60,7 @@ class ForecastingGate(Gate):
         ahead, threshold = self.clock[rank] - self.slowest, self._threshold.setdefault(rank, self.low)
         if ahead <= self.low:
             self._threshold[rank] = self.low
-        elif ahead > threshold and self.clock[rank] == max(self.clock.values()):
+        elif threshold < min(ahead, self.high) and self.clock[rank] == max(self.clock.values()):
             self._threshold[rank] = min(ahead - 1 + self.extra(rank), self.high)
 
     def answered(self, ranks: list[int], now: float) -> None:

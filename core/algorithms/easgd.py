@@ -65,7 +65,7 @@ class EASGD:
         tensors, alpha = node.tensors, self.beta / node.workers
         first = node.id % len(node.shards)
         shards = (*node.shards[first:], *node.shards[:first])
-        slices = {shard.server: shard.of(node.params) for shard in shards}
+        kept_by = {shard.server: shard for shard in shards}
         try:
             while True:
                 gradient = yield _COMPUTE
@@ -75,7 +75,7 @@ class EASGD:
                     yield Send(*((s.server, Message(_REPLICA, s.of(copy), node.step - 1)) for s in shards))
                     for _ in shards:
                         centre = yield _RECEIVE_CENTRE
-                        tensors.mix(slices[centre.source], centre.tensor, alpha)
+                        tensors.mix(kept_by[centre.source].of(node.params), centre.tensor, alpha)
                         node.version = centre.versions
                     node.blends += 1
         except Finished:

@@ -14,6 +14,13 @@ from scenarios import Scenario
 
 STEPS, WORKERS = 6, 2
 
+OPTIONS: dict[str, dict[str, Any]] = {
+    "local_sgd": {"algorithm.h": 2},
+    "post_local_sgd": {"algorithm.h": 2, "algorithm.switch": 0.07},
+    "diloco": {"algorithm.h": 2},
+}
+"""So that something is exchanged within ``STEPS``."""
+
 
 def small(name: str, **overrides: Any) -> Scenario:
     fixed = {
@@ -21,7 +28,7 @@ def small(name: str, **overrides: Any) -> Scenario:
         "cluster.workers": WORKERS, "cluster.servers.count": 2,
         "run.steps": STEPS, "cluster.compute.mean": "5 ms", "algorithm.momentum": 0.9, "algorithm.lr": 0.05,
     }  # fmt: skip
-    return scenarios.load("demo", fixed | overrides)
+    return scenarios.load("demo", fixed | OPTIONS.get(name, {}) | overrides)
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +98,7 @@ def test_the_schema_is_the_simulators(records: dict[str, Record]) -> None:
                 assert measured.tables()[name][column].dtype.kind == values.dtype.kind, f"{name}.{column}"
 
 
-@pytest.mark.parametrize("name", ["bsp", "arsgd"])
+@pytest.mark.parametrize("name", ["bsp", "arsgd", "local_sgd", "post_local_sgd", "diloco"])
 def test_both_drivers_train_the_same_model(name: str, records: dict[str, Record]) -> None:
     """Real gradients in virtual time end where real processes end: one core, two drivers."""
     from scenarios.workloads import load

@@ -28,6 +28,13 @@ GOSSIP = ["dpsgd", "adpsgd", "sgp", "gosgd"]
 
 STEPS = 6
 
+OPTIONS: dict[str, dict[str, Any]] = {
+    "local_sgd": {"algorithm.h": 2},
+    "post_local_sgd": {"algorithm.h": 2, "algorithm.switch": 0.05},
+    "diloco": {"algorithm.h": 2},
+}
+"""So that something is exchanged within ``STEPS``."""
+
 clusters = st.fixed_dictionaries({
     "cluster.workers": st.integers(1, 5),
     "cluster.servers.count": st.integers(1, 3),
@@ -63,7 +70,7 @@ def small(name: str, overrides: dict[str, Any]) -> Scenario:
     }
     if name in GOSSIP:
         overrides = overrides | {"cluster.workers": max(2, overrides.get("cluster.workers", 4))}
-    return scenarios.load("demo", fixed | overrides)
+    return scenarios.load("demo", fixed | OPTIONS.get(name, {}) | overrides)
 
 
 def run(name: str, overrides: dict[str, Any]) -> Driver:
