@@ -181,7 +181,8 @@ def _sgp(made: Any, n: int) -> Mixing:
         made.graph, n, degree=getattr(made, "degree", 3), seed=getattr(made, "graph_seed", 0)
     )  # fmt: skip
     late = "" if made.overlap == 0 else "; what arrives late is not counted in"
-    what = f"push-sum shares to the peers of {_called(made.graph)}, in {peers.period} turns{late}"
+    turns = "at every step" if peers.period == 1 else f"in {peers.period} turns"
+    what = f"push-sum shares to the peers of {_called(made.graph)}, {turns}{late}"
     matrices = tuple(mixing.push_sum(peers, step) for step in range(peers.period))
     return Mixing(made.name, n, matrices, what, layout=_layout(made.graph))
 
@@ -199,7 +200,9 @@ _BUILDERS: dict[str, Callable[[Any, int], Mixing]] = {
 
 
 def _called(spec: Any) -> str:
-    return f"the {spec.replace('_', ' ')} graph" if isinstance(spec, str) else "the given edges"
+    if not isinstance(spec, str):
+        return "the given edges"
+    return f"the {spec.replace('one_peer', 'one-peer').replace('_', ' ')} graph"
 
 
 def _layout(spec: Any) -> str:

@@ -34,6 +34,9 @@ INK, BLUE, RED, GREEN, GOLD = "#444444", SERIES[0], SERIES[1], SERIES[2], SERIES
 Arcs = dict[tuple[int, int], tuple[float, int]]
 """(from, to) -> (weight, the first step in the period at which the arc is there)."""
 
+CROWDED = 600
+"""Arcs above which a torus is drawn without curves around it."""
+
 POINTS = 80
 """Points along the curve of the consensus distance."""
 
@@ -54,7 +57,7 @@ def draw(
     figure, axes = canvas(14.2, 5.1, widths=(1, 1.04, 1.04))
     graph, spectrum, decay = axes
     _graph(graph, matrices, layout, centre)
-    _spectrum(spectrum, mixing.product(matrices), len(matrices), unit)
+    _spectrum(spectrum, mixing.product(matrices), len(matrices), unit, squared)
     _decay(decay, matrices, unit, squared, factor)
     figure.suptitle(title, x=0.012, ha="left", fontsize=15, fontweight="bold")
     if subtitle:
@@ -91,7 +94,7 @@ def _graph(axes: Axes, matrices: Sequence[Matrix], layout: str, centre: bool) ->
     arcs = _arcs(matrices)
     both_ways = all((j, i) in arcs for i, j in arcs)
     turns = sorted({turn for _, turn in arcs.values()})
-    if both_ways and layout != "torus" and len(turns) < 2:
+    if both_ways and len(turns) < 2 and (layout != "torus" or len(arcs) > CROWDED):
         _lines(axes, places, arcs)
     else:
         _arrows(axes, places, arcs, layout, both_ways, size)
@@ -206,13 +209,14 @@ def _turns(axes: Axes, turns: Sequence[int]) -> None:
     )  # fmt: skip
 
 
-def _spectrum(axes: Axes, product: Matrix, period: int, unit: str) -> None:
+def _spectrum(axes: Axes, product: Matrix, period: int, unit: str, squared: bool) -> None:
     values = mixing.eigenvalues(product)
     zeta = float(abs(values[1])) if len(values) > 1 else 0.0
     real = bool(np.all(np.abs(values.imag) < 1e-9))
     (_line if real else _plane)(axes, values, zeta)
     over = "" if period == 1 else f" over {period} {unit}s"
-    axes.set_title(f"Eigenvalues{over}: ζ = {_short(zeta)}", **HEADING)
+    name = "ρ, on average," if squared else "ζ"
+    axes.set_title(f"Eigenvalues{over}: {name} = {_short(zeta)}", **HEADING)
 
 
 def _line(axes: Axes, values: Any, zeta: float) -> None:
@@ -226,7 +230,10 @@ def _line(axes: Axes, values: Any, zeta: float) -> None:
     second = _second(ordered, zeta)
     colours = [GREEN if i == 0 else RED if i == second else BLUE for i in range(len(ordered))]
     width = float(np.clip(60 / len(ordered), 0.6, 2.4))
-    axes.vlines(index, 0, ordered, color=colours, linewidth=width, alpha=0.55)
+    if len(ordered) <= 256:
+        axes.vlines(index, 0, ordered, color=colours, linewidth=width, alpha=0.55)
+    else:
+        axes.fill_between(index, 0, ordered, color=BLUE, alpha=0.3, linewidth=0)
     axes.scatter(index, ordered, color=colours, s=float(np.clip(700 / len(ordered), 5, 46)), zorder=3)
     axes.set_ylim(min(-0.12, 1.15 * float(ordered.min())), 1.12)
     axes.set_xlim(0.2, len(ordered) + 0.8)
@@ -278,10 +285,9 @@ def _decay(axes: Axes, matrices: Sequence[Matrix], unit: str, squared: bool, fac
     axes.axhline(1 / factor, color="#999999", linewidth=1, linestyle=(0, (4, 3)))
     if not math.isinf(steps):
         axes.axvline(steps, color=RED, linewidth=1.2)
-        late = steps > 0.55 * last
         axes.annotate(
-            f"{int(steps):,} {unit}{'' if steps == 1 else 's'}", (steps, 0.62), color=RED, fontsize=10,
-            xytext=(-6 if late else 6, 0), textcoords="offset points", ha="right" if late else "left",
+            f"{int(steps):,} {unit}{'' if steps == 1 else 's'}", (steps, 1), color=RED, fontsize=10,
+            xytext=(6, 0), textcoords="offset points", va="center",
         )  # fmt: skip
     axes.set_yscale("log")
     axes.set_ylim(floor, 1.35)
