@@ -199,7 +199,7 @@ class _Worker:
             if self._process is None or self._process.poll() is not None:
                 self._close()
                 self._process = subprocess.Popen(
-                    [sys.executable, "-c", _START, json.dumps(sys.path)], stdin=subprocess.PIPE,
+                    [sys.executable, "-c", _START, json.dumps([*map(str, sys.path)])], stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE, text=True, encoding="utf-8", start_new_session=True,
                 )  # fmt: skip
             self._busy = True

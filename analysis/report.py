@@ -47,6 +47,9 @@ def size(count: float) -> str:
 WIDE = 116
 """Columns that a full table takes; on narrower terminals the breakdown gets a table of its own."""
 
+BROAD = 136
+"""Columns that a full table of algorithms takes, with intervals."""
+
 GROUPS = ("rates", "parts", "rest")
 
 
@@ -137,7 +140,7 @@ def comparison(pairs: Sequence[Mapping[str, Any]], title: str = "") -> Table:
 
 
 def algorithms(statistics: Sequence[Mapping[str, Any]], title: str = "", accuracy: float | None = None,
-               width: int = WIDE) -> list[Table]:  # fmt: skip
+               width: int = BROAD) -> list[Table]:  # fmt: skip
     """One row per algorithm: means over seeds ± half of their 95 % interval (``seeds.condense``).
 
     Speed and traffic, and what was learned if anything was; one table, or two where ``width`` columns do
@@ -148,7 +151,7 @@ def algorithms(statistics: Sequence[Mapping[str, Any]], title: str = "", accurac
     speed = ["samples/s", "speed-up", "staleness\nmean / p95 / max", "busiest node\nper step"]
     model = [f"time to\n{mark}", "seeds\nthere"] if accuracy is not None and learned else []
     model += ["accuracy\n%", "consensus\ndistance"] if learned else []
-    if not model or width >= WIDE:
+    if not model or width >= BROAD:
         return [_rows(statistics, title, [*speed, *model])]
     return [_rows(statistics, title, speed), _rows(statistics, "What they learned", model)]
 
@@ -196,7 +199,7 @@ def _mean(found: Mapping[str, Any] | None, scale: float = 1.0, seconds: bool = F
         mean, half, unit = mean * factor, half * factor, f" {unit}"
     if not found["half"]:
         return f"{mean:.1f}{unit}" if scale == 100 else f"{_number(mean)}{unit}"
-    if abs(mean) < 1e-3 or half < 1e-3:
+    if abs(mean) < 1e-3 or half < 1e-3 or max(abs(mean), half) >= 1e6:
         return f"{mean:.3g} ± {half:.2g}{unit}"
     digits = max(0, 1 - math.floor(math.log10(half)))
     return f"{mean:,.{digits}f} ± {half:,.{digits}f}{unit}"
@@ -316,6 +319,8 @@ def _grid(title: str) -> Table:
 
 
 def _number(value: float) -> str:
+    if abs(value) >= 1e7:
+        return f"{value:.3g}"
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 

@@ -19,6 +19,7 @@ def run(driver: str, scenario: str, names: str, sets: list[str] | None, *, spans
     overrides: dict[str, Any] = dict(parse(sets or []))
     if spans:
         overrides["run.spans"] = True
+    common.warn(api.refusals(scenario, names, overrides))
     results: list[api.Result] = []
     stop: BaseException | None = None
     try:

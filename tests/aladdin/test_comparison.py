@@ -195,7 +195,7 @@ def lonely(workers: int) -> None:
 
 
 def test_an_algorithm_that_the_scenario_refuses_is_a_row(
-    drivers: list[Scenario], monkeypatch: pytest.MonkeyPatch
+    drivers: list[Scenario], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(ALGORITHMS["asp"], "check", lambda _, workers: lonely(workers), raising=False)
     found = aladdin.compare("demo", "bsp,asp", overrides={"cluster.workers": 1}, seeds=2, jobs=1)
@@ -207,10 +207,12 @@ def test_an_algorithm_that_the_scenario_refuses_is_a_row(
         aladdin.compare("demo", "asp", overrides={"cluster.workers": 1}, jobs=1)
     everything = api.runs("demo", "all", overrides={"cluster.workers": 1})
     assert "asp" not in {result.summary["algorithm"] for result in everything}
+    assert cli.main(["simulate", "demo", "-a", "all", "-s", "cluster.workers=1"]) == 0
     (reason,) = [
         line for line in api.refusals("demo", "all", {"cluster.workers": 1}) if line.startswith("asp ")
     ]
     assert "at least 2 for gossip" in reason
+    assert f"warning: {reason}" in capsys.readouterr().err
 
 
 def test_a_diverged_run_is_a_row_and_keeps_its_record(

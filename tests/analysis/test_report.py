@@ -8,7 +8,7 @@ import json
 import pytest
 from rich.console import Console
 
-from analysis import metrics, report
+from analysis import metrics, report, seeds
 from tests.analysis.fakes import STEP, make
 
 
@@ -121,6 +121,58 @@ def test_figures_of_a_crosscheck_in_words() -> None:
     assert "all right" in "\n".join(
         report.figures({**found, "rankings_wrong": [], "contended": {"cells": 0}})
     )
+
+
+def test_algorithms_have_means_intervals_and_notes() -> None:
+    runs = [
+        {"algorithm": name, "seed": seed, "outcome": "done", "message": "", "curves": record.curves,
+         "summary": metrics.summary(record) | {"throughput": 1000.0 + 20 * seed, "consensus": 2e40 * seed}}
+        for name in ("asp", "arsgd") for seed in range(3)
+        for record in [make([STEP] * 4, algorithm=name, curves=True)]
+    ]  # fmt: skip
+    runs[0]["curves"] = {}
+    runs[-1] |= {"outcome": "diverged", "message": "loss is nan", "summary": None}
+    found = seeds.condense(runs, 0.5)
+    shown = text(report.algorithms(found, "demo", 0.5, 140)[0])
+    for piece in (
+        "1,020 ± 50", "2 / 11 / 11", "600 B (server)", "750 ms", "2 of 3", "2 of 2", "84.0", "2e+40 ± 5e+40",
+        "AR-SGD*",
+    ):  # fmt: skip
+        assert piece in shown
+    assert report.algorithm_notes(found, 0.5) == [
+        "ASP: the time to 50 % is the mean of the 2 seeds that reached it, out of 3",
+        "* AR-SGD: 1 diverged of 3: loss is nan",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [
+        ([None], "–"), ([0.012], "0.012"), ([1234.5], "1,234"), ([1.0, 3.0], "2 ± 13"),
+        ([100.0, 100.2], "100.1 ± 1.3"), ([1e-6, 2e-6], "1.5e-06 ± 6.4e-06"), ([5.0, 5.0], "5"),
+    ],
+)  # fmt: skip
+def test_a_mean_has_the_digits_that_its_interval_deserves(values: list[float | None], shown: str) -> None:
+    assert report._mean(seeds.estimate(values)) == shown
+
+
+@pytest.mark.parametrize("width", [80, 116, 136, 200])
+def test_tables_of_all_algorithms_fit_the_terminal(width: int) -> None:
+    record = make([STEP] * 4, curves=True)
+    runs = [
+        {"algorithm": name, "seed": seed, "outcome": "done", "message": "", "curves": record.curves,
+         "summary": metrics.summary(record) | {
+            "throughput": 123456.0 + 3210 * seed, "accuracy": 0.9 + seed / 50,
+            "speedup": 12.3 + seed, "consensus": 0.00123 * seed}}
+        for name in ("post_local_sgd", "aladdin_l1") for seed in range(3)
+    ]  # fmt: skip
+    stream = io.StringIO()
+    console = Console(file=stream, width=width)
+    for table in report.algorithms(seeds.condense(runs, 0.5), "demo", 0.5, width):
+        console.print(table)
+    assert "…" not in stream.getvalue()
+    for piece in ("Post-local SGD", "consensus", "busiest node", "time to"):
+        assert piece in stream.getvalue()
 
 
 @pytest.mark.parametrize("width", [80, 100, 200])
