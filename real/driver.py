@@ -247,6 +247,8 @@ class Driver:
         elif self.device != "cpu" and isinstance(effect, Send | TrySend):
             bound_to_fail = isinstance(effect, TrySend) and not self.endpoint.room(effect.pairs)
             program.effect = effect if bound_to_fail else _on_host(effect)
+            if program.main:
+                self.booker.active(time.monotonic())  # copying is the program's own work
 
     def _begin_step(self, program: _Running) -> None:
         now, node = time.monotonic(), self.node
