@@ -17,11 +17,11 @@ overlap  0: line 4 waits for the messages of this step (Algorithm 1). s: it take
          and waits for what was sent at step k - s: a message of step k is in by the start of step
          k + s + 1 (the papers' runs: 1). none: it never waits, and line 3 skips a peer to which
          the last share is still under way
-least    no worker gives away more than leaves it a weight of ``least`` p^s (s: the overlap, 0 for none), so
-         that its own steps, eta / w, stay bounded: a worker much faster than those that send to it
-         (under ``none``), or whose senders have left, would otherwise run dry. 0: as in the papers.
-         It does not bind while everybody is there and is sent to as often as he sends, nor then where
-         ``least`` is above p, which takes its place
+least    no worker gives away so much that a weight of less than ``least`` (or p, if that is less) is left
+         to it: its own steps are eta / w. A worker whose senders have ended, died or are slow would
+         otherwise run dry and jump ever farther (docs/algorithms.md: measured). It does not bind at
+         overlap 0, nor at overlap 1 with one peer, while everybody is there and is sent to as often as
+         he sends. 0: as in the papers
 
 A peer that has left gets nothing: its share stays. Before it returns, a worker takes in what was sent to
 it at its own steps (or, under ``none``, what has come). What reaches a worker after that, or goes to one
@@ -149,8 +149,7 @@ class SGP:
     def _share(self, weight: float, peers: int) -> float:
         """What each of so many peers gets of ``weight``."""
         p = 1 / (1 + peers)
-        rest = min(self.least, p) * p ** (self.overlap if isinstance(self.overlap, int) else 0)
-        return min(weight * p, max(weight - rest, 0.0) / peers)
+        return min(weight * p, max(weight - min(self.least, p), 0.0) / peers)
 
     def _take_in(self, node: Node, arrivals: _Arrivals, until: int) -> Generator[Effect, Any, None]:
         """Line 4: merge whatever has come, and wait for what was sent at step ``until`` or before."""
