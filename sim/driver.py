@@ -333,6 +333,7 @@ class Driver:
         if self.numerics is not None:
             self.numerics.drop(host.gradient)
         self.active.pop(host, None)
+        self.roster.departed.add(host.id)  # now: who gets room by what is dropped must not send to it again
         for transfer in self.network.drop(host, self.hosts):
             if transfer.message.tag == GRADIENT:
                 self.hosts[transfer.pair.source.id].lost += transfer.message.count

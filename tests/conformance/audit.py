@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from core.effects import AllReduce, Compute, Poll, Receive, Send, TrySend
+from core.effects import Compute, Poll, Receive, Send, TrySend
 from core.node import Finished, Message, Node, Program
 from core.optimizer import MomentumSGD
 from core.tensors import Phantom, Tensors

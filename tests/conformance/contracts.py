@@ -234,7 +234,9 @@ def _all_applied(audit: Audit, tags: Tags) -> None:
 
 
 def _mean_by_step(audit: Audit, tags: Tags) -> None:
-    """At the start of step k the sum over all workers holds every gradient of the steps before it, once."""
+    """While all are there, the sum over all at step k holds every gradient of the steps before, once."""
+    if audit.died:
+        return
     starts: dict[int, dict[int, np.ndarray]] = defaultdict(dict)
     for step in audit.steps:
         starts[step.step][step.rank] = step.params
@@ -243,7 +245,7 @@ def _mean_by_step(audit: Audit, tags: Tags) -> None:
         if len(found) == tags.workers and not thinned:
             before = np.broadcast_to(np.arange(tags.steps) < number, (tags.workers, tags.steps))
             _close(tags.shares(sum(found.values()))[0], before, f"sum at step {number}")
-    if not audit.died and len({node.step for node in audit.workers}) == 1:
+    if len({node.step for node in audit.workers}) == 1:
         total = sum(node.params for node in audit.workers)
         _close(tags.shares(total)[0], _computed(audit, tags), "sum at the end")
 
@@ -260,7 +262,9 @@ def _nothing_doubled(audit: Audit, tags: Tags) -> None:
 
 def _post_local(audit: Audit, tags: Tags) -> None:
     """Replicas agree at every step up to the switch, then after every average."""
-    synchronous = ceil(audit.algorithm.switch / tags.workers)
+    node = audit.workers[0]
+    epoch = node.schedule.samples_per_epoch / (tags.workers * node.batch)
+    synchronous = ceil(audit.algorithm.switch * epoch)
     _sum_moves_by_gradients(audit, tags)
     _agree_at(lambda a, step: step <= synchronous or (step - synchronous) % a.h == 0)(audit, tags)
 
@@ -322,10 +326,10 @@ def _sgp_options(rng: np.random.Generator, workers: int) -> dict[str, Any]:
 
 
 CONTRACTS: dict[str, Contract] = {
-    "bsp": Contract(after=_together(_averaged, _agree_at(lambda a, step: True))),
+    "bsp": Contract(after=_together(_averaged, _agree_at(lambda *_: True))),
     "asp": Contract(after=_single),
     "ssp": Contract(
-        lambda rng, n: {"s": _of(rng, (0, 0, 1, 2, 3, inf))}, _within(lambda a: a.s + 1), after=_single
+        lambda rng, _: {"s": _of(rng, (0, 0, 1, 2, 3, inf))}, _within(lambda a: a.s + 1), after=_single
     ),
     "dssp": Contract(_dssp_options, _within(lambda a: a.s_u + 1), after=_single),
     "easgd": Contract(
@@ -336,9 +340,9 @@ CONTRACTS: dict[str, Contract] = {
     "aladdin": Contract(_aladdin_options, after=_of_aladdin),
     "aladdin_l1": Contract(after=_single),
     "aladdin_l2": Contract(after=_single),
-    "arsgd": Contract(after=_together(_sum_moves_by_gradients, _agree_at(lambda a, step: True))),
+    "arsgd": Contract(after=_together(_sum_moves_by_gradients, _agree_at(lambda *_: True))),
     "local_sgd": Contract(
-        lambda rng, n: {"h": int(rng.integers(1, 5))},
+        lambda rng, _: {"h": int(rng.integers(1, 5))},
         after=_together(_sum_moves_by_gradients, _agree_at(lambda a, step: step % a.h == 0)),
     ),
     "post_local_sgd": Contract(
@@ -350,7 +354,7 @@ CONTRACTS: dict[str, Contract] = {
     "adpsgd": Contract(_adpsgd_options, _pairs, _together(_pairs, _all_applied, _nothing_doubled), fewest=2),
     "sgp": Contract(_sgp_options, _push_sum, _push_sum, fewest=2),
     "gosgd": Contract(
-        lambda rng, n: {"p": _of(rng, (0.0, 0.1, 0.5, 1.0)), "on_busy": _of(rng, ("skip", "wait"))},
+        lambda rng, _: {"p": _of(rng, (0.0, 0.1, 0.5, 1.0)), "on_busy": _of(rng, ("skip", "wait"))},
         _gossip,
         _together(_gossip, _nothing_doubled),
         fewest=2,

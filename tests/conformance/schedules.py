@@ -85,10 +85,16 @@ def _turn(rng: np.random.Generator) -> int:
     return int(10 ** rng.uniform(0, 2.8))
 
 
-def run(schedule: Schedule, choose: Callable[[int], int]) -> tuple[Scripted, Audit]:
-    """Run it, checking the algorithm's contract all along and at the end; raises ``AssertionError``."""
+def run(
+    schedule: Schedule, choose: Callable[[int], int], spoil: Callable[[Any], Any] | None = None
+) -> tuple[Scripted, Audit]:
+    """Run it, checking the algorithm's contract all along and at the end; raises ``AssertionError``.
+
+    ``spoil`` puts another algorithm in the place of the one that is named, to see what the checks are worth.
+    """
     contract = CONTRACTS[schedule.name]
     algorithm = make(schedule.name, schedule.options)
+    algorithm = spoil(algorithm) if spoil is not None else algorithm
     servers = schedule.servers if algorithm.centralized else 1
     tags = Tags(schedule.workers, max(*schedule.budgets.values(), 1), servers)
     audit = Audit(algorithm, lambda audit: contract.during(audit, tags))
@@ -114,12 +120,12 @@ def run(schedule: Schedule, choose: Callable[[int], int]) -> tuple[Scripted, Aud
 
 
 @contextmanager
-def replayable(name: str, seed: int) -> Iterator[None]:
+def replayable(name: str, seed: int, module: str = "schedules") -> Iterator[None]:
     """Failures inside say how to see them again."""
     try:
         yield
     except Exception as error:
-        error.add_note(f"again with: python -m tests.conformance.schedules {name} {seed}")
+        error.add_note(f"again with: python -m tests.conformance.{module} {name} {seed}")
         raise
 
 

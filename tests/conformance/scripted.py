@@ -2,8 +2,9 @@
 
 Rules this module obeys:
 
-* There is no time; ``Now`` counts turns. At each turn all possible actions are listed in a fixed order and ``choose``
-  picks one, so a seed (or hypothesis) determines the whole run, and any interleaving can occur.
+* There is no time; ``Now`` counts turns. At each turn all possible actions are listed in a fixed order
+  and ``choose`` picks one, so a seed (or hypothesis) determines the whole run, and any interleaving can
+  occur.
 * What programs may rely on (windows, inboxes, order within a pair, Left after the last message, and
   for ever after to whoever asks for that node) holds; nothing else does.
 * ``speeds`` (of nodes) and ``links`` (of pairs) weigh the choice: a node of speed 0.01 acts a hundred

@@ -5,11 +5,15 @@ A failure says how to run its schedule again, told action by action (tests/confo
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
 from core.algorithms import ALGORITHMS
 from tests.conformance.contracts import CONTRACTS
-from tests.conformance.schedules import draw, seeded
+from tests.conformance.schedules import draw, run, seeded
+from tests.conformance.spoiled import SPOILED
 
 SEEDS = 150
 MANY = 20_000
@@ -50,3 +54,16 @@ def test_the_schedules_are_as_varied_as_they_claim() -> None:
     assert sum(bool(schedule.slow) for schedule in drawn) > SEEDS // 10
     struck = [seeded("asp", seed)[0].crashed for seed in range(SEEDS)]
     assert sum(map(bool, struck)) > SEEDS // 10
+
+
+@pytest.mark.parametrize(("name", "how", "spoil"), SPOILED, ids=[f"{s[0]}: {s[1]}" for s in SPOILED])
+def test_the_checks_notice_a_broken_promise(name: str, how: str, spoil: Callable[[Any], Any]) -> None:
+    """Not in every schedule, for some have no second step; in some it must show."""
+    noticed = 0
+    for seed in range(40):
+        schedule, rng = draw(name, seed)
+        try:
+            run(schedule, lambda count, rng=rng: int(rng.integers(count)), spoil)  # type: ignore[misc]
+        except AssertionError:
+            noticed += 1
+    assert noticed, f"{how}, and nobody noticed"
