@@ -162,7 +162,8 @@ def bars(statistics: Sequence[Mapping[str, Any]], title: str = "",
          accuracy: float | None = None) -> Figure:  # fmt: skip
     """One panel per figure of merit, one bar per algorithm with the 95 % interval over seeds.
 
-    Takes what ``seeds.condense`` returns. Algorithms without the figure say so: ``none`` for staleness
+    Takes what ``seeds.condense`` returns. Where only some seeds reached the accuracy, the bar is their mean
+    and says how many they are. Algorithms without the figure say so: ``none`` for staleness
     (nothing is applied on a server), ``not reached`` for the time to an accuracy, ``–`` otherwise.
     """
     shown = [bar for bar in BARS if any(one[bar.figure] is not None for one in statistics)]
@@ -210,6 +211,9 @@ def _bars(axes: Axes, bar: _Bar, statistics: Sequence[Mapping[str, Any]], accura
             axes.errorbar(mean, row, xerr=[[low], [half]], color="#222222", linewidth=1, capsize=2.5)
         if bar.figure == "staleness_mean":
             _spread(axes, row, one)
+        if bar.figure.endswith("_to_accuracy") and one["reached"] < one["outcomes"]["done"]:
+            axes.text(0.02, row, f"{one['reached']} of {one['outcomes']['done']} seeds", va="center",
+                      fontsize=7.5, color="white", transform=axes.get_yaxis_transform())  # fmt: skip
     if bar.figure == "accuracy":
         axes.set_xlim(max(0.0, 10 * np.floor(min(known) / 10 - 1)) if min(known) > 50 else 0, 100)
     elif logarithmic:

@@ -243,15 +243,16 @@ def reached(curves: Table, accuracy: float, by: str = "time") -> float | None:
 
 
 def consensus(curves: Table) -> float | None:
-    """Consensus distance: the mean over the evaluations in the second half of the run; None if unknown.
+    """Consensus distance: the mean over the evaluations in the second half of training; None if unknown.
 
     It is the replicas' mean squared distance from their mean. The mean over many evaluations says more
-    than the last one, at which a synchronous algorithm has just brought all replicas together.
+    than the last one, at which a synchronous algorithm has just brought all replicas together. Half is
+    by epochs: by time the second half may be a straggler's alone.
     """
     if "consensus" not in curves or not len(curves["consensus"]):
         return None
-    time, values = curves["time"], np.asarray(curves["consensus"], dtype=float)
-    late = values[(time >= time.max() / 2) & np.isfinite(values)]
+    epoch, values = curves["epoch"], np.asarray(curves["consensus"], dtype=float)
+    late = values[(epoch >= epoch.max() / 2) & np.isfinite(values)]
     return float(late.mean()) if len(late) else None
 
 

@@ -199,10 +199,13 @@ def _mean(found: Mapping[str, Any] | None, scale: float = 1.0, seconds: bool = F
         mean, half, unit = mean * factor, half * factor, f" {unit}"
     if not found["half"]:
         return f"{mean:.1f}{unit}" if scale == 100 else f"{_number(mean)}{unit}"
-    if abs(mean) < 1e-3 or half < 1e-3 or max(abs(mean), half) >= 1e6:
-        return f"{mean:.3g} ± {half:.2g}{unit}"
-    digits = max(0, 1 - math.floor(math.log10(half)))
-    return f"{mean:,.{digits}f} ± {half:,.{digits}f}{unit}"
+    power = math.floor(math.log10(max(abs(mean), half)))
+    if not -3 <= power < 6:
+        mean, half, unit = mean / 10.0**power, half / 10.0**power, f"{unit}e{power:+03d}"
+    order = math.floor(math.log10(half))
+    digits = min(4, max(0, -order + (half < 3 * 10.0**order)))
+    pair = f"{mean:,.{digits}f} ± {half:,.{digits}f}"
+    return f"({pair}){unit}" if unit.startswith("e") else f"{pair}{unit}"
 
 
 def algorithm_notes(statistics: Sequence[Mapping[str, Any]], accuracy: float | None = None) -> list[str]:

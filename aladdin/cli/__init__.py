@@ -28,14 +28,16 @@ COMMANDS = (
 )  # fmt: skip
 
 ABOUT = """
-What will distributed training cost, before you pay for it? aladdin predicts throughput and where
-the time goes for BSP, ASP, AR-SGD and ALADDIN on any cluster, trains with them for real, and says
-how well the prediction was.
+What will distributed training cost, before you pay for it? aladdin predicts throughput, where the
+time goes and how soon a model is accurate, with parameter servers, all-reduce or gossip, on any
+cluster; it trains with them for real, and says how well the prediction was.
 
 A [bold]scenario[/bold] says what to run: a cluster, a model and its data, an algorithm. Some come
 with the program ([bold]aladdin list scenarios[/bold]); others are YAML files of your own.
 
     aladdin simulate paper/vgg16 --algorithm all
+
+    aladdin compare demo --seeds 5 --accuracy 0.95
 
     aladdin demo
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import pytest
 import aladdin
 from aladdin import api, cli
 from aladdin.comparison import _evaluated
+from analysis import report
 from core.algorithms import ALGORITHMS
 from core.record import Record
 from scenarios import Scenario, ScenarioError
@@ -348,3 +350,18 @@ def test_bad_input_is_one_message(
     assert message in err
     assert "Traceback" not in out + err
     assert drivers == []
+
+
+def test_the_page_on_comparing_describes_what_is_printed_and_written(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "comparing.md").read_text(encoding="utf-8")
+    found = aladdin.compare(
+        "demo", "asp,arsgd", seeds=2, accuracy=0.2, overrides=QUICK, out=tmp_path / "c", jobs=2
+    )
+    for file in [*found.pictures, tmp_path / "c" / "comparison.json"]:
+        assert file.name in page
+    (table,) = report.algorithms(found.statistics, accuracy=0.95)
+    words = {str(column.header).replace("\n", " ") for column in table.columns} - {"algorithm"}
+    for head in words:
+        stem = head.removesuffix(" %").removesuffix(" per step").split(" mean")[0]
+        assert re.search(rf"^\|.*{re.escape(stem)}.*\|", page, re.MULTILINE), head
+    assert found.statistics[0]["accuracy"]["count"] == 2

@@ -100,6 +100,8 @@ def test_bars_of_all_algorithms_carry_intervals_and_say_what_is_missing() -> Non
         if run["algorithm"] == "arsgd":
             run["summary"]["staleness"] = None
             run["curves"] = {name: values[:1] for name, values in run["curves"].items()}
+        if run["algorithm"] == "asp" and run["seed"] == 2:
+            run["curves"] = {name: values[:1] for name, values in run["curves"].items()}
     statistics = seeds.condense(found, 0.9)
     figure = curves.bars(statistics, "demo", 0.9)
     shown = [axes for axes in figure.axes if axes.get_visible()]
@@ -111,7 +113,7 @@ def test_bars_of_all_algorithms_carry_intervals_and_say_what_is_missing() -> Non
     ]
     texts = {axes.get_title(loc="left"): [t.get_text() for t in axes.texts] for axes in shown}
     assert texts["throughput (samples/s)"] == ["refused"]
-    assert sorted(texts["time to 90 % (s)"]) == ["not reached", "refused"]
+    assert sorted(texts["time to 90 % (s)"]) == ["2 of 3 seeds", "not reached", "refused"]
     assert sorted(texts["staleness: mean, p95 |, max ▸"]) == ["none", "refused"]
     assert overlaps(figure) == []
     widths = [patch.get_width() for patch in shown[0].patches]

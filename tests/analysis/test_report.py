@@ -135,7 +135,7 @@ def test_algorithms_have_means_intervals_and_notes() -> None:
     found = seeds.condense(runs, 0.5)
     shown = text(report.algorithms(found, "demo", 0.5, 140)[0])
     for piece in (
-        "1,020 ± 50", "2 / 11 / 11", "600 B (server)", "750 ms", "2 of 3", "2 of 2", "84.0", "2e+40 ± 5e+40",
+        "1,020 ± 50", "2 / 11 / 11", "600 B (server)", "750 ms", "2 of 3", "2 of 2", "84.0", "(2 ± 5)e+40",
         "AR-SGD*",
     ):  # fmt: skip
         assert piece in shown
@@ -149,7 +149,7 @@ def test_algorithms_have_means_intervals_and_notes() -> None:
     ("values", "shown"),
     [
         ([None], "–"), ([0.012], "0.012"), ([1234.5], "1,234"), ([1.0, 3.0], "2 ± 13"),
-        ([100.0, 100.2], "100.1 ± 1.3"), ([1e-6, 2e-6], "1.5e-06 ± 6.4e-06"), ([5.0, 5.0], "5"),
+        ([100.0, 100.2], "100.1 ± 1.3"), ([1e-6, 2e-6], "(2 ± 6)e-06"), ([5.0, 5.0], "5"),
     ],
 )  # fmt: skip
 def test_a_mean_has_the_digits_that_its_interval_deserves(values: list[float | None], shown: str) -> None:

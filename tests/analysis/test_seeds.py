@@ -80,10 +80,10 @@ def test_a_higher_mark_is_never_reached_sooner(values, mark) -> None:
         assert low <= high + 1e-9
 
 
-def test_consensus_is_the_mean_over_the_second_half() -> None:
-    table = {"time": np.arange(5.0), "consensus": np.array([0.0, 100.0, 2.0, 4.0, 0.0])}
+def test_consensus_is_the_mean_over_the_second_half_of_the_epochs() -> None:
+    table = {"epoch": np.arange(5.0), "consensus": np.array([0.0, 100.0, 2.0, 4.0, 0.0])}
     assert metrics.consensus(table) == pytest.approx(2.0)
-    assert metrics.consensus({"time": np.arange(2.0), "consensus": np.full(2, math.nan)}) is None
+    assert metrics.consensus({"epoch": np.arange(2.0), "consensus": np.full(2, math.nan)}) is None
 
 
 def test_figures_are_means_over_the_seeds_that_are_done() -> None:
