@@ -165,10 +165,15 @@ class Driver:
         return None, None
 
     def _nothing_left(self) -> bool:
-        """Whether all workers are known to have left and no program can receive anything more."""
+        """Whether all workers have left, no program can receive more, and what was sent is confirmed.
+
+        A worker's farewell may overtake its confirmation of the last message.
+        """
         others = set(range(self.node.workers)) - {self.node.id}
-        return others <= self.endpoint.mailbox.left and all(
-            isinstance(p.effect, Receive) for p in self._programs
+        return (
+            others <= self.endpoint.mailbox.left
+            and all(isinstance(p.effect, Receive) for p in self._programs)
+            and self.endpoint.delivered(list(self.endpoint.undelivered))
         )
 
     def _patience(self) -> float | None:

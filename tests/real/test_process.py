@@ -18,11 +18,15 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("zmq")
 
 from core.effects import Receive  # noqa: E402
+from core.node import Message  # noqa: E402
 from core.record import STEP_COLUMNS, StepLog  # noqa: E402
+from real import wire  # noqa: E402
 from real.counter import Counter  # noqa: E402
 from real.driver import Driver, _Running  # noqa: E402
 from real.gather import assemble, remains  # noqa: E402
+from real.memory import MemoryNetwork  # noqa: E402
 from real.process import _Process  # noqa: E402
+from real.wire import Header  # noqa: E402
 from scenarios.plan import plan  # noqa: E402
 from tests.real.runs import tiny  # noqa: E402
 
@@ -49,7 +53,7 @@ def test_nothing_comes_between_the_tables_and_the_parameters() -> None:
     process, lock, sent = _Process.__new__(_Process), Lock(), []
     log = StepLog(STEP_COLUMNS)
     node = anything(
-        step=1, batch=2, blends=0, params=torch.arange(3, dtype=torch.float32), observations=log,
+        step=1, batch=2, blends=0, weight=1.0, params=torch.arange(3, dtype=torch.float32), observations=log,
         ledger=anything(applied={}, pending=dict),
     )  # fmt: skip
     process.id, process.is_server, process.sending, process.processor = 0, False, lock, 0.0  # type: ignore[assignment]
@@ -85,6 +89,20 @@ def test_programs_wait_only_where_nothing_is_due_to_move_by_itself() -> None:
     driver.endpoint = anything(timed=due.pop)  # type: ignore[assignment]
     assert driver.waiting() == "model from node 2"
     assert driver.waiting() == ""
+
+
+def test_a_companion_is_not_done_before_its_last_message_is_confirmed() -> None:
+    network = MemoryNetwork(2)
+    endpoint, receiver = network.endpoints
+    driver = Driver.__new__(Driver)
+    driver.node, driver.endpoint = anything(id=0, workers=2), endpoint  # type: ignore[assignment]
+    driver._programs = [_Running([], effect=Receive("ask"))]
+    endpoint.submit([(1, Message("answer"))])
+    endpoint.on_frame(Header(wire.BYE, 1))
+    assert not driver._nothing_left()
+    network.settle()
+    assert receiver.received["messages"] == 1
+    assert driver._nothing_left()
 
 
 def test_of_a_dead_worker_servers_may_know_more_than_its_last_sign_of_life() -> None:
