@@ -107,7 +107,8 @@ def run(cluster: Cluster) -> tuple[Record, Audit]:
     slices = scenario.cluster.servers.count
     tags = Tags(made.workers, made.parameters // (slices * made.workers), slices)
     audit = Audit(made.algorithm, lambda audit: contract.during(audit, tags))
-    driver = Driver(dataclasses.replace(made, algorithm=audit), gradients=tags)  # type: ignore[arg-type]
+    gradients = _Asked(tags, audit)
+    driver = Driver(dataclasses.replace(made, algorithm=audit), gradients=gradients)  # type: ignore[arg-type]
     audit.crashed = lambda: [host.id for host in driver.hosts if host.crashed]
     for worker, at in cluster.crashes.items():
         driver.crash(worker, at)
@@ -116,6 +117,18 @@ def run(cluster: Cluster) -> tuple[Record, Audit]:
     _accounted(record, audit, scenario)
     _never_waits(record, audit)
     return record, audit
+
+
+class _Asked:
+    """Tagged gradients that are only given at the parameters that their step started with."""
+
+    def __init__(self, tags: Tags, audit: Audit) -> None:
+        self.initial, self._tags, self._audit = tags.initial, tags, audit
+
+    def __call__(self, params: np.ndarray, rank: int, step: int) -> np.ndarray:
+        start = next(s for s in reversed(self._audit.steps) if (s.rank, s.step) == (rank, step))
+        assert np.array_equal(params, start.params), f"step {step} of worker {rank}: parameters have changed"
+        return self._tags(params, rank, step)
 
 
 def _accounted(record: Record, audit: Audit, scenario: Scenario) -> None:
