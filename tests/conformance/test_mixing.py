@@ -20,13 +20,14 @@ from hypothesis import strategies as st
 import scenarios
 from core import mixing
 from core.algorithms import make
+from core.effects import Send, TrySend
 from core.mixing import Matrix
 from core.node import Message, Node
 from core.optimizer import MomentumSGD, Schedule
 from core.record import Ledger
 from core.sharding import partition
 from core.tensors import Tensors
-from core.topology import graph, schedule
+from core.topology import PeerSchedule, graph, schedule
 from scenarios.plan import plan
 from scenarios.streams import stream
 from sim.driver import Driver
@@ -41,7 +42,14 @@ class Watched(Scripted):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.events: list[tuple[str, int, int, int]] = []
+        self.known: dict[tuple[int, int], frozenset[int]] = {}
         super().__init__(*args, **kwargs)
+
+    def _begin(self, task: Any, effect: Any) -> None:
+        """Also keep whom a sender knew to be there when it chose its peers of a step."""
+        if isinstance(effect, Send | TrySend):
+            self.known.setdefault((task.node.id, effect.pairs[0][1].step), frozenset(task.node.live))
+        super()._begin(task, effect)
 
     def _take(self, source: int, pairs: Any) -> None:
         self.events += [("sent", source, to, m.step) for to, m in pairs]  # to those who left, too: it is lost
@@ -340,9 +348,13 @@ def test_sgp_moves_the_stated_shares_whatever_the_overlap(
 ) -> None:
     nodes, driver = run("sgp", np.eye(n), steps, seed, {"graph": spec, "overlap": overlap, "least": 0})
     peers = schedule(spec, n)
-    shares = replay(
-        driver.events, n, 1.0, lambda source, to, step: mixing.push_sum(peers, step)[to, source]
-    )  # fmt: skip
+
+    def part(source: int, to: int, step: int) -> float:
+        there = driver.known[source, step]
+        left = tuple(tuple(j for j in peers.out(i, step) if j in there) for i in range(n))
+        return float(mixing.push_sum(PeerSchedule(n, (left,)), 0)[to, source])
+
+    shares = replay(driver.events, n, 1.0, part)
     assert np.allclose([node.weight for node in nodes], shares.weights, rtol=0, atol=1e-12)
     assert np.allclose(rows(nodes), shares.sums / shares.weights[:, None], rtol=0, atol=1e-10)
     assert np.allclose(shares.total(), 1)
