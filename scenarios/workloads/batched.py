@@ -34,6 +34,9 @@ CHUNK_BYTES = 64 * 2**20
 MOST = 64
 """At most so many gradients in one batched call: more gain nothing."""
 
+ROW = 16
+"""Gradients that are evaluated one by one, but one right after the other: that keeps caches warm."""
+
 ROUNDS = 3
 """Timed rounds of each way of evaluation; the fastest counts."""
 
@@ -134,7 +137,8 @@ def _batch_of(task: Task) -> MLPBatch | VmapBatch | None:
 class Choice:
     """How gradients are evaluated.
 
-    batched  several workers' at once, at most ``chunk`` of them; else one by one
+    batched  several workers' in one call; else one by one
+    chunk    at most so many are asked for at once
     threads  of torch
     ratio    measured seconds of one by one over seconds batched; 0 where nothing was measured
     """
@@ -171,7 +175,8 @@ class Evaluator:
         most = threads or torch.get_num_threads()
         likely = fits > 1 and isinstance(self._batch, MLPBatch)
         together = batched == "always" or (batched == "auto" and likely)
-        self.choice = Choice(together, fits if together else 1, most)
+        self._row = max(1, min(ROW, workers, CHUNK_BYTES // (8 * task.parameters)))
+        self.choice = Choice(together, fits if together else self._row, most)
         if batched == "auto" and timer is not None and fits > 1:
             self.choice = self._measured(timer, fits, {1, most} if not threads else {threads})
         self._before = 0
@@ -219,7 +224,8 @@ class Evaluator:
     def _measured(self, timer: Timer, fits: int, threads: set[int]) -> Choice:
         """The fastest way, by a few rounds of each at the initial parameters."""
         keys = [(rank, 0) for rank in range(fits)]
-        ways = [Choice(way, fits if way else 1, count) for way in (False, True) for count in sorted(threads)]
+        chunks, counts = {False: self._row, True: fits}, sorted(threads)
+        ways = [Choice(way, chunks[way], count) for way in chunks for count in counts]
         seconds = {choice: self._time(timer, choice, keys) for choice in ways}
         singly, batched = (
             min((c for c in ways if c.batched is way), key=lambda c: seconds[c]) for way in (False, True)
