@@ -71,8 +71,6 @@ def command(
 
 def _options(graph: str | None, matrix: Path | None, given: list[str]) -> dict[str, Any]:
     """The algorithm's options, from all the places where they may be given."""
-    import yaml
-
     from aladdin.mixing import read_rows
     from scenarios.errors import ScenarioError
 
@@ -81,19 +79,27 @@ def _options(graph: str | None, matrix: Path | None, given: list[str]) -> dict[s
         name, equals, value = entry.partition("=")
         if not equals:
             raise ScenarioError("--set", entry, "OPTION=VALUE")
-        try:
-            options[name.removeprefix("algorithm.")] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise ScenarioError(name, value, "a YAML value") from None
+        options[name.removeprefix("algorithm.")] = _value(name, value)
     if graph is not None:
         listed = graph.startswith("[")
         is_file = not listed and Path(graph).is_file()
-        options["graph"] = (
-            yaml.safe_load(graph) if listed else read_rows(graph, "graph") if is_file else graph
-        )  # fmt: skip
+        options["graph"] = _value("graph", graph) if listed else graph
+        if is_file:
+            options["graph"] = read_rows(graph, "graph")
     if matrix is not None:
         options["matrix"] = read_rows(matrix, "matrix")
     return options
+
+
+def _value(name: str, text: str) -> Any:
+    import yaml
+
+    from scenarios.errors import ScenarioError
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ScenarioError(name, text, "a YAML value") from None
 
 
 def _draw(found: Mixing, graph: str | None, out: Path) -> Path:

@@ -1,0 +1,159 @@
+"""``aladdin mixing``: which matrix, its properties, and one message for whatever is not valid."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aladdin import cli
+from aladdin.mixing import describe, known
+from scenarios import ScenarioError
+
+
+def run(capsys: pytest.CaptureFixture[str], *argv: object) -> tuple[int, str, str]:
+    code = cli.main(["mixing", *map(str, argv)])
+    return code, *capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "n", "zeta", "steps"),
+    [
+        ("bsp", {}, 8, 0, 1), ("arsgd", {}, 8, 0, 1), ("aladdin", {"pi": 4}, 16, 1 / 8, 8),
+        ("aladdin", {"alpha": 0.5}, 16, 1 / 2, 4), ("aladdin", {"pi": 2, "alpha": 0.0}, 4, 1, math.inf),
+        ("aladdin_l1", {}, 8, 1, math.inf), ("aladdin_l2", {"pi": 1}, 16, 1 / 4, 2),
+        ("local_sgd", {"h": 8}, 4, 0, 8), ("post_local_sgd", {"h": 4}, 4, 0, 4),
+        ("diloco", {"h": 5}, 4, 0, 5),
+        ("easgd", {"tau": 2, "beta": 0.9}, 10, 0.91, 50), ("dpsgd", {"graph": "hypercube"}, 16, 0.6, 5),
+        ("dpsgd", {"matrix": [[0.75, 0.25], [0.25, 0.75]]}, 2, 0.5, 4),
+        ("sgp", {"overlap": 0}, 16, 0, 4), ("sgp", {"graph": "complete"}, 4, 0, 1),
+        ("adpsgd", {}, 16, math.sqrt(15 / 16), 72), ("gosgd", {"p": 0.5}, 5, 1 - 0.25 * 5 / 4, 7),
+    ],
+)  # fmt: skip
+def test_zeta_and_the_steps_to_come_ten_times_closer(
+    name: str, options: dict[str, Any], n: int, zeta: float, steps: float
+) -> None:
+    found = describe(name, n, options).summary()
+    assert found["zeta"] == pytest.approx(zeta, abs=1e-9)
+    assert found["rho"] == pytest.approx(zeta**2, abs=1e-9)
+    assert found["spectral_gap"] == pytest.approx(1 - zeta, abs=1e-9)
+    assert found["steps_to_shrink"] == steps
+    assert found["rate"] == pytest.approx(found["zeta"] ** (1 / found["period"]))
+
+
+@pytest.mark.parametrize("name", known())
+def test_every_algorithm_with_a_matrix_has_one_that_conserves(name: str) -> None:
+    found = describe(name, 8).summary()
+    assert found["stochastic"] == "doubly"
+    assert found["algorithm"] == name
+    assert found["nodes"] == 8 + (name == "easgd")
+
+
+def test_push_sum_on_an_irregular_graph_is_stochastic_by_columns_only() -> None:
+    found = describe("sgp", 5, {"graph": "star"}).summary()
+    assert found["stochastic"] == "by columns"
+    assert not found["symmetric"]
+
+
+def test_the_table_says_it_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(capsys, "dpsgd", "-n", 16, "--graph", "ring")
+    assert (code, err) == (0, "")
+    for text in ("D-PSGD, 16 workers", "ring graph", "yes, symmetric", "0.949253", "45 steps"):
+        assert text in out
+    assert "never" in run(capsys, "aladdin_l1")[1]
+    assert "over a period of 4 steps" in run(capsys, "sgp")[1]
+
+
+def test_json_and_a_picture(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    code, out, _ = run(capsys, "aladdin", "-n", 4, "-s", "pi=2", "--json", "--out", tmp_path)
+    found = json.loads(out)
+    assert code == 0
+    assert found["zeta"] == pytest.approx(1 / math.sqrt(8))
+    assert found["zeta_of_each"] == [1.0, pytest.approx(1 / math.sqrt(8))]
+    assert Path(found["picture"]).read_bytes().startswith(b"\x89PNG")
+    assert json.loads(run(capsys, "aladdin_l1", "--json")[1])["steps_to_shrink"] is None
+
+
+def test_edges_and_matrices_from_files(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "edges.json").write_text("[[0, 1], [1, 2]]")
+    (tmp_path / "edges.txt").write_text("0 1\n1 2\n")
+    (tmp_path / "w.json").write_text("[[0.5, 0.5, 0], [0.5, 0.25, 0.25], [0, 0.25, 0.75]]")
+    (tmp_path / "w.csv").write_text("0.5,0.5,0\n0.5,0.25,0.25\n0,0.25,0.75\n")
+    (tmp_path / "w.yaml").write_text("- [0.5, 0.5, 0]\n- [0.5, 0.25, 0.25]\n- [0, 0.25, 0.75]\n")
+
+    def zeta(*argv: object) -> float:
+        return float(json.loads(run(capsys, "dpsgd", "-n", 3, "--json", *argv)[1])["zeta"])
+
+    inline = zeta("-g", "[[0, 1], [1, 2]]")
+    assert zeta("-g", tmp_path / "edges.json") == zeta("-g", tmp_path / "edges.txt") == inline
+    assert zeta("--matrix", tmp_path / "w.json") == zeta("--matrix", tmp_path / "w.csv")
+    assert zeta("--matrix", tmp_path / "w.json") == zeta("--matrix", tmp_path / "w.yaml")
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["dpsgd", "-g", "rong"], "graph: 'rong' is not valid; expected ring, torus"),
+        (["dpsgd", "-g", "rong"], "did you mean 'ring'?"),
+        (["sgp", "-g", "one_peer_expo"], "did you mean 'one_peer_exponential'?"),
+        (["dpsgd", "-n", "12", "-g", "hypercube"], "a hypercube needs a power of two (8 or 16 workers)"),
+        (["dpsgd", "-n", "7", "-g", "torus"], "a torus needs n = a x b with a and b above 1"),
+        (["dpsgd", "-n", "5", "-g", "random_regular"], "n x degree must be even"),
+        (["dpsgd", "-n", "4", "-g", "[[0, 1], [2, 3]]"], "2 parts: {0, 1}, {2, 3}"),
+        (["dpsgd", "-n", "4", "-g", "[[0, 9]]"], "two different workers of 0 .. 3"),
+        (["dpsgd", "-g", "[[0, 1"], "graph: '[[0, 1'"),
+        (["adpsgd", "-n", "5", "-g", "ring"], "a cycle of odd length (2 - 1 - 0 - 4 - 3 - 2)"),
+        (["dpsgd", "-n", "1"], "workers: 1 is not valid; expected at least 2"),
+        (["gosgd", "-s", "p=1.5"], "p: 1.5 is not valid; expected a number in [0, 1]"),
+        (["aladdin", "-s", "alpha=count"], "n_pi or a number in [0, 1]"),
+        (["aladdin", "-s", "pi"], "--set: 'pi' is not valid; expected OPTION=VALUE"),
+        (["aladdin", "-s", "reduc=sum"], "did you mean 'reduce'?"),
+        (["aladdin", "-n", "0"], "workers: 0 is not valid; expected between 1 and 2048"),
+        (["aladdin", "-n", "1000000"], "workers: 1000000"),
+        (["aladin"], "did you mean 'aladdin'?"),
+        (["asp"], "algorithm: 'asp' is not valid; expected one that mixes parameters: bsp, easgd"),
+        (["bsp", "-g", "ring"], "graph: 'ring' is not valid; expected no option: bsp has none"),
+        (["dpsgd", "--matrix", "nowhere.csv"], "matrix: 'nowhere.csv' cannot be read"),
+        (["dpsgd", "--out", "/proc/no/pictures"], "cannot be written"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_message_and_exit_code_2(
+    capsys: pytest.CaptureFixture[str], argv: list[str], message: str
+) -> None:
+    pytest.importorskip("matplotlib")
+    code, out, err = run(capsys, *argv)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[[0.5, 0.4], [0.4, 0.6]]", "row 0 sums to 0.9, off by -0.1"),
+        ("[[0.5, 0.5], [0.2, 0.8]]", "[0, 1] is 0.5 and [1, 0] is 0.2"),
+        ("1 0 0\n0 1 0\n0 0 1\n", "2 x 2, one row and column per worker"),
+        ("[[0.5, 0.5], [0.5]]", "rows of numbers, all of the same length"),
+        ("hello\n", "holds no rows of numbers"), ("", "2 x 2"),
+        ("[[1, 0], [0, 1", "holds no rows of numbers"),
+        ("[[0, 1], [1, 0]]", "let every worker keep a share of its own"),
+    ],
+)  # fmt: skip
+def test_bad_matrices_in_files(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, text: str, message: str
+) -> None:
+    (tmp_path / "w").write_text(text)
+    code, out, err = run(capsys, "dpsgd", "-n", 2, "--matrix", tmp_path / "w")
+    assert (code, out) == (2, "")
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_errors_name_the_field() -> None:
+    with pytest.raises(ScenarioError) as caught:
+        describe("dpsgd", 16, {"graph": "rong"})
+    assert caught.value.path == "graph"
