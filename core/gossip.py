@@ -9,15 +9,25 @@ Rules this module obeys:
 
 from __future__ import annotations
 
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
 from core.errors import require
 from core.node import Message, Node
+from core.topology import Spec
 
-__all__ = ["check_peers", "merge"]
+__all__ = ["Arrivals", "check_peers", "hashable", "merge"]
 
 
 def check_peers(workers: int) -> None:
     """Raise ``OptionError`` for the field ``workers`` where a worker would have no peer."""
     require("workers", workers, workers >= 2, "at least 2: who gossips needs a peer")
+
+
+def hashable(spec: Spec) -> Any:
+    """``spec`` as a key: what is made of a graph is made once, not once per worker."""
+    return spec if isinstance(spec, str) else tuple((i, j) for i, j in spec)
 
 
 def merge(node: Node, message: Message) -> None:
@@ -27,3 +37,18 @@ def merge(node: Node, message: Message) -> None:
         node.weight += share
         node.tensors.mix(node.params, message.tensor, share / node.weight)
         node.blends += 1
+
+
+@dataclass
+class Arrivals:
+    """What a worker has yet to get: ``due`` in order of steps as (step, source); ``last`` step by source."""
+
+    due: deque[tuple[int, int]] = field(default_factory=deque)
+    last: dict[int, float] = field(default_factory=dict)
+
+    def missing(self, until: int) -> bool:
+        """Whether anything that was sent to this worker at step ``until`` or before has not come."""
+        due, last = self.due, self.last
+        while due and last.get(due[0][1], -1) >= due[0][0]:
+            due.popleft()
+        return bool(due) and due[0][0] <= until

@@ -26,10 +26,11 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, ClassVar
 
 from core.effects import Compute, Effect, Receive, Send
-from core.gossip import check_peers
+from core.gossip import check_peers, hashable
 from core.node import LEFT, Finished, Left, Message, Node, Program
 from core.topology import Graph, Spec, check_bipartite, check_connected, graph
 
@@ -55,9 +56,10 @@ class ADPSGD:
     def check(self, workers: int) -> None:
         """Raise ``OptionError`` unless the graph is connected and bipartite with so many workers."""
         check_peers(workers)
-        found = self._graph(workers)
+        found = graph(self.graph, workers, degree=self.degree, seed=self.graph_seed)
         check_connected(found, value=self.graph)
-        check_bipartite(found, value=self.graph)
+        if found.sides() is None:
+            check_bipartite(found, value=self.graph)
 
     def worker(self, node: Node) -> Program:
         neighbours = self._graph(node.workers).neighbours(node.id)
@@ -70,11 +72,11 @@ class ADPSGD:
         return () if self._asks(node) else (self._answers(node),)
 
     def _graph(self, workers: int) -> Graph:
-        return graph(self.graph, workers, degree=self.degree, seed=self.graph_seed)
+        return _sides(hashable(self.graph), workers, self.degree, self.graph_seed)[0]
 
     def _asks(self, node: Node) -> bool:
         """Whether the worker is on the active side."""
-        return self._graph(node.workers).distances(0)[node.id] % 2 == 0
+        return node.id in _sides(hashable(self.graph), node.workers, self.degree, self.graph_seed)[1]
 
     def _active(self, node: Node, neighbours: tuple[int, ...]) -> Program:
         rng = node.rng("adpsgd.neighbour")
@@ -116,3 +118,10 @@ class ADPSGD:
             node.tensors.mix(node.params, request.tensor, 0.5)
             node.blends += 1
             yield Send((request.source, Message(_REPLY, before, request.step)))
+
+
+@lru_cache(maxsize=4)
+def _sides(spec: Any, workers: int, degree: int, seed: int) -> tuple[Graph, frozenset[int]]:
+    """The graph and its active side: workers at an even distance from worker 0."""
+    found = graph(spec, workers, degree=degree, seed=seed)
+    return found, frozenset(i for i, far in found.distances(0).items() if far % 2 == 0)

@@ -28,7 +28,7 @@ from typing import Any, ClassVar
 
 from core import mixing
 from core.effects import Compute, Effect, Receive, Send
-from core.gossip import check_peers
+from core.gossip import check_peers, hashable
 from core.node import LEFT, Finished, Left, Message, Node, Program
 from core.topology import Spec, check_connected, graph
 
@@ -95,8 +95,7 @@ class DPSGD:
         """W: row i holds worker i's weights."""
         if self.matrix is not None:
             return mixing.matrix(self.matrix, workers)
-        spec = self.graph if isinstance(self.graph, str) else tuple((i, j) for i, j in self.graph)
-        return _metropolis(spec, workers, self.degree, self.graph_seed)
+        return _metropolis(hashable(self.graph), workers, self.degree, self.graph_seed)
 
 
 @lru_cache(maxsize=4)

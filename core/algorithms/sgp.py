@@ -7,41 +7,36 @@
        x_i <- p x_i;  w_i <- p w_i
     4  for every (x', w') that comes:  x_i <- x_i + x';  w_i <- w_i + w'
 
-``node.params`` is z and ``node.weight`` is w; x = w z stays implicit. Then line 2 is z <- z - (eta / w) g,
-line 3 leaves z alone, and line 4 is z <- (w z + w' z') / (w + w'). A share (p x, p w) travels as
-(z, p w): the weight is always sent.
+``node.params`` is z, ``node.weight`` is w. Then line 2 is z <- z - (eta / w) g, line 3 leaves z alone, and
+line 4 is z <- (w z + w' z') / (w + w'). A share (p x, p w) travels as (z, p w): the weight is always sent.
 
-graph    who sends to whom at which step, a peer schedule of core/topology.py; ``degree`` and
-         ``graph_seed`` are those of ``random_regular``
-overlap  0: line 4 waits for the messages of this step (Algorithm 1). s: it takes whatever has come,
-         and waits for what was sent at step k - s: a message of step k is in by the start of step
-         k + s + 1 (the papers' runs: 1). none: it never waits, and line 3 skips a peer to which
-         the last share is still under way
-least    no worker gives away so much that a weight of less than ``least`` (or p, if that is less) is left
-         to it: its own steps are eta / w. A worker whose senders have ended, died or are slow would
-         otherwise run dry and jump ever farther (docs/algorithms.md: measured). It does not bind at
-         overlap 0, nor at overlap 1 with one peer, while everybody is there and is sent to as often as
-         he sends. 0: as in the papers
+graph    a peer schedule of core/topology.py; ``degree`` and ``graph_seed`` as there
+overlap  0: line 4 waits for the messages of this step (Algorithm 1). s: it takes what has come and
+         waits for what was sent at step k - s: a message of step k is in by the start of step
+         k + s + 1. none: it never waits, and line 3 skips peers with the last share still under way
+least    the weight (or p, if that is less) below which no worker gives anything away: its own steps are
+         eta / w, and it would run dry if its senders have ended, died or are slow. Never binds at
+         overlap 0 (or 1, with one peer) while all are there and are sent to as often as they
+         send. 0: as in the papers
 
 A peer that has left gets nothing: its share stays. Before it returns, a worker takes in what was sent to
-it at its own steps (or, under ``none``, what has come). What reaches a worker after that, or goes to one
-of whom the sender does not know yet that it has left, is lost; so is what the dead held. The record's
-``weight`` column tells by how much the rest falls short of n.
+it at its own steps (under ``none``: what has come). What comes later is lost, and so is what the dead
+held: the record's ``weight`` column tells what is left of n.
 
-Invariants: the weights of all workers and of all messages under way sum to n; with g = 0 so does the
-sum of all x conserve; with overlap 0 a run does not depend on the order of deliveries.
+Invariants: the weights of all workers and of all messages under way sum to n; with g = 0 the sum
+of all x stays what it was; with overlap 0 a run does not depend on the order of deliveries.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Generator, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, ClassVar
 
 from core.effects import Compute, Effect, Poll, Receive, Send, TrySend
 from core.errors import require
-from core.gossip import check_peers, merge
+from core.gossip import Arrivals, check_peers, hashable, merge
 from core.node import LEFT, Finished, Left, Message, Node, Program
 from core.topology import GRAPHS, PeerSchedule, Spec, check_connected, graph, schedule
 
@@ -49,21 +44,6 @@ __all__ = ["SGP"]
 
 _COMPUTE, _SHARE = Compute(), "sgp.share"
 _POLL, _RECEIVE = Poll((_SHARE, LEFT)), Receive((_SHARE, LEFT))
-
-
-@dataclass
-class _Arrivals:
-    """What a worker has yet to get: ``due`` in order of steps as (step, source); ``last`` step by source."""
-
-    due: deque[tuple[int, int]] = field(default_factory=deque)
-    last: dict[int, float] = field(default_factory=dict)
-
-    def missing(self, until: int) -> bool:
-        """Whether anything that was sent to this worker at step ``until`` or before has not come."""
-        due, last = self.due, self.last
-        while due and last.get(due[0][1], -1) >= due[0][0]:
-            due.popleft()
-        return bool(due) and due[0][0] <= until
 
 
 @dataclass(frozen=True)
@@ -83,23 +63,21 @@ class SGP:
 
     def __post_init__(self) -> None:
         whole = isinstance(self.overlap, int) and not isinstance(self.overlap, bool) and self.overlap >= 0
-        require(
-            "overlap", self.overlap, whole or self.overlap == "none", "a whole number of at least 0, or none"
-        )
+        valid = "a whole number of at least 0, or none"
+        require("overlap", self.overlap, whole or self.overlap == "none", valid)
         number = isinstance(self.least, int | float) and not isinstance(self.least, bool)
         require("least", self.least, number and 0 <= self.least <= 0.5, "a number in [0, 0.5]")
 
     def check(self, workers: int) -> None:
         """Raise ``OptionError`` where the schedule does not connect so many workers."""
         check_peers(workers)
-        self._schedule(workers)
+        chosen = {"degree": self.degree, "seed": self.graph_seed}
+        schedule(self.graph, workers, **chosen)
         if not isinstance(self.graph, str) or self.graph in GRAPHS:
-            check_connected(
-                graph(self.graph, workers, degree=self.degree, seed=self.graph_seed), value=self.graph
-            )
+            check_connected(graph(self.graph, workers, **chosen), value=self.graph)
 
     def worker(self, node: Node) -> Program:
-        peers, arrivals, me = self._schedule(node.workers), _Arrivals(), node.id
+        peers, arrivals, me = self._schedule(node.workers), Arrivals(), node.id
         try:
             while True:
                 gradient = yield _COMPUTE
@@ -127,7 +105,7 @@ class SGP:
         return ()
 
     def _schedule(self, workers: int) -> PeerSchedule:
-        return schedule(self.graph, workers, degree=self.degree, seed=self.graph_seed)
+        return _schedule(hashable(self.graph), workers, self.degree, self.graph_seed)
 
     def _push(self, node: Node, peers: list[int], step: int) -> Generator[Effect, Any, None]:
         """Line 3. A share of nothing is announced all the same: its receiver may be waiting."""
@@ -151,7 +129,7 @@ class SGP:
         p = 1 / (1 + peers)
         return min(weight * p, max(weight - min(self.least, p), 0.0) / peers)
 
-    def _take_in(self, node: Node, arrivals: _Arrivals, until: int) -> Generator[Effect, Any, None]:
+    def _take_in(self, node: Node, arrivals: Arrivals, until: int) -> Generator[Effect, Any, None]:
         """Line 4: merge whatever has come, and wait for what was sent at step ``until`` or before."""
         while True:
             message = yield _RECEIVE if arrivals.missing(until) else _POLL
@@ -162,3 +140,8 @@ class SGP:
             else:
                 arrivals.last[message.source] = message.step
                 merge(node, message)
+
+
+@lru_cache(maxsize=4)
+def _schedule(spec: Any, workers: int, degree: int, seed: int) -> PeerSchedule:
+    return schedule(spec, workers, degree=degree, seed=seed)

@@ -25,6 +25,7 @@ from core.node import Node
 from core.optimizer import MomentumSGD, Schedule
 from scenarios.errors import ScenarioError
 from scenarios.streams import stream
+from sim import simulate
 from tests.conformance.audit import Audit
 from tests.conformance.scripted import Scripted
 
@@ -396,6 +397,30 @@ def test_gosgd_never_waits_unless_told_to() -> None:
     assert not blocked("skip")
     assert set(blocked("wait")) <= {f"{i}:Send" for i in range(3)}
     assert blocked("wait")
+
+
+# The record -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "total"),
+    [("sgp", {"overlap": 0}, 4), ("sgp", {"overlap": 2}, 4), ("gosgd", {"p": 0.0}, 1), ("asp", {}, 4)],
+)
+def test_the_record_tells_the_weights(name: str, options: dict[str, Any], total: float) -> None:
+    """Nothing is lost where all have the same budget and wait for each other at the end."""
+    chosen = {"algorithm.name": name} | {f"algorithm.options.{key}": v for key, v in options.items()}
+    uneven = {"cluster.slowdowns": [{"kind": "fixed", "ranks": [1], "factor": 5}], "run.steps": 12}
+    weight = simulate(scenarios.load("demo", chosen | uneven)).nodes["weight"]
+    assert weight.sum() == pytest.approx(total)
+    assert (weight[:4] > 0).all()
+
+
+def test_the_record_tells_what_was_lost() -> None:
+    """Shares that reach a worker that has ended: half of the straggler's weight each."""
+    late = {"cluster.slowdowns": [{"kind": "fixed", "ranks": [1], "factor": 50}], "run.steps": 12}
+    chosen = {"algorithm.name": "gosgd", "algorithm.options.p": 1.0}
+    weight = simulate(scenarios.load("demo", chosen | late)).nodes["weight"]
+    assert 0 < weight.sum() < 1
 
 
 # Bad input ------------------------------------------------------------------------------------------
