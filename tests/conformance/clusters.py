@@ -107,7 +107,8 @@ def run(cluster: Cluster) -> tuple[Record, Audit]:
     slices = scenario.cluster.servers.count
     tags = Tags(made.workers, made.parameters // (slices * made.workers), slices)
     audit = Audit(made.algorithm, lambda audit: contract.during(audit, tags))
-    gradients = _Asked(tags, audit)
+    settled = not (scenario.cluster.tensor_seconds and scenario.algorithm.name == "adpsgd")
+    gradients = _Asked(tags, audit) if settled else tags
     driver = Driver(dataclasses.replace(made, algorithm=audit), gradients=gradients)  # type: ignore[arg-type]
     audit.crashed = lambda: [host.id for host in driver.hosts if host.crashed]
     for worker, at in cluster.crashes.items():
@@ -120,7 +121,11 @@ def run(cluster: Cluster) -> tuple[Record, Audit]:
 
 
 class _Asked:
-    """Tagged gradients that are only given at the parameters that their step started with."""
+    """Tagged gradients that are only given at the parameters that their step started with.
+
+    These are known where a step begins as soon as its program asks for it: unless tensor work has to end
+    first and a companion changes them meanwhile.
+    """
 
     def __init__(self, tags: Tags, audit: Audit) -> None:
         self.initial, self._tags, self._audit = tags.initial, tags, audit

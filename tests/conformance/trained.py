@@ -12,16 +12,8 @@ from core.record import Record
 from scenarios import Scenario
 
 __all__ = [
-    "CLUSTERS",
-    "NATIVE",
-    "STEPS",
-    "WORKERS",
-    "observed",
-    "really",
-    "scenario",
-    "simulated",
-    "virtually",
-]
+    "NATIVE", "SLOW", "STEPS", "WORKERS", "observed", "really", "scenario", "simulated", "virtually",
+]  # fmt: skip
 
 STEPS, WORKERS = 6, 3
 
@@ -39,9 +31,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 """So that six steps show what the algorithm does; others have their defaults."""
 
-CLUSTERS: dict[str, dict[str, Any]] = dict.fromkeys(
-    ("ssp", "dssp"), {"cluster.slowdowns": [{"kind": "fixed", "ranks": [0], "factor": 4}]}
-)
+SLOW = {"cluster.slowdowns": [{"kind": "fixed", "ranks": [0], "factor": 4}]}
+CLUSTERS: dict[str, dict[str, Any]] = {"ssp": SLOW, "dssp": SLOW}
 """Where staleness is bounded one worker is slow, if there are others."""
 
 Run = tuple[Record, dict[int, np.ndarray]]
