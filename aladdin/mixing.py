@@ -188,7 +188,10 @@ def _sgp(made: Any, n: int) -> Mixing:
 
 
 def _gosgd(made: Any, n: int) -> Mixing:
-    what = f"everybody sends half of its share to a random peer with p = {made.p:g}; expectation"
+    what = (
+        f"everybody sends half of its share to a random peer with p = {made.p:g}; "
+        "expectation (single runs take about twice as long)"
+    )
     return Mixing(made.name, n, (mixing.gossip_expected(n, made.p),), what)
 
 

@@ -228,6 +228,27 @@ def test_expected_gossip_is_the_mean_over_all_choices_of_all_workers(n: int, p: 
     assert mixing.second_eigenvalue(W) == pytest.approx(abs(1 - p / 2 * n / (n - 1)))
 
 
+@pytest.mark.parametrize(("n", "p", "steps"), [(16, 0.1, 85), (16, 0.5, 16), (4, 0.5, 13)])
+def test_single_runs_of_gossip_take_about_twice_as_long_as_its_expectation(
+    n: int, p: float, steps: int
+) -> None:
+    """The figures of docs/theory.md: root mean square over seeds, everybody sending in the same step."""
+    squared = np.zeros(100)
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        sums, w = np.eye(n) / n, np.full(n, 1 / n)
+        for k in range(len(squared)):
+            squared[k] += distance(sums / w[:, None]) ** 2 / (n - 1)
+            A = np.eye(n)
+            for i in range(n):
+                if rng.random() < p:
+                    A[:, i] = mixing.gossip_share(n, i, (i + 1 + int(rng.integers(n - 1))) % n)[:, i]
+            sums, w = A @ sums, A @ w
+    measured = int(np.argmax(np.sqrt(squared / 100) <= 0.1))
+    assert measured == pytest.approx(steps, rel=0.1)
+    assert measured / mixing.steps_to_shrink(mixing.gossip_expected(n, p)) == pytest.approx(2, abs=0.3)
+
+
 @given(graphs(2), st.floats(1.5, 1000))
 def test_steps_to_shrink_is_the_first_step_that_does(g: Graph, factor: float) -> None:
     W = mixing.metropolis(g)
