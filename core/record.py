@@ -5,7 +5,8 @@ Rules this module obeys:
 * Tables are columnar: a mapping from column name to a NumPy array, all of one length.
 * Times are seconds since the start of the run, sizes bytes.
 * The same scenario and seed give the same simulated record byte for byte; whatever depends on the
-  machine (versions, hardware, date) is in ``manifest["environment"]`` alone.
+  machine (versions, hardware, date) is in ``manifest["environment"]`` alone. (With ``run.batched: auto``
+  a measurement decides in which order floats are added, so losses and curves are the same up to that.)
 
 =============  ======================================================================================
 table          columns

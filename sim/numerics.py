@@ -42,7 +42,8 @@ class Gradients(Protocol):
 
     evaluate(params)          (loss, accuracy)
     several(params, keys)     (gradients, losses) of at most ``chunk`` (an attribute) steps, at their
-                              parameters, by (rank, step)
+                              parameters, by (rank, step); ``shares`` (an attribute) says that the
+                              gradients of one call share memory
     adopt(array)              a tensor that shares a NumPy array's memory; default: the array itself
     describe(), use(choice)   how gradients are evaluated, for the record; and as an earlier run did
     """
@@ -100,7 +101,8 @@ class Numerics:
         self.chunk = int(getattr(gradients, "chunk", 1)) if self._several is not None else 1
         plan = driver.plan
         held = plan.workers * self.chunk * gradients.initial.nbytes
-        self._own = registry is not None or (self.chunk > 1 and held > RETAINED)
+        shared = bool(getattr(gradients, "shares", False))
+        self._own = registry is not None or (shared and held > RETAINED)
         self.curve_log, self.loss_log = StepLog(CURVE_COLUMNS), StepLog(LOSS_COLUMNS)
         run = plan.scenario.run
         self._batch, self._steps = plan.scenario.workload.batch, 0

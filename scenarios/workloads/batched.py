@@ -34,8 +34,9 @@ CHUNK_BYTES = 64 * 2**20
 MOST = 64
 """At most so many gradients in one batched call: more gain nothing."""
 
-ROW = 16
-"""Gradients that are evaluated one by one, but one right after the other: that keeps caches warm."""
+ROW, ROW_BYTES = 16, 8 * 2**20
+"""So many gradients, of so many bytes in all, are evaluated one by one but right after each other: that
+keeps the code in the processor's caches, and the gradients too."""
 
 ROUNDS = 3
 """Timed rounds of each way of evaluation; the fastest counts."""
@@ -175,7 +176,7 @@ class Evaluator:
         most = threads or torch.get_num_threads()
         likely = fits > 1 and isinstance(self._batch, MLPBatch)
         together = batched == "always" or (batched == "auto" and likely)
-        self._row = max(1, min(ROW, workers, CHUNK_BYTES // (8 * task.parameters)))
+        self._row = max(1, min(ROW, workers, ROW_BYTES // (4 * task.parameters)))
         self.choice = Choice(together, fits if together else self._row, most)
         if batched == "auto" and timer is not None and fits > 1:
             self.choice = self._measured(timer, fits, {1, most} if not threads else {threads})
@@ -196,6 +197,11 @@ class Evaluator:
     def describe(self) -> dict[str, Any]:
         """The choice, and torch's version, for a record's environment."""
         return {**asdict(self.choice), "torch": torch.__version__}
+
+    @property
+    def shares(self) -> bool:
+        """Whether the gradients of one call share memory, so that one of them keeps all of it alive."""
+        return self.choice.batched
 
     @property
     def chunk(self) -> int:
