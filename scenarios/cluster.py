@@ -86,7 +86,7 @@ class Layout:
     """
 
     machines: int = whole(0, high=MOST)
-    workers_per_machine: int = whole(0)
+    workers_per_machine: int = whole(0, high=MOST)
     bandwidth: float = amount(1.25e9, "bytes/s", above=0.0)
     latency: float = amount(0.0, "seconds")
     local_bandwidth: float = amount(8e9, "bytes/s", above=0.0)
@@ -212,7 +212,7 @@ class Host:
                a ring step at once and queue for the cores
     """
 
-    cores: float = number(0.0, low=0.0)
+    cores: float = number(0.0, low=0.0, high=MOST)
     byte_cost: float = amount(0.0, "seconds")
     gradient: float = amount(0.0, "seconds")
     cold: float = amount(0.0, "seconds")
@@ -254,8 +254,8 @@ class Cluster:
     network: Network = nested(Network)
     compute: StepTime = nested(StepTime)
     slowdowns: tuple[Slowdown, ...] = each(Slowdown)
-    workers_per_device: int = whole(1, low=1)
-    device_slots: float = number(1.0, above=0.0)
+    workers_per_device: int = whole(1, low=1, high=MOST)
+    device_slots: float = number(1.0, low=0.01, high=MOST)
     host: Host = nested(Host)
     tensor_rates: Mapping[str, float] = table(real(dimension="bytes/s", above=0.0))
     tensor_seconds: Mapping[str, float] = table(real(dimension="seconds", low=0.0))
@@ -368,7 +368,7 @@ def _place_listed(tree: dict[str, Any]) -> dict[str, Any]:
     for i, machine in enumerate(tree["machines"]):
         held = dict(machine) if isinstance(machine, Mapping) else machine
         if isinstance(held, dict) and "workers" in held:
-            placement += [i] * int(integer(0)(held.pop("workers"), f"machines[{i}].workers"))
+            placement += [i] * int(integer(0, MOST)(held.pop("workers"), f"machines[{i}].workers"))
         machines.append(held)
     if placement and "placement" in tree:
         raise ScenarioError(

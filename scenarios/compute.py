@@ -4,6 +4,8 @@ Rules this module obeys:
 
 * These are descriptions, checked when made; ``scenarios.steptime`` draws from them.
 * Times are seconds; text with units is read on the way in.
+* Step times and factors stay where their products are times: a mean between 1 ns and 32 years, a spread
+  of at most 10 (beyond it the few draws of a run say nothing of the mean), factors of at most a million.
 * The mean is that of an undisturbed worker: slow-downs multiply, ``overhead`` is added last.
 """
 
@@ -26,6 +28,12 @@ SETTINGS = {
 }  # fmt: skip
 """Which fields say something about which kind of slow-down."""
 
+WIDEST = 10.0
+"""Largest spread of a distribution; that of measured samples is what it is."""
+
+FACTOR = {"above": 0.0, "high": 1e6}
+"""Bounds of device speeds and slow-downs."""
+
 
 @dataclass(frozen=True)
 class StepTime:
@@ -40,10 +48,10 @@ class StepTime:
     """
 
     model: str = choice("constant", *MODELS)
-    mean: float = amount(0.1, "seconds", above=0.0)
-    spread: float = number(0.0, low=0.0)
-    samples: tuple[float, ...] = listed(real(dimension="seconds", above=0.0))
-    scale: tuple[float, ...] = listed(real(above=0.0))
+    mean: float = amount(0.1, "seconds", low=1e-9)
+    spread: float = number(0.0, low=0.0, high=1e6)
+    samples: tuple[float, ...] = listed(real(dimension="seconds", low=1e-9))
+    scale: tuple[float, ...] = listed(real(**FACTOR))
     overhead: float = amount(0.0, "seconds")
 
     def __post_init__(self) -> None:
@@ -57,6 +65,8 @@ class StepTime:
             raise ScenarioError("samples", self.samples, valid)
         if self.model == "constant" and self.spread:
             raise ScenarioError("spread", self.spread, "0 for model constant; or choose another model")
+        if self.model != "empirical" and self.spread > WIDEST:
+            raise ScenarioError("spread", self.spread, f"a number of at most {WIDEST:g}")
         if self.model == "shifted_exponential" and self.spread > 1:
             raise ScenarioError("spread", self.spread, "a number in [0, 1] for model shifted_exponential")
         if self.samples:
@@ -78,14 +88,14 @@ def _interval(value: Any, name: str) -> tuple[float, float, float]:
     start, end = (real(dimension="seconds", low=0.0)(v, name) for v in value[:2])
     if not start < end:
         raise ScenarioError(name, value, "a start before the end")
-    return start, end, real(above=0.0)(value[2], name)
+    return start, end, real(**FACTOR)(value[2], name)
 
 
 @dataclass(frozen=True)
 class Slowdown:
     """A straggler: multiplies the step times of ``ranks``; several on one rank multiply.
 
-    kind       fixed: by ``factor``, always. transient: by ``factor`` in an on/off Markov process
+    kind       fixed: by ``factor`` (never 1), always. transient: by ``factor`` in an on/off Markov process
                of simulated time. heavy_tailed: each step by 1 + a Lomax (Pareto II) draw of
                ``shape``. scheduled: by each interval's factor while it lasts.
     ranks      the workers concerned; empty (or ``all``): every worker
@@ -95,18 +105,21 @@ class Slowdown:
 
     kind: str = choice("fixed", *SLOWDOWNS)
     ranks: tuple[int, ...] = of_kind((), _ranks)
-    factor: float = number(1.0, above=0.0)
+    factor: float = number(1.0, **FACTOR)
     mean_on: float = amount(0.0, "seconds")
     mean_off: float = amount(0.0, "seconds")
-    shape: float = number(2.5, above=1.0)
+    shape: float = number(2.5, above=1.0, high=1e6)
     intervals: tuple[tuple[float, float, float], ...] = listed(_interval)
 
     def __post_init__(self) -> None:
         check(self)
         if self.kind == "transient":
             for name in ("mean_on", "mean_off"):
-                if getattr(self, name) <= 0:
-                    raise ScenarioError(name, getattr(self, name), "a time above 0 for a transient slow-down")
+                if getattr(self, name) < 1e-6:
+                    valid = "a time of at least 1 us for a transient slow-down"
+                    raise ScenarioError(name, getattr(self, name), valid)
+        if "factor" in SETTINGS[self.kind] and self.factor == 1:
+            raise ScenarioError("factor", self.factor, "a factor other than 1, which slows nobody down")
         if self.kind == "scheduled" and not self.intervals:
             raise ScenarioError("intervals", self.intervals, "intervals for a scheduled slow-down")
         for other in fields(self):

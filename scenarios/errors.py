@@ -4,6 +4,7 @@ Rules this module obeys:
 
 * One exception for all bad input. It names the field's full path, the value and what is valid,
   and near misses where a name is unknown.
+* A message is one line that can be read, whatever the value: long ones are cut in the middle.
 * Values know nothing of where they stand: an error starts with the field's own name, and whoever
   builds the enclosing object puts its path in front (``under``).
 """
@@ -11,12 +12,36 @@ Rules this module obeys:
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Iterable
 from typing import Any
 
 __all__ = ["ScenarioError", "suggestion", "unknown", "unknown_field"]
 
 _MISSING = object()
+
+
+class _Short(reprlib.Repr):
+    """``repr``, cut where it is long; numbers of thousands of digits, which Python refuses to print."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel, self.maxlist, self.maxtuple, self.maxdict = 4, 12, 12, 12
+        self.maxstring = self.maxother = self.maxlong = 120
+
+    def repr_int(self, x: int, level: int) -> str:
+        if abs(x) < 10**40:
+            return repr(x)
+        start = repr(x)[:8] if x.bit_length() < 10_000 else ""
+        return f"{start}... (about {int(x.bit_length() * 0.30103) + 1} digits)"
+
+
+_short = _Short()
+
+
+def _shown(value: Any) -> str:
+    """``value`` as it is written in a file, short."""
+    return "null" if value is None else _short.repr(value)
 
 
 class ScenarioError(ValueError):
@@ -37,9 +62,9 @@ class ScenarioError(ValueError):
         if self.value is _MISSING:
             return f"{where}{self.hint}" if self.hint else self.path
         if self.hint:
-            return f"{where}{self.value!r} {self.hint}"
+            return f"{where}{_shown(self.value)} {self.hint}"
         expected = f"; expected {self.valid}" if self.valid else ""
-        return f"{where}{self.value!r} is not valid{expected}"
+        return f"{where}{_shown(self.value)} is not valid{expected}"
 
     def under(self, prefix: str) -> ScenarioError:
         """The same error one level further out: ``workers`` becomes ``cluster.workers``."""

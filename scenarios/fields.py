@@ -9,6 +9,8 @@ Rules this module obeys:
 * ``build`` makes a dataclass from a mapping, ``plain`` a JSON-ready mapping from a dataclass;
   ``build(cls, plain(x)) == x``.
 * Where a number may be without bound, it is written ``unlimited``.
+* Every other number has an upper bound, its own or ``LARGEST``: generous, and far below where sums and
+  products of such numbers lose their meaning. Rates have a lower bound, too.
 """
 
 from __future__ import annotations
@@ -23,9 +25,15 @@ from scenarios.errors import ScenarioError, unknown, unknown_field
 from scenarios.units import quantity
 
 __all__ = [
-    "Kind", "amount", "boolean", "build", "check", "choice", "each", "listed", "nested", "number", "of_kind",
-    "plain", "table", "text", "whole",
+    "LARGEST", "SLOWEST", "Kind", "amount", "boolean", "build", "check", "choice", "each", "integer", "listed",
+    "nested", "number", "of_kind", "plain", "real", "sequence", "table", "text", "whole",
 ]  # fmt: skip
+
+LARGEST = {"": 1e12, "seconds": 1e9, "bytes": 1e18, "bytes/s": 1e18}
+"""Upper bounds by dimension: a plain number; 32 years; an exabyte; an exabyte per second."""
+
+SLOWEST = 1e-3
+"""Lower bound of rates, bytes/s; 0 where that has a meaning of its own."""
 
 Kind = Callable[[Any, str], Any]
 T = TypeVar("T")
@@ -52,10 +60,10 @@ def _beyond_floats(value: float) -> bool:
     return isinstance(value, int) and abs(value) > sys.float_info.max
 
 
-def integer(low: int, high: float = math.inf, unlimited: bool = False) -> Kind:
+def integer(low: int, high: float = LARGEST[""], unlimited: bool = False) -> Kind:
     """Whole numbers in [low, high]; with ``unlimited`` also that word (infinity)."""
     valid = f"a whole number of at least {low}" + (" or 'unlimited'" if unlimited else "")
-    beyond = f"a whole number of at most {high}"
+    beyond = f"a whole number of at most {int(high)}"
 
     def read(value: Any, name: str) -> float:
         if unlimited and (value == "unlimited" or value == math.inf):
@@ -71,20 +79,28 @@ def integer(low: int, high: float = math.inf, unlimited: bool = False) -> Kind:
 
 
 def real(
-    low: float = -math.inf, high: float = math.inf, above: float = -math.inf, dimension: str = ""
+    low: float = -math.inf, high: float | None = None, above: float = -math.inf, dimension: str = ""
 ) -> Kind:
-    """Finite numbers in [low, high], greater than ``above``; with a dimension, text with units too."""
+    """Finite numbers in [low, high], greater than ``above``; with a dimension, text with units too.
+
+    ``high`` is at most, and by default, ``LARGEST`` of the dimension.
+    """
+    high = LARGEST[dimension] if high is None else high
     bounds = [f"above {above:g}"] if math.isfinite(above) else []
     bounds += [f"of at least {low:g}"] if math.isfinite(low) else []
-    bounds += [f"of at most {high:g}"] if math.isfinite(high) else []
+    rate = dimension == "bytes/s"
     what = {"": "a finite number", "seconds": "a finite time in seconds", "bytes": "a finite size in bytes",
             "bytes/s": "a finite rate in bytes/s"}[dimension]  # fmt: skip
     valid = f"{what} {' and '.join(bounds)}".strip()
 
     def read(value: Any, name: str) -> float:
         found = quantity(value, dimension, name) if dimension else float(_as_number(value, name, valid))
-        if not (math.isfinite(found) and low <= found <= high and found > above):
+        if not (math.isfinite(found) and low <= found and found > above):
             raise ScenarioError(name, value, valid)
+        if found > high:
+            raise ScenarioError(name, value, f"{what} of at most {high:g}")
+        if rate and 0 < found < SLOWEST:
+            raise ScenarioError(name, value, f"{what} of at least {SLOWEST:g}")
         return found
 
     return read
@@ -115,7 +131,7 @@ def sequence(item: Kind) -> Kind:
     return read
 
 
-def whole(default: int, low: int = 0, high: float = math.inf) -> Any:
+def whole(default: int, low: int = 0, high: float = LARGEST[""]) -> Any:
     """A whole number in [low, high]."""
     return of_kind(default, integer(low, high))
 

@@ -2,7 +2,7 @@
 
 Rules this module obeys:
 
-* YAML is data: safe loading only, and a key that stands twice is an error, not a silent choice.
+* YAML is data (``scenarios.documents``); whatever is wrong with a file is told with the file's name.
 * ``base: other`` starts from another scenario, whose tables are merged key by key.
 * Bundled scenarios are package data, found wherever the package is installed.
 """
@@ -11,9 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import resources
+from os.path import isfile, realpath
 from pathlib import Path
 from typing import Any
 
+from scenarios.documents import DocumentError, parse
 from scenarios.errors import ScenarioError, suggestion
 from scenarios.overrides import apply, merge
 from scenarios.schema import Scenario
@@ -49,11 +51,12 @@ def load(source: str | Path | Scenario, overrides: Mapping[str, Any] | None = No
 
 
 def _is_path(source: str) -> bool:
-    return source not in names() and (source.endswith((".yaml", ".yml")) or Path(source).is_file())
+    return source not in names() and (source.endswith((".yaml", ".yml")) or isfile(source))
 
 
 def _based(source: str, seen: tuple[str, ...]) -> dict[str, Any]:
-    if source in seen:
+    place = realpath(source) if _is_path(source) else source
+    if place in seen:
         raise ScenarioError("base", source, f"a scenario that is not based on itself ({' -> '.join(seen)})")
     text = _text(source)
     tree = read(text, source)
@@ -62,9 +65,9 @@ def _based(source: str, seen: tuple[str, ...]) -> dict[str, Any]:
         return tree
     if not isinstance(base, str):
         raise ScenarioError("base", base, "the name or path of a scenario")
-    if _is_path(source) and (Path(source).parent / base).is_file():
+    if _is_path(source) and isfile(Path(source).parent / base):
         base = str(Path(source).parent / base)
-    under = _based(base, (*seen, source))
+    under = _based(base, (*seen, place))
     for own in ("name", "description"):
         under.pop(own, None)
     return merge(under, tree)
@@ -83,30 +86,13 @@ def _text(source: str) -> str:
 
 
 def read(text: str, source: str = "scenario") -> dict[str, Any]:
-    """The tree of a YAML text; raises ``ScenarioError`` where it is no table or a key stands twice."""
-    import yaml
-
+    """The tree of a YAML text; raises ``ScenarioError`` where it is no table or cannot be read."""
     try:
-        _refuse_twins(yaml.compose(text, yaml.SafeLoader), source)
-        tree = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ScenarioError(source, hint=f"is not valid YAML: {error}") from error
+        tree = parse(text)
+    except DocumentError as error:
+        raise ScenarioError(source, hint=f"is not valid YAML: {error}") from None
     if not isinstance(tree, dict):
         raise ScenarioError(
             source, hint="is no scenario: expected a table of name, cluster, workload, algorithm, run"
         )
     return tree
-
-
-def _refuse_twins(node: Any, source: str) -> None:
-    """Raise where a table of the parsed YAML has a key twice (the loader would keep the last)."""
-    seen: set[str] = set()
-    children = getattr(node, "value", None)
-    for child in children if isinstance(children, list) else ():
-        key, value = child if isinstance(child, tuple) else (None, child)
-        if key is not None and key.value in seen:
-            where = f"{source}, line {key.start_mark.line + 1}"
-            raise ScenarioError(str(key.value), hint=f"stands twice in one table ({where})")
-        if key is not None:
-            seen.add(str(key.value))
-        _refuse_twins(value, source)

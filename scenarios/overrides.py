@@ -13,6 +13,8 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
+from scenarios.documents import DocumentError
+from scenarios.documents import parse as parse_value
 from scenarios.errors import ScenarioError
 
 __all__ = ["apply", "merge", "parse"]
@@ -34,14 +36,25 @@ def parse(assignments: list[str] | tuple[str, ...]) -> dict[str, str]:
 
 def apply(tree: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     """A copy of ``tree`` with the fields at the given paths replaced (see ``Scenario.override``)."""
-    chosen = overrides.get("algorithm.name", overrides.get("algorithm"))
+    overrides = {path: _scalar(path, value) for path, value in overrides.items()}
+    chosen = overrides.get("algorithm.name")
+    if "algorithm" in overrides:
+        chosen = chosen or _name(overrides["algorithm"])
     result = make_way(tree, chosen, any(f"run.{budget}" in overrides for budget in _BUDGETS))
     if any(path.startswith("algorithm.options.") for path in overrides):
         _gather_options(result)
     for path, value in overrides.items():
         if path != "algorithm" or isinstance(value, Mapping):
-            _put(result, path, _scalar(path, value))
+            _put(result, path, value)
     return result
+
+
+def _name(algorithm: Any) -> Any:
+    """The name in what an override of ``algorithm`` says: a name, or a table with one."""
+    name = algorithm.get("name", "asp") if isinstance(algorithm, Mapping) else algorithm
+    if not isinstance(name, str) or not name.strip():
+        raise ScenarioError("algorithm", algorithm, "an algorithm's name, or a table with one")
+    return name
 
 
 def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -97,12 +110,10 @@ def _merge(under: Any, over: Any) -> Any:
 def _scalar(path: str, value: Any) -> Any:
     if not isinstance(value, str) or path in _TEXTS:
         return copy.deepcopy(value)
-    import yaml
-
     try:
-        return yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise ScenarioError(path, value, "a YAML value") from None
+        return parse_value(value)
+    except DocumentError as error:
+        raise ScenarioError(path, value, f"a YAML value ({error})") from None
 
 
 def _put(tree: dict[str, Any], path: str, value: Any) -> None:

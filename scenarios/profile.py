@@ -5,6 +5,7 @@ Rules this module obeys:
 * A profile is data: measured and fitted elsewhere, read here. It never changes a scenario in place;
   ``apply`` returns the scenario with its constants filled in, so the simulator knows no profiles.
 * Every constant has a unit, a 95 % interval and the number of samples behind it.
+* A file is checked whole: names, units and values of constants, ranges, date, distribution.
 * Nothing is applied silently outside what was measured: ``warnings`` says where a prediction leaves
   the profile's hardware, workload or ranges.
 
@@ -20,7 +21,8 @@ constant                   unit     meaning
 ``tensor_seconds.<op>``    s        fixed cost of one call of it
 ``link.<kind>.latency``    s        of a path between two nodes, one way; kind: native or paced
 ``link.<kind>.overhead``   s        per message, beyond its latency
-``link.native.bandwidth``  bytes/s  of a native link, each way
+``link.<kind>.bandwidth``  bytes/s  of a link, each way; native ones take it
+``link.<kind>.shared``     bytes/s  of both directions together when both are busy
 ``link.paced.efficiency``  1        goodput of a paced link over its nominal rate
 ``allreduce.alpha.<n>``    s        per ring step of the native all-reduce among n
 ``allreduce.bandwidth.<n>``  bytes/s  of its ring
@@ -37,23 +39,56 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from core.tensors import OPERATIONS
-from scenarios.cluster import Cluster, Host, Layout, StepTime
-from scenarios.errors import ScenarioError, unknown_field
-from scenarios.fields import plain
+from scenarios.cluster import MOST, Cluster, Host, Layout, StepTime
+from scenarios.compute import MODELS, WIDEST
+from scenarios.errors import ScenarioError, unknown, unknown_field
+from scenarios.fields import LARGEST, SLOWEST, Kind, plain, real
 from scenarios.schema import Scenario
 from scenarios.workloads.layers import layer_sizes
 
 __all__ = ["Constant", "Profile"]
 
 VERSION = 1
+
+_TIME, _WAIT = real(above=0.0, high=LARGEST["seconds"]), real(low=0.0, high=LARGEST["seconds"])
+_RATE = real(low=SLOWEST, high=LARGEST["bytes/s"])
+
+_KNOWN: tuple[tuple[str, str, Kind], ...] = (
+    (r"step_time\.mean(\.\d+)?", "s", _TIME),
+    (r"step_time\.spread(\.\d+)?", "1", real(low=0.0, high=WIDEST)),
+    (r"step_time\.cold", "s", _WAIT),
+    (r"pacing\.overhead", "s", real(low=-LARGEST["seconds"], high=LARGEST["seconds"])),
+    (rf"tensor_rate\.({'|'.join(OPERATIONS)})", "bytes/s", _RATE),
+    (rf"tensor_seconds\.({'|'.join(OPERATIONS)})", "s", _WAIT),
+    (r"link\.(native|paced)\.(latency|overhead)", "s", _WAIT),
+    (r"link\.(native|paced)\.(bandwidth|shared)", "bytes/s", _RATE),
+    (r"link\.(native|paced)\.efficiency", "1", real(above=0.0, high=10.0)),
+    (r"allreduce\.alpha(\.\d+)?", "s", _WAIT),
+    (r"allreduce\.bandwidth(\.\d+)?", "bytes/s", _RATE),
+    (r"device\.slots", "1", real(low=0.01, high=MOST)),
+    (r"ring\.(native|paced)\.lag(\.\d+)?", "s", _WAIT),
+    (r"host\.(native|paced)\.byte_cost", "s", _WAIT),
+)
+"""Names of constants, their unit, and what is valid, as in the module's table."""
+
+_EXTENTS = ("message_bytes", "workers", "workers_per_device")
+
+
+def _finite(value: Any, name: str) -> float:
+    """A finite number as JSON has it: no text, no true or false."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not abs(value) < LARGEST["bytes"]:
+        raise ScenarioError(name, value, "a finite number")
+    return value
 
 
 @dataclass(frozen=True)
@@ -69,9 +104,12 @@ class Constant:
 
     def __post_init__(self) -> None:
         for name in ("value", "low", "high"):
-            number = getattr(self, name)
-            if not isinstance(number, (int, float)) or isinstance(number, bool) or not math.isfinite(number):
-                raise ScenarioError(name, number, "a finite number")
+            _finite(getattr(self, name), name)
+        for name in ("unit", "note"):
+            if not isinstance(getattr(self, name), str):
+                raise ScenarioError(name, getattr(self, name), "text")
+        if not isinstance(self.samples, int) or isinstance(self.samples, bool) or self.samples < 1:
+            raise ScenarioError("samples", self.samples, "a whole number of at least 1")
         if not self.low <= self.value <= self.high:
             raise ScenarioError(
                 "low", self.low, f"an interval around the value {self.value:g}, up to {self.high:g}"
@@ -252,13 +290,16 @@ class Profile:
         for name in values:
             if name not in known:
                 raise unknown_field(name, known)
-        if not isinstance(values.get("constants"), Mapping):
-            raise ScenarioError("constants", values.get("constants"), "a table of constants")
+        constants = values.get("constants")
+        if not isinstance(constants, Mapping) or not constants:
+            raise ScenarioError("constants", constants, "a table of constants, one at least")
         for name in set(values) - {"when", "step_time_model"}:
             if not isinstance(values[name], Mapping):
                 raise ScenarioError(name, values[name], "a table")
-        values["constants"] = {name: _constant(name, value) for name, value in values["constants"].items()}
-        values["ranges"] = {name: (low, high) for name, (low, high) in values.get("ranges", {}).items()}
+        values["constants"] = {name: _constant(name, value) for name, value in constants.items()}
+        values["ranges"] = {name: _range(name, value) for name, value in values.get("ranges", {}).items()}
+        _check_date(values.get("when", ""))
+        _check_model(values.get("step_time_model", "constant"), values["constants"])
         return cls(**values)
 
     def write(self, path: str | Path) -> None:
@@ -274,28 +315,74 @@ class Profile:
     def read(cls, path: str | Path) -> Profile:
         """The profile in the JSON file at ``path``; raises ``ScenarioError``."""
         try:
-            tree = json.loads(Path(path).read_text(encoding="utf-8"))
+            tree = json.loads(Path(path).read_text(encoding="utf-8-sig"))
         except (OSError, ValueError) as error:
             raise ScenarioError("profile", str(path), hint=f"cannot be read: {error}") from error
+        except RecursionError:
+            raise ScenarioError("profile", str(path), hint="cannot be read: nested too deeply") from None
         if not isinstance(tree, Mapping):
             raise ScenarioError("profile", str(path), hint="is no profile: expected a JSON object")
         try:
             return cls.from_dict(tree)
         except ScenarioError as error:
-            raise error.under(f"profile {path}") from error
-        except (TypeError, ValueError) as error:
-            raise ScenarioError("profile", str(path), hint=f"is no profile: {error}") from error
+            where = f"profile {path}: {error.path}"
+            raise ScenarioError(where, error.value, error.valid, hint=error.hint) from error
 
 
 def _constant(name: str, tree: Any) -> Constant:
+    """The constant ``name``, which must be one of the module's table, with its unit and a valid value."""
+    where = f"constants.{name}"
+    found = next((known for known in _KNOWN if re.fullmatch(known[0], name)), None)
+    if found is None:
+        raise ScenarioError(where, hint="no such constant; see the table in the module scenarios.profile")
+    parts = [f.name for f in dataclasses.fields(Constant)]
     if not isinstance(tree, Mapping):
-        raise ScenarioError(f"constants.{name}", tree, "value, unit, low, high, samples")
+        raise ScenarioError(where, tree, f"a table of {', '.join(parts)}")
+    for part in tree:
+        if part not in parts:
+            raise unknown_field(f"{where}.{part}", parts)
+    for part in parts[:4]:
+        if part not in tree:
+            raise ScenarioError(f"{where}.{part}", hint="is missing")
     try:
-        return Constant(**tree)
+        constant = Constant(**tree)
+        if constant.unit != found[1]:
+            raise ScenarioError("unit", constant.unit, repr(found[1]))
+        found[2](constant.value, "value")
     except ScenarioError as error:
-        raise error.under(f"constants.{name}") from error
-    except TypeError as error:
-        raise ScenarioError(f"constants.{name}", hint=str(error)) from error
+        raise error.under(where) from error
+    return constant
+
+
+def _range(name: str, value: Any) -> tuple[float, float]:
+    """(lowest, highest) of what was covered of ``name``."""
+    where = f"ranges.{name}"
+    if name not in _EXTENTS:
+        raise unknown_field(where, _EXTENTS)
+    if not isinstance(value, (list, tuple)) or len(value) != 2:
+        raise ScenarioError(where, value, "two numbers, lowest and highest")
+    low, high = (_finite(bound, where) for bound in value)
+    if not low <= high:
+        raise ScenarioError(where, value, "the lowest number, then the highest")
+    return low, high
+
+
+def _check_date(when: Any) -> None:
+    try:
+        if when:
+            datetime.fromisoformat(when)
+    except (TypeError, ValueError):
+        raise ScenarioError("when", when, "a date in ISO 8601, such as 2026-01-31T12:00:00Z") from None
+
+
+def _check_model(model: Any, constants: Mapping[str, Constant]) -> None:
+    """A distribution that has parameters, and a spread that it can have."""
+    known = tuple(name for name in MODELS if name != "empirical")
+    if model not in known:
+        raise unknown("step_time_model", model, known)
+    for name, constant in constants.items():
+        if model == "shifted_exponential" and name.startswith("step_time.spread") and constant.value > 1:
+            raise ScenarioError(f"constants.{name}.value", constant.value, f"at most 1 with {model}")
 
 
 def _extent(scenario: Scenario) -> dict[str, float]:

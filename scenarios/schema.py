@@ -36,12 +36,16 @@ from scenarios.fields import (
     text,
     whole,
 )
-from scenarios.workloads.layers import DATASETS, layer_sizes
+from scenarios.workloads.layers import DATASETS, layer_sizes, training_samples
 
 __all__ = [
     "AlgorithmChoice", "Cluster", "Layout", "Machine", "Network", "Run", "Scenario", "Servers", "Slowdown",
     "StepTime", "Workload",
 ]  # fmt: skip
+
+
+MOST_STEPS = 100_000_000
+"""Steps of all workers together: a run beyond it would take days and fill the memory."""
 
 
 @dataclass(frozen=True)
@@ -61,14 +65,14 @@ class Workload:
 
     model: str = choice("mlp", "mlp", "cnn", "resnet50", "vgg16")
     data: str = choice("digits", *DATASETS)
-    batch: int = whole(32, low=1)
-    image_size: int = whole(0)
-    classes: int = whole(0)
-    hidden: tuple[int, ...] = listed(integer(1))
-    parameters: int = whole(0)
+    batch: int = whole(32, low=1, high=1e9)
+    image_size: int = whole(0, high=10_000)
+    classes: int = whole(0, high=1e6)
+    hidden: tuple[int, ...] = listed(integer(1, 1e6))
+    parameters: int = whole(0, high=1e14)
     data_dir: str = text("")
-    weight_decay: float = number(1e-4, low=0.0)
-    samples: int = whole(0)
+    weight_decay: float = number(1e-4, low=0.0, high=1e3)
+    samples: int = whole(0, high=1e12)
 
     def __post_init__(self) -> None:
         check(self)
@@ -81,6 +85,10 @@ class Workload:
             )
         if data.real and self.samples:
             raise ScenarioError("samples", self.samples, f"nothing: {self.data} is as large as it is")
+        available = training_samples(self)
+        if self.batch > available and not self.parameters:
+            what = f"the training samples of {self.data} (or a number of parameters, for timing only)"
+            raise ScenarioError("batch", self.batch, f"at most {available}, {what}")
         if self.model == "cnn" and self.image_size == 1:
             raise ScenarioError("image_size", self.image_size, "at least 2 pixels for cnn, which halves them")
         if self.model in ("resnet50", "vgg16") and 0 < self.image_size < 32:
@@ -128,10 +136,10 @@ class AlgorithmChoice:
 
     name: str = text("asp")
     options: Mapping[str, Any] = field(default_factory=dict, metadata={"kind": _options})
-    lr: float = number(0.05, above=0.0)
+    lr: float = number(0.05, above=0.0, high=1e6)
     lr_scaling: str = choice("linear", "linear", "none")
     momentum: float = number(0.9, low=0.0)
-    warmup_epochs: float = number(0.0, low=0.0)
+    warmup_epochs: float = number(0.0, low=0.0, high=1e9)
     milestones: tuple[float, ...] = listed(real(above=0.0))
     decay: float = number(0.1, above=0.0, high=1.0)
 
@@ -197,7 +205,7 @@ class Run:
     seconds: float = amount(0.0, "seconds")
     samples: int = whole(0)
     warmup_steps: int = whole(2)
-    seed: int = whole(0)
+    seed: int = whole(0, high=2**63 - 1)
     compute: str = choice("paced", "native", "paced")
     links: str = choice("native", "native", "paced")
     device: str = choice("cpu", "cpu", "cuda")
@@ -207,7 +215,7 @@ class Run:
     numerics: bool = boolean(False)
     evaluate_every: float = number(0.0, low=0.0)
     batched: str = choice("auto", "auto", "always", "never")
-    threads: int = whole(0)
+    threads: int = whole(0, high=4096)
 
     BUDGETS: ClassVar[tuple[str, ...]] = ("steps", "seconds", "samples")
 
@@ -234,6 +242,7 @@ class Scenario:
 
     def __post_init__(self) -> None:
         check(self)
+        self._check_length()
         algorithm = self.algorithm.make()
         network = self.cluster.network
         try:
@@ -252,6 +261,20 @@ class Scenario:
                 raise ScenarioError(
                     f"cluster.servers.{_SERVERS[error.field]}", error.value, error.valid
                 ) from error
+
+    def _check_length(self) -> None:
+        """Refuse more than ``MOST_STEPS``; of a run in seconds, as many as its compute alone allows."""
+        run, n, compute = self.run, self.cluster.workers, self.cluster.compute
+        shortest = compute.mean * min(compute.scale, default=1.0)
+        most = {
+            "steps": MOST_STEPS // n,
+            "samples": MOST_STEPS * self.workload.batch,
+            "seconds": MOST_STEPS / n * shortest,
+        }
+        for name, limit in most.items():
+            if getattr(run, name) > limit:
+                why = f"at most {limit:.15g}: {MOST_STEPS:,} steps of all {n} workers together"
+                raise ScenarioError(f"run.{name}", getattr(run, name), why)
 
     @classmethod
     def from_dict(cls, tree: Mapping[str, Any]) -> Scenario:

@@ -7,12 +7,15 @@ Rules this package obeys:
 * Importing a command's file is cheap: whatever is heavy is imported when the command runs.
 * Results go to stdout, progress, warnings and errors to stderr.
 
-Exit codes: 0 done; 1 a check failed (``verify``); 2 bad input, one message; 3 the
-run failed (a dead server, a deadlock); 130 stopped by Ctrl-C.
+Exit codes: 0 done; 1 a check failed (``verify``); 2 bad input or output that cannot be written,
+one message; 3 the run failed (a dead server, a deadlock); 130 stopped by Ctrl-C.
 """
 
 from __future__ import annotations
 
+import errno
+import os
+import sys
 from collections.abc import Callable, Sequence
 from functools import wraps
 from importlib import import_module
@@ -42,7 +45,10 @@ with the program ([bold]aladdin list scenarios[/bold]); others are YAML files of
     aladdin demo
 """
 
-STOPPED = 130
+STOPPED, UNWRITTEN = 130, 2
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""What says that a file, which stdout may be, takes no more."""
 
 CODES = {
     "ScenarioError": 2, "OptionError": 2, "CalibrationError": 3, "TransportError": 3, "Deadlock": 3,
@@ -57,6 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from aladdin.cli.common import top
 
+    if sys.stdout is None:
+        return UNWRITTEN  # closed by the caller: nobody would ever see the results
     app = typer.Typer(
         name="aladdin", help=_paragraphs(ABOUT), no_args_is_help=True, add_completion=False,
         rich_markup_mode="rich", pretty_exceptions_enable=False,
@@ -66,17 +74,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in COMMANDS:
         command = import_module(f"aladdin.cli.{name}").command
         app.command(name, help=_paragraphs(command.__doc__))(_interruptible(command))
+    code = 0
     try:
         app(args=None if argv is None else [*argv], prog_name="aladdin")  # `list` is our submodule here
     except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except Exception as error:
-        code = next((CODES[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in CODES), None)
-        if code is None:
+        if isinstance(error, OSError) and error.errno in FULL:
+            return _unprinted(error)
+        found = next((CODES[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in CODES), None)
+        if found is None:
             raise
+        code = found
         _complain(error, code)
-        return code
-    return 0
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        return _unprinted(error)
+    return code
+
+
+def _unprinted(error: OSError) -> int:
+    """Say that stdout takes no more, and keep Python from trying again at its exit."""
+    from aladdin.cli.common import say
+
+    say("error", f"the results cannot be printed: {error.strerror or error}")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return UNWRITTEN
 
 
 class Interrupted(Exception):
@@ -113,6 +137,7 @@ def _complain(error: Exception, code: int) -> None:
     from aladdin.cli.common import say
 
     kept = getattr(error, "path", None)
+    kept = kept if isinstance(kept, Path) else None
     if code != STOPPED:
         say("error", f"{error}; what was recorded is in {kept}" if kept else str(error))
     elif kept is None:

@@ -79,6 +79,9 @@ def test_another_algorithm_starts_without_the_options_of_the_old_one() -> None:
         ({"cluster.slowdowns.3.factor": 2}, "cluster.slowdowns.3: no such entry; the list has 1"),
         ({"cluster.workers.deep": 2}, "a path to a field"),
         ({"cluster.workers": "[1"}, "a YAML value"),
+        ({"cluster.workers": "9" * 5000}, "cluster.workers: '999"),
+        ({"cluster.workers": 10**5000}, "cluster.workers: ... (about 5001 digits)"),
+        ({"run.steps": None}, "run.steps: null is not valid"),
         ({"run.steps": 3, "run.seconds": 3}, "exactly one"),
     ],
 )
@@ -120,18 +123,33 @@ def test_files_and_bases(tmp_path) -> None:
         ("a: [", "is not valid YAML"),
         ("- 1", "is no scenario"),
         ("", "is no scenario"),
-        ("run: {steps: 1}\ncluster:\n  workers: 2\n  workers: 3\n", "workers: stands twice in one table"),
-        ("run: {steps: 1}\nrun: {steps: 2}\n", "run: stands twice"),
+        (
+            "run: {steps: 1}\ncluster:\n  workers: 2\n  workers: 3\n",
+            "line 4: workers stands twice in one table",
+        ),
+        ("run: {steps: 1}\nrun: {steps: 2}\n", "line 2: run stands twice"),
         ("base: 3\n", "name or path"),
         ("base: bad.yaml\n", "not based on itself"),
         ("base: dmeo\n", "did you mean 'demo'?"),
+        ("? [1, 2]\n: 3\n", "line 1: a name of a field is text"),
+        ("a: &a [*a]\n", "line 1: it contains itself"),
+        ("a: " + "[" * 3000 + "]" * 3000, "nested too deeply"),
+        ("a: " + "[" * 40 + "]" * 40, "nested too deeply"),
+        ("run:\n  steps: !!int abc\n", "line 2, column 10: this is no int"),
+        ("run: {seconds: !!float abc}\n", "this is no float"),
+        ("run: {seconds: !!timestamp abc}\n", "this is no timestamp"),
+        ("run: {spans: !!bool abc}\n", "this is no bool"),
+        ("run: {steps: " + "9" * 5000 + "}\n", "line 1, column 14: this is no int"),
+        ("name: a\n---\nname: b\n", "another document"),
+        ("base: ../{folder}/bad.yaml\n", "not based on itself"),
         ("run: !!python/object/apply:os.getcwd []\n", "is not valid YAML"),
     ],
 )
 def test_bad_files(tmp_path, text, says) -> None:
     with pytest.raises(ScenarioError) as error:
-        scenarios.load(write(tmp_path / "bad.yaml", text))
+        scenarios.load(write(tmp_path / "bad.yaml", text.replace("{folder}", tmp_path.name)))
     assert says in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 def test_unknown_names(tmp_path) -> None:
@@ -146,3 +164,26 @@ def test_unknown_names(tmp_path) -> None:
 
 def test_equal_keys_in_different_tables_are_fine() -> None:
     assert read("a: {x: 1}\nb: {x: 2}\n") == {"a": {"x": 1}, "b": {"x": 2}}
+
+
+def test_aliases_of_aliases_are_read_in_no_time() -> None:
+    lines = [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 25)]
+    with pytest.raises(ScenarioError, match="a0: no such field"):
+        scenarios.Scenario.from_dict(read("\n".join(["a0: &a0 [x]", *lines])))
+
+
+def test_dates_and_a_byte_order_mark(tmp_path) -> None:
+    for text in ("2020-13-45", "2020-12-31"):
+        path = write(tmp_path / "a.yaml", f"\ufeffdescription: {text}\nrun: {{steps: 1}}\n")
+        assert scenarios.load(path).description == text
+
+
+def test_an_algorithm_as_a_table() -> None:
+    for given in ("{name: bsp, lr: 0.25}", {"name": "bsp", "lr": 0.25}):
+        chosen = scenarios.load("demo", {"algorithm": given}).algorithm
+        assert (chosen.name, chosen.lr) == ("bsp", 0.25)
+    for given in ("", "3", "{name: }", "[asp]"):
+        with pytest.raises(ScenarioError, match=r"algorithm: .* expected an algorithm's name"):
+            scenarios.load("demo", {"algorithm": given})
+    with pytest.raises(ScenarioError, match=r"algorithm\.name: null"):
+        scenarios.load("demo", {"algorithm.name": ""})

@@ -112,19 +112,51 @@ def test_files(tmp_path) -> None:
         Profile.read(tmp_path / "none.json")
 
 
+def one(name: str = "step_time.mean", **parts: object) -> dict:
+    """A profile's table of constants with one in it, some of its parts changed."""
+    return {"constants": {name: {"value": 1, "unit": "s", "low": 0, "high": 3, **parts}}}
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
         ({"version": 9}, "calibrate again"),
         ({"constants": []}, "a table of constants"),
         ({"constants": {"link.paced.latency": {"value": 1}}}, r"constants\.link\.paced\.latency"),
-        ({"constants": {"x": {"value": 1, "unit": "s", "low": 2, "high": 3}}}, r"constants\.x\.low: 2"),
+        ({"constants": {}}, r"constants: \{\} is not valid; expected a table of constants, one at least"),
+        (one(low=2, high=3), r"constants\.step_time\.mean\.low: 2"),
+        (one(value=None), r"constants\.step_time\.mean\.value: null is not valid; expected a finite number"),
+        (one(value="1 s"), r"constants\.step_time\.mean\.value: '1 s'"),
+        (one(value=10**400), r"constants\.step_time\.mean\.value: 1000"),
+        (one(value=-1, low=-1), r"bad\.json: constants\.step_time\.mean\.value: -1 .* above 0"),
+        (one(unit="kg"), r"constants\.step_time\.mean\.unit: 'kg' is not valid; expected 's'"),
+        (one(samples="x"), r"constants\.step_time\.mean\.samples: 'x' .* whole number of at least 1"),
+        (one(samples=0), r"constants\.step_time\.mean\.samples: 0"),
+        (one(note=3), r"constants\.step_time\.mean\.note: 3"),
+        (one(valeu=3), r"constants\.step_time\.mean\.valeu: no such field — did you mean 'value'"),
+        (one("link.paced.bandwidth", unit="bytes/s", value=0, low=0), r"link\.paced\.bandwidth\.value: 0"),
+        (one("step_time.maen"), r"constants\.step_time\.maen: no such constant"),
+        (one("step_time.mean.x"), r"no such constant"),
         (
-            {"constants": {"x": {"value": None, "unit": "s", "low": 2, "high": 3}}},
-            r"constants\.x\.value: None",
+            one("step_time.spread", unit="1", value=2, low=2, high=2)
+            | {"step_time_model": "shifted_exponential"},
+            r"constants\.step_time\.spread\.value: 2",
         ),
+        (
+            {"step_time_model": "gaussian"},
+            r"step_time_model: 'gaussian' .* one of constant, gamma, lognormal",
+        ),
+        ({"step_time_model": ["gamma"]}, r"step_time_model: \['gamma'\]"),
+        ({"when": 3}, r"when: 3 is not valid; expected a date in ISO 8601"),
+        ({"when": "yesterday"}, r"when: 'yesterday'"),
+        ({"ranges": {"message_bytes": ["a", "b"]}}, r"ranges\.message_bytes: 'a' .* finite number"),
+        (
+            {"ranges": {"workers": [4, 2]}},
+            r"ranges\.workers: \[4, 2\] .* the lowest number, then the highest",
+        ),
+        ({"ranges": {"wrokers": [1, 2]}}, r"ranges\.wrokers: no such field — did you mean 'workers'"),
         ({"hardwear": {}}, "did you mean 'hardware'"),
-        ({"ranges": {"workers": 3}}, "is no profile"),
+        ({"ranges": {"workers": 3}}, r"ranges\.workers: 3 is not valid; expected two numbers"),
         ({"ranges": []}, r"ranges: \[\] is not valid; expected a table"),
         ({"workload": "mlp"}, "workload: 'mlp'"),
     ],
@@ -137,3 +169,15 @@ def test_bad_profiles(tmp_path, change, says) -> None:
     path.write_text("[1]", encoding="utf-8")
     with pytest.raises(ScenarioError, match="is no profile"):
         Profile.read(path)
+
+
+def test_files_that_cannot_be_read(tmp_path) -> None:
+    path = tmp_path / "profile.json"
+    path.write_text("[" * 100_000, encoding="utf-8")
+    with pytest.raises(ScenarioError, match="nested too deeply"):
+        Profile.read(path)
+    path.write_text('{"version": ' + "1" * 5000 + "}", encoding="utf-8")
+    with pytest.raises(ScenarioError, match="cannot be read"):
+        Profile.read(path)
+    path.write_text("\ufeff" + json.dumps(PROFILE.to_dict()), encoding="utf-8")
+    assert Profile.read(path) == PROFILE

@@ -122,6 +122,41 @@ BAD = [
     ("run.device", "gpu", "run.device: 'gpu'"),
     ("run.spans", "yes", "true or false"),
     ("run.seed", -1, "run.seed: -1"),
+    (
+        "cluster.bandwidth",
+        "1e300",
+        "cluster.bandwidth: '1e300' is not valid; expected a finite rate in bytes/s of at most 1e+18",
+    ),
+    ("cluster.bandwidth", 1e-300, "of at least 0.001"),
+    ("cluster.latency", 1e300, "a finite time in seconds of at most 1e+09"),
+    ("cluster.compute", {"model": "lognormal", "spread": 1e200}, "cluster.compute.spread: 1e+200"),
+    ("cluster.compute", {"model": "lognormal", "spread": 100}, "a number of at most 10"),
+    ("cluster.compute", {"model": "gamma", "spread": 1e9}, "cluster.compute.spread"),
+    ("cluster.compute.mean", 1e300, "of at most 1e+09"),
+    ("cluster.compute.mean", 1e-300, "of at least 1e-09"),
+    ("cluster.compute.scale", [1, 1, 1, 1e9], "of at most 1e+06"),
+    (
+        "cluster.slowdowns",
+        [{"kind": "fixed"}],
+        "cluster.slowdowns[0].factor: 1.0 is not valid; expected a factor other",
+    ),
+    ("cluster.slowdowns", [{"kind": "transient", "mean_on": 1, "mean_off": 1}], "other than 1"),
+    ("cluster.slowdowns", [{"kind": "transient", "factor": 2, "mean_on": 1e-30, "mean_off": 1}], "mean_on"),
+    ("cluster.slowdowns", [{"factor": 1e300}], "of at most 1e+06"),
+    ("cluster.network.window", 1e300, "of at most 1000000000000"),
+    ("algorithm.lr", 1e300, "algorithm.lr: 1e+300 is not valid; expected a finite number of at most 1e+06"),
+    ("workload.weight_decay", 1e300, "of at most 1000"),
+    ("workload.batch", 1438, "at most 1437, the training samples of digits"),
+    ("workload.batch", 1e9, "at most 1437"),
+    ("workload.parameters", 1e30, "of at most 100000000000000"),
+    ("run.seed", 2**64, "of at most 9223372036854775807"),
+    (
+        "run.steps",
+        10**12,
+        "run.steps: 1000000000000 is not valid; expected at most 25000000: 100,000,000 steps of all 4",
+    ),
+    ("run", {"samples": 10**12}, "run.samples: 1000000000000 is not valid; expected at most 3200000000"),
+    ("run", {"seconds": 1e9}, "run.seconds: 1000000000.0 is not valid; expected at most 1250000"),
     ("nmae", "x", "nmae: no such field — did you mean 'name'?"),
 ]
 
@@ -183,13 +218,13 @@ def test_units_are_read_from_python_too() -> None:
 
 @given(
     name=st.sampled_from(sorted(ALGORITHMS)),
-    workers=st.integers(1, 9),
+    workers=st.integers(2, 9),
     admission=st.sampled_from(["fifo", "fair", 1, 3]),
     window=st.sampled_from([1, 2, "unlimited"]),
     placement=st.sampled_from(["dedicated", "beside"]),
     budget=st.sampled_from([{"steps": 3}, {"seconds": 1.5}, {"samples": 100}]),
     kind=st.sampled_from(
-        [{"kind": "fixed", "factor": 3}, {"kind": "transient", "mean_on": 1, "mean_off": "2 s"}]
+        [{"kind": "fixed", "factor": 3}, {"kind": "transient", "factor": 2, "mean_on": 1, "mean_off": "2 s"}]
     ),
 )
 def test_round_trip(name, workers, admission, window, placement, budget, kind) -> None:

@@ -53,7 +53,7 @@ def test_read(dimension, text, value) -> None:
 def test_refused(text, dimension, says) -> None:
     with pytest.raises(ScenarioError) as error:
         quantity(text, dimension, "cluster.x")
-    assert str(error.value).startswith(f"cluster.x: {text!r}")
+    assert str(error.value).startswith(f"cluster.x: {'null' if text is None else repr(text)}")
     assert says in str(error.value)
 
 
