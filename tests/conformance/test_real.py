@@ -140,6 +140,17 @@ def test_survivors_of_any_other_algorithm_finish(name: str, victim: int) -> None
     survive(name, victim)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RUNS)
+def test_uneven_ends_do_not_block_the_rest(name: str) -> None:
+    """Ten batches for three workers, one of them slow: somebody ends before the others."""
+    made = scenario(name, **trained.SLOW, **{"run.steps": 0, "run.samples": 10 * 32})
+    record, _ = observed(made)
+    assert record.nodes["steps"].sum() == 10
+    assert (record.nodes["lost"] == 0).all()
+    check_times(record)
+
+
 def test_the_schema_is_the_simulators() -> None:
     from sim import simulate
 
