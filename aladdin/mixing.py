@@ -180,7 +180,7 @@ def _sgp(made: Any, n: int) -> Mixing:
     peers = schedule(
         made.graph, n, degree=getattr(made, "degree", 3), seed=getattr(made, "graph_seed", 0)
     )  # fmt: skip
-    late = "" if made.overlap == 0 else "; what arrives late is not counted in"
+    late = "" if made.overlap == 0 else f"; the delay of overlap {made.overlap} is left out"
     turns = "at every step" if peers.period == 1 else f"in {peers.period} turns"
     what = f"push-sum shares to the peers of {_called(made.graph)}, {turns}{late}"
     matrices = tuple(mixing.push_sum(peers, step) for step in range(peers.period))

@@ -112,7 +112,8 @@ def _size(places: Matrix) -> float:
     if len(places) < 2:
         return 2.1
     apart = np.linalg.norm(places[:, None] - places[None], axis=2) + 9 * np.eye(len(places))
-    return float(np.clip(0.62 * apart.min() / 0.094, 0.12, 2.1))
+    part = 0.62 if len(places) <= LABELLED + 1 else 0.35
+    return float(np.clip(part * apart.min() / 0.094, 0.1, 2.1))
 
 
 def _stroke(arcs: Arcs, weight: float) -> tuple[float, float]:
@@ -215,8 +216,8 @@ def _spectrum(axes: Axes, product: Matrix, period: int, unit: str, squared: bool
     real = bool(np.all(np.abs(values.imag) < 1e-9))
     (_line if real else _plane)(axes, values, zeta)
     over = "" if period == 1 else f" over {period} {unit}s"
-    name = "ρ, on average," if squared else "ζ"
-    axes.set_title(f"Eigenvalues{over}: {name} = {_short(zeta)}", **HEADING)
+    value = f"ρ = {_short(zeta)} on average" if squared else f"ζ = {_short(zeta)}"
+    axes.set_title(f"Eigenvalues{over}: {value}", **HEADING)
 
 
 def _line(axes: Axes, values: Any, zeta: float) -> None:
@@ -288,6 +289,7 @@ def _decay(axes: Axes, matrices: Sequence[Matrix], unit: str, squared: bool, fac
         axes.annotate(
             f"{int(steps):,} {unit}{'' if steps == 1 else 's'}", (steps, 1), color=RED, fontsize=10,
             xytext=(6, 0), textcoords="offset points", va="center",
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5},
         )  # fmt: skip
     axes.set_yscale("log")
     axes.set_ylim(floor, 1.35)
@@ -299,7 +301,8 @@ def _decay(axes: Axes, matrices: Sequence[Matrix], unit: str, squared: bool, fac
     axes.set_xlabel(f"{unit}s")
     axes.set_ylabel(f"distance from the mean, {'root mean square' if squared else 'at worst'}")
     axes.grid(axis="y")
-    axes.set_title(f"Coming together: {factor:g} times closer", **HEADING)
+    never = "They do not come together"
+    axes.set_title(never if math.isinf(steps) else f"Coming together: {factor:g} times closer", **HEADING)
 
 
 def _distances(matrices: Sequence[Matrix], last: int) -> tuple[Matrix, Matrix]:
