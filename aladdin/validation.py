@@ -131,7 +131,7 @@ def crosscheck(
             simulated[done], predictions[done] = foretell(scene, fresh)
             probed[done] = {"probed": steps_of(fresh)}
             _write_predictions(folder, circumstances, predictions, probed)
-        measured.append(run_for_real(scene))
+        measured.append(_measured(scene))
         cells.append(checks.compare(predictions[done], measured[-1], **cell))
         if folder is not None:
             _write_json(folder / "cells.json", [c.to_dict() for c in cells])
@@ -147,6 +147,19 @@ def crosscheck(
         _write_json(folder / "figures.json", figures)
         draw(cells, folder / "predicted_vs_measured.png")
     return CrossCheck(cells, figures, simulated, measured, folder)
+
+
+def _measured(scenario: Scenario) -> Record:
+    """The real run of a cell; once more where a process was lost, for then it is another cell."""
+    record = run_for_real(scenario)
+    if not record.manifest.get("lost"):
+        return record
+    again = run_for_real(scenario)
+    again.manifest["flags"] = [
+        "measured again, after a run that lost a process",
+        *again.manifest.get("flags", []),
+    ]
+    return again
 
 
 def _write_predictions(

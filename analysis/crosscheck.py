@@ -139,7 +139,7 @@ def compare(prediction: Prediction, measured: Record, **circumstances: Any) -> C
         part_errors={part: (prediction.parts[part] - parts["seconds"][part]) / step for part in STEP_PARTS},
         simpler=prediction.simpler,
         simpler_errors={name: other / value - 1 for name, other in prediction.simpler.items()},
-        flags=prediction.flags,
+        flags=(*prediction.flags, *measured.manifest.get("flags", ())),
     )
 
 

@@ -69,6 +69,11 @@ def assemble(
             "parameters": plan.parameters,
             "complete": complete,
             "lost": {str(node): why for node, why in left.items()},
+            "flags": [
+                f"{'worker' if node < plan.workers else 'server'} {node} was lost ({why}); "
+                f"the run went on without it"
+                for node, why in left.items()
+            ],
             "processor_seconds": {str(node): t["processor_seconds"] for node, t in tables.items()},
             "overruns": sum(t["overruns"] for t in tables.values()),
             "gradient_seconds": {

@@ -38,6 +38,7 @@ import msgspec
 from core.record import Record
 from real.errors import Interrupted, TransportError
 from real.faults import Faults
+from real.interrupts import Interrupts, deferred
 from real.pipe import End, pair
 from scenarios.errors import ScenarioError
 from scenarios.plan import Plan, plan
@@ -178,11 +179,12 @@ class _Launch:
             try:
                 self._start(folder)
                 interrupted = False
-                try:
-                    self._watch()
-                except KeyboardInterrupt:
-                    interrupted = True
-                    self._stop()
+                with deferred() as interrupts:
+                    try:
+                        self._watch(interrupts)
+                    except KeyboardInterrupt:
+                        interrupted = True
+                        self._stop(interrupts)
                 workers = self.plan.workers
                 tables = {
                     m.node: m.tables or remains(m.node, m.steps, m.rows, server=m.node >= workers)
@@ -280,11 +282,12 @@ class _Launch:
 
     # ---- watching -----------------------------------------------------------------------------
 
-    def _watch(self) -> None:
+    def _watch(self, interrupts: Interrupts) -> None:
         """Until every process has handed over its tables or died."""
         while any(not m.gone for m in self.members):
             for member in self._heard_from():
                 self._hear(member)
+            interrupts.check()
             self._check_silence()
             self._check_end()
             if time.monotonic() > self.deadline:
@@ -391,8 +394,9 @@ class _Launch:
         """Time to allow for handing over parameters: a slow 50 MB/s."""
         return 4 * self.plan.parameters * len(self.members) / 50e6
 
-    def _stop(self) -> None:
+    def _stop(self, interrupts: Interrupts) -> None:
         """Ask all processes to hand over what they have; a second Ctrl-C or the deadline ends that."""
+        pressed = interrupts.count
         for member in self.members:
             if not member.gone:
                 self._tell(member, do="stop")
@@ -402,8 +406,9 @@ class _Launch:
                 for member in self._heard_from():
                     try:
                         self._hear(member)
-                    except Exception:  # Ctrl-C may have cut a message in two: keep what the others have
+                    except TransportError:  # its own failure: keep what the others have
                         member.state = "dead"
+                interrupts.check(pressed)
         except KeyboardInterrupt:
             return
 

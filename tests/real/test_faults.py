@@ -56,6 +56,7 @@ def test_a_dead_worker_leaves_the_run_to_the_rest(algorithm: str) -> None:
     assert record.nodes["steps"][[0, 2]].tolist() == [10, 10]
     assert record.nodes["steps"][1] <= 4
     assert list(record.manifest["lost"]) == ["1"]
+    assert [flag for flag in record.manifest["flags"] if flag.startswith("worker 1 was lost (its process")]
 
 
 def test_a_worker_that_dies_in_a_native_all_reduce_does_not_take_the_others_along() -> None:
