@@ -31,8 +31,8 @@ SETTINGS = {
 WIDEST = 10.0
 """Largest spread of a distribution; that of measured samples is what it is."""
 
-FACTOR = {"above": 0.0, "high": 1e6}
-"""Bounds of device speeds and slow-downs."""
+FACTOR = real(above=0.0, high=1e6)
+"""Device speeds and slow-downs."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class StepTime:
     mean: float = amount(0.1, "seconds", low=1e-9)
     spread: float = number(0.0, low=0.0, high=1e6)
     samples: tuple[float, ...] = listed(real(dimension="seconds", low=1e-9))
-    scale: tuple[float, ...] = listed(real(**FACTOR))
+    scale: tuple[float, ...] = listed(FACTOR)
     overhead: float = amount(0.0, "seconds")
 
     def __post_init__(self) -> None:
@@ -88,7 +88,7 @@ def _interval(value: Any, name: str) -> tuple[float, float, float]:
     start, end = (real(dimension="seconds", low=0.0)(v, name) for v in value[:2])
     if not start < end:
         raise ScenarioError(name, value, "a start before the end")
-    return start, end, real(**FACTOR)(value[2], name)
+    return start, end, FACTOR(value[2], name)
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class Slowdown:
 
     kind: str = choice("fixed", *SLOWDOWNS)
     ranks: tuple[int, ...] = of_kind((), _ranks)
-    factor: float = number(1.0, **FACTOR)
+    factor: float = of_kind(1.0, FACTOR)
     mean_on: float = amount(0.0, "seconds")
     mean_off: float = amount(0.0, "seconds")
     shape: float = number(2.5, above=1.0, high=1e6)

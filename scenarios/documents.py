@@ -26,7 +26,7 @@ def parse(text: str) -> Any:
     """What the YAML ``text`` says; raises ``DocumentError``."""
     import yaml
 
-    class Loader(yaml.SafeLoader):
+    class Loader(yaml.SafeLoader):  # type: ignore[misc]
         """Safe, without dates, and without exceptions that are not YAML's own."""
 
         yaml_implicit_resolvers = {

@@ -25,8 +25,8 @@ from scenarios.errors import ScenarioError, unknown, unknown_field
 from scenarios.units import quantity
 
 __all__ = [
-    "LARGEST", "SLOWEST", "Kind", "amount", "boolean", "build", "check", "choice", "each", "integer", "listed",
-    "nested", "number", "of_kind", "plain", "real", "sequence", "table", "text", "whole",
+    "LARGEST", "SLOWEST", "Kind", "amount", "boolean", "build", "check", "choice", "each", "integer",
+    "listed", "nested", "number", "of_kind", "plain", "real", "sequence", "table", "text", "whole",
 ]  # fmt: skip
 
 LARGEST = {"": 1e12, "seconds": 1e9, "bytes": 1e18, "bytes/s": 1e18}

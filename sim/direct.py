@@ -13,7 +13,8 @@ Rules this module obeys:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import count
 from math import inf
 
 from scenarios.schema import Machine
@@ -42,6 +43,17 @@ def _network(clock: Clock, case: NetCase | RunCase) -> Network:
     sides = zip(case.up, case.down, case.latency, strict=True)
     machines = [Machine(f"m{i}", up, down, latency) for i, (up, down, latency) in enumerate(sides)]
     return Network(clock, machines, admission="fair", inbox=inf)
+
+
+def _counter(network: Network) -> Iterator[int]:
+    """Its first value is the number of messages that ``network`` has delivered by then."""
+    delivered = count()
+
+    def observe(transfer: Transfer) -> None:
+        next(delivered)
+
+    network.observer = observe
+    return delivered
 
 
 class _Start(Alarm):
@@ -120,16 +132,17 @@ class _Gossiper(Alarm):
         self.compute()
 
 
-def gossip(case: RunCase) -> list[list[float]]:
-    """When each iteration of each worker ends, seconds."""
+def gossip(case: RunCase) -> tuple[list[list[float]], int]:
+    """When each iteration of each worker ends, seconds; and how many messages were delivered."""
     clock = Clock()
     network = _network(clock, case)
+    delivered = _counter(network)
     peers: list[_Gossiper] = []
     peers += [_Gossiper(rank, case, network, peers) for rank in range(case.workers)]
     for peer in peers:
         peer.compute()
     clock.drain()
-    return [peer.ends for peer in peers]
+    return [peer.ends for peer in peers], next(delivered)
 
 
 class _Link(Alarm):
@@ -176,13 +189,14 @@ class _Link(Alarm):
             self.compute()
 
 
-def rendezvous(case: RunCase) -> list[list[float]]:
-    """When each iteration of each worker of a ring ends, seconds, where receivers must be ready."""
+def rendezvous(case: RunCase) -> tuple[list[list[float]], int]:
+    """As ``gossip``, for a ring whose receivers must be ready."""
     clock = Clock()
     network = _network(clock, case)
+    delivered = _counter(network)
     peers: list[_Link] = []
     peers += [_Link(rank, case, network, peers) for rank in range(case.workers)]
     for peer in peers:
         peer.compute()
     clock.drain()
-    return [peer.ends for peer in peers]
+    return [peer.ends for peer in peers], next(delivered)

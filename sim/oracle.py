@@ -4,15 +4,20 @@ Rules this module obeys:
 
 * A file is JSON: ``{"net_cases": [...], "cases": [...]}``, either may be missing. Every case has
   ``name``, ``params`` and ``expected``. Bytes, bytes/s, seconds; latency per NIC (a path has two).
-* Per-node values are a list or one number for all; what the generator has a default for may be
-  missing (``DEFAULTS``). ``L`` may be a list: of the workers, or of the workers and then the shards.
+* Per-node values are a list or one number for all. ``L`` may be a list: of the workers, or of the
+  workers and then the shards (of the workers alone: the shards have the generator's 50 us).
+* Whatever a run depends on must be there (``n K T Bup Bdn L``; with servers also ``S G M A PSup PSdn``, for
+  BSP and ALADDIN ``Aacc``, for ALADDIN ``pi``; ring: ``G``; gossip: ``M nb``). ``lock`` and ``eager`` are off
+  where they are not given.
+* ``expected.iter_end`` must be there, with all K times of every worker; all other expected values are
+  compared where they are given, whatever else stands there is ignored. ``min_ps_arrival_gap_s`` is so:
+  it says how far the run was from a tie, it is no result.
 * Anything else is a ``ScenarioError`` that names the case and the field.
 """
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,19 +29,11 @@ __all__ = ["KINDS", "NetCase", "RunCase", "read"]
 
 KINDS = ("asp", "bsp", "aladdin", "ring", "gossip")
 SERVED = ("asp", "bsp", "aladdin")
-DEFAULTS = {
-    "n": 4,
-    "S": 1,
-    "K": 10,
-    "pi": 1,
-    "A": 0.0,
-    "Aacc": 0.0,
-    "G": 94e6,
-    "M": 94e6,
-    "L": 5e-5,
-    "B": 1.25e8,
-    "T": 0.3,
-}
+SHARD_LATENCY = 5e-5
+"""Seconds that the generator gives to a shard's NIC where ``L`` lists the workers' only."""
+
+MOST = 100_000
+"""Workers, shards, iterations: beyond it a number is a mistake."""
 
 
 @dataclass(frozen=True)
@@ -97,14 +94,25 @@ class _Fields:
     def under(self, name: str) -> _Fields:
         return _Fields(self.get(name), f"{self.where}.{name}")
 
+    def count(self, name: str) -> int:
+        """A whole number between 1 and ``MOST``."""
+        found = int(self.number(name, above=0, whole=True))
+        if found > MOST:
+            raise ScenarioError(f"{self.where}.{name}", found, f"a whole number of at most {MOST}")
+        return found
+
+    def flag(self, name: str) -> bool:
+        """0 or 1, true or false; off where it is missing."""
+        if self.tree.get(name, 0) not in (0, 1):
+            raise ScenarioError(f"{self.where}.{name}", self.tree[name], "0 or 1")
+        return bool(self.tree.get(name, 0))
+
     def number(self, name: str, default: Any = None, *, above: float = -1.0, whole: bool = False) -> float:
         return _number(self.get(name, default), f"{self.where}.{name}", above, whole)
 
-    def numbers(
-        self, name: str, count: int, default: Any = None, *, above: float = -1.0
-    ) -> tuple[float, ...]:
+    def numbers(self, name: str, count: int, *, above: float = -1.0) -> tuple[float, ...]:
         """``count`` numbers, from a list or one for all."""
-        value, where = self.get(name, default), f"{self.where}.{name}"
+        value, where = self.get(name), f"{self.where}.{name}"
         values = value if isinstance(value, list) else [value]
         if len(values) == 1:
             values = values * count
@@ -126,7 +134,7 @@ def _short(value: Any) -> Any:
 
 
 def _number(value: Any, where: str, above: float, whole: bool) -> float:
-    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    good = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= 1e300
     limit = "at least 0" if above < 0 else f"above {above:g}"
     if not good or (value < 0 if above < 0 else value <= above) or (whole and value != int(value)):
         raise ScenarioError(where, _short(value), f"a {'whole' if whole else 'finite'} number {limit}")
@@ -142,11 +150,13 @@ def _series(value: Any, where: str) -> tuple[float, ...]:
 def read(path: str | Path) -> list[NetCase | RunCase]:
     """All cases of a file, transfers first. Raises ``ScenarioError`` for whatever is wrong with it."""
     try:
-        tree = json.loads(Path(path).read_text(encoding="utf-8"))
+        tree = json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ScenarioError(str(path), hint=f"cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise ScenarioError(str(path), hint=f"is not JSON: {error}") from error
+    except RecursionError:
+        raise ScenarioError(str(path), hint="is nested too deeply") from None
     if not isinstance(tree, dict) or not {"cases", "net_cases"} & tree.keys():
         raise ScenarioError(
             str(path), hint="holds no cases: an object with 'cases' or 'net_cases' is expected"
@@ -161,6 +171,8 @@ def read(path: str | Path) -> list[NetCase | RunCase]:
             if not isinstance(name, str) or not name:
                 raise ScenarioError(f"{section}[{i}].name", name, "a name")
             found.append(make(_Fields(case, f"{section}[{i}] ({name})"), name))
+    if not found:
+        raise ScenarioError(str(path), hint="holds no cases: its lists of cases are empty")
     return found
 
 
@@ -175,13 +187,13 @@ def _net_case(case: _Fields, name: str) -> NetCase:
         for end, host in zip(("src", "dst"), ends, strict=True):
             if host >= hosts:
                 raise ScenarioError(f"{where}.{end}", host, f"a host between 0 and {hosts - 1}")
-        return ends[0], ends[1], fields.number("bytes"), fields.number("start", 0.0)
+        return ends[0], ends[1], fields.number("bytes"), fields.number("start")
 
     flows = params.rows("flows", flow)
     expected = case.under("expected")
     completion = expected.numbers("completion", len(flows), above=-1.0) if flows else ()
     rates = params.numbers("up", hosts, above=0.0), params.numbers("dn", hosts, above=0.0)
-    return NetCase(name, *rates, params.numbers("lat", hosts, 0.0), flows, completion)
+    return NetCase(name, *rates, params.numbers("lat", hosts), flows, completion)
 
 
 def _run_case(case: _Fields, name: str) -> RunCase:
@@ -189,13 +201,13 @@ def _run_case(case: _Fields, name: str) -> RunCase:
     kind = params.get("alg")
     if kind not in KINDS:
         raise unknown(f"{params.where}.alg", kind, KINDS)
-    count = {k: int(params.number(k, DEFAULTS[k], above=0, whole=True)) for k in ("n", "S", "K", "pi")}
-    n, k = count["n"], count["K"]
-    servers = count["S"] if kind in SERVED else 0
+    served = kind in SERVED
+    n, k = params.count("n"), params.count("K")
+    servers = params.count("S") if served else 0
     parts = servers or (n if kind == "ring" else 1)
     up, down = (
-        params.numbers(f"B{way}", n, DEFAULTS["B"], above=0.0)
-        + (params.numbers(f"PS{way}", servers, DEFAULTS["B"], above=0.0) if servers else ())
+        params.numbers(f"B{way}", n, above=0.0)
+        + (params.numbers(f"PS{way}", servers, above=0.0) if served else ())
         for way in ("up", "dn")
     )
     neighbours: tuple[Any, ...] = ()
@@ -207,14 +219,19 @@ def _run_case(case: _Fields, name: str) -> RunCase:
     where = f"{case.where}.comparable_iterations"
     comparable = tuple(int(_number(v, f"{where}[{i}]", -1.0, True)) for i, v in enumerate(iterations))
     until = case.number("compare_until_s", 1e300)
+
+    def given(name: str, kinds: tuple[str, ...]) -> float:
+        return params.number(name) if kind in kinds else 0.0
+
     return RunCase(
-        name=name, kind=kind, workers=n, servers=servers, iterations=k, pi=count["pi"],
-        gradient=int(params.number("G", DEFAULTS["G"])) // parts,
-        model=int(params.number("M", DEFAULTS["M"])) // (servers or 1),
-        compute=params.numbers("T", n, DEFAULTS["T"]),
-        apply=params.number("A", 0.0), accumulate=params.number("Aacc", 0.0),
+        name=name, kind=kind, workers=n, servers=servers, iterations=k,
+        pi=params.count("pi") if kind == "aladdin" else 1,
+        gradient=int(given("G", (*SERVED, "ring"))) // parts,
+        model=int(given("M", (*SERVED, "gossip"))) // (servers or 1),
+        compute=params.numbers("T", n),
+        apply=given("A", SERVED), accumulate=given("Aacc", ("bsp", "aladdin")),
         up=up, down=down, latency=_latency(params, n, servers),
-        neighbours=neighbours, locked=bool(params.get("lock", 0)), eager=bool(params.get("eager", 0)),
+        neighbours=neighbours, locked=params.flag("lock"), eager=params.flag("eager"),
         expected=_expected(expected, kind, n, k), until=until,
         comparable=comparable,
     )  # fmt: skip
@@ -223,15 +240,15 @@ def _run_case(case: _Fields, name: str) -> RunCase:
 def _latency(params: _Fields, workers: int, servers: int) -> tuple[float, ...]:
     given = params.tree.get("L")
     if servers and isinstance(given, list) and len(given) == workers:
-        return params.numbers("L", workers) + (DEFAULTS["L"],) * servers
-    return params.numbers("L", workers + servers, DEFAULTS["L"])
+        return params.numbers("L", workers) + (SHARD_LATENCY,) * servers
+    return params.numbers("L", workers + servers)
 
 
 def _neighbours(value: Any, where: str, iterations: int, workers: int) -> tuple[int, ...]:
     if not isinstance(value, list) or len(value) != iterations:
         raise ScenarioError(where, _short(value), f"a list of {iterations} offsets")
     for i, offset in enumerate(value):
-        whole = isinstance(offset, int | float) and math.isfinite(offset) and offset == int(offset)
+        whole = isinstance(offset, int | float) and abs(offset) < MOST * MOST and offset == int(offset)
         if not whole or offset % workers == 0:
             raise ScenarioError(f"{where}[{i}]", offset, "a whole offset to another worker")
     return tuple(int(offset) for offset in value)
@@ -241,17 +258,17 @@ def _expected(expected: _Fields, kind: str, n: int, k: int) -> dict[str, Any]:
     """The expected values that are compared, checked."""
     found: dict[str, Any] = {"iter_end": expected.rows("iter_end", _series, n)}
     for i, ends in enumerate(found["iter_end"]):
-        if len(ends) > k:
+        if len(ends) != k:
             raise ScenarioError(
-                f"{expected.where}.iter_end[{i}]", f"list of {len(ends)}", f"at most {k} times"
+                f"{expected.where}.iter_end[{i}]", f"list of {len(ends)}", f"{k} times, as many as K says"
             )
-    if "finish" in expected.tree:
-        found["finish"] = expected.numbers("finish", n)
-    for name in ("makespan", "t_first_finish"):
+    several = ["finish", "throughput_iter_per_s", "iterations_finished", "iterations_finished_at_t_first"]
+    for name in several + ["model_pushes_received"] * (kind == "aladdin"):
+        if name in expected.tree:
+            found[name] = expected.rows(name, lambda value, where: _number(value, where, -1.0, False), n)
+    for name in ("makespan", "t_first_finish", "n_transfers"):
         if name in expected.tree:
             found[name] = expected.number(name)
-    if kind == "aladdin" and "model_pushes_received" in expected.tree:
-        found["model_pushes_received"] = expected.numbers("model_pushes_received", n)
     if kind == "aladdin" and "blend_at_iter" in expected.tree:
         found["blend_at_iter"] = expected.rows("blend_at_iter", _series, n)
     return found

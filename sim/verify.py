@@ -10,9 +10,11 @@ Rules this module obeys:
   ``accumulate`` Aacc seconds per call.
 * Messages are whole bytes per shard or chunk, as the oracle has them. A Phantom has four bytes per
   element, so bytes stand for elements and all rates are four times as high; that is exact.
-* All expected times are compared, up to ``compare_until_s`` and the comparable iterations. ALADDIN's
+* All expected times, and rates made of them, are compared up to ``compare_until_s`` and the comparable
+  iterations; ``min_ps_arrival_gap_s`` is not: it says how close to a tie the oracle's run came. ALADDIN's
   iteration k ends when its gradient is seen to be delivered: with a window of 1 at the end of step
-  k+1, for the last at its delivery. Counts (pushes, blends) must agree exactly.
+  k+1, for the last at its delivery. Counts must agree
+  exactly: of iterations, messages, pushes, blends.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from core.optimizer import Schedule
 from core.record import Ledger, Record
 from core.sharding import Shard
 from core.tensors import Phantom, Tensors
+from scenarios.errors import ScenarioError
 from scenarios.plan import Plan
 from scenarios.schema import (
     AlgorithmChoice,
@@ -62,6 +65,9 @@ TOLERANCES = {
     "gossip": CHAOTIC,
 }
 
+TIE = 1e-10
+"""Relative difference up to which two moments of a run may be one and the same."""
+
 WIDTH = 4
 """Bytes per element of a Phantom."""
 
@@ -80,7 +86,13 @@ class Row:
 
 def verify(path: str | Path) -> list[Row]:
     """Run every case of an oracle file. Raises ``ScenarioError`` for a malformed one."""
-    return [_check(case) for case in read(path)]
+    rows = []
+    for case in read(path):
+        try:
+            rows.append(_check(case))
+        except ScenarioError as error:
+            raise error.under(f"case {case.name}") from error
+    return rows
 
 
 def _check(case: NetCase | RunCase) -> Row:
@@ -108,10 +120,14 @@ def _error(found: float, expected: float, what: str) -> tuple[float, str]:
 
 @dataclass
 class _Outcome:
-    """What one run gave, in the oracle's terms."""
+    """What one run gave, in the oracle's terms.
+
+    transfers  messages begun until the last worker ended; several answers where one began just then
+    """
 
     iter_end: list[list[float]]
     finish: list[float]
+    transfers: tuple[int, ...]
     pushes: list[int] | None = None
     blends: list[list[int]] | None = None
 
@@ -126,9 +142,11 @@ def _compare(case: RunCase, outcome: _Outcome) -> Iterator[tuple[float, str]]:
         whole.append(len(comparable) == case.iterations)
         for k, (found, end) in enumerate(comparable):
             yield _error(found, end, f"iter_end[{i}][{k}]")
-    for i, end in enumerate(expected.get("finish", ())):
-        if whole[i]:
-            yield _error(outcome.finish[i], end, f"finish[{i}]")
+    rates = [case.iterations / end if end else inf for end in outcome.finish]
+    for name, values in (("finish", outcome.finish), ("throughput_iter_per_s", rates)):
+        for i, value in enumerate(expected.get(name, ())):
+            if whole[i]:
+                yield _error(values[i], value, f"{name}[{i}]")
     for name, pick in (("makespan", max), ("t_first_finish", min)):
         if name in expected and (all(whole) or (pick is min and expected[name] <= until)):
             yield _error(pick(outcome.finish), expected[name], name)
@@ -136,11 +154,20 @@ def _compare(case: RunCase, outcome: _Outcome) -> Iterator[tuple[float, str]]:
 
 
 def _counts(case: RunCase, outcome: _Outcome, whole: list[bool]) -> Iterator[tuple[float, str]]:
-    expected = case.expected
+    expected, first = case.expected, min(outcome.finish) * (1 + TIE)
+    counts = {"iterations_finished": [len(ends) for ends in outcome.iter_end]}
+    if first <= case.until * (1 + 2 * TIE):
+        reached = [sum(end <= first for end in ends) for ends in outcome.iter_end]
+        counts["iterations_finished_at_t_first"] = reached
     if outcome.pushes is not None and all(whole):
-        for i, count in enumerate(expected.get("model_pushes_received", ())):
-            if outcome.pushes[i] != count:
-                yield inf, f"model_pushes_received[{i}]: {outcome.pushes[i]}, expected {count:g}"
+        counts["model_pushes_received"] = outcome.pushes
+    for name, found in counts.items():
+        for i, count in enumerate(expected.get(name, ())):
+            if found[i] != count:
+                yield inf, f"{name}[{i}]: {found[i]}, expected {count:g}"
+    moved = expected.get("n_transfers")
+    if moved is not None and moved not in outcome.transfers and (outcome.pushes is None or all(whole)):
+        yield inf, f"n_transfers: {outcome.transfers[0]}, expected {moved:g}"
     if outcome.blends is not None:
         for i, steps in enumerate(expected.get("blend_at_iter", ())):
             here = [k for k in outcome.blends[i] if k < case.comparable[i]]
@@ -152,12 +179,12 @@ def _outcome(case: RunCase) -> _Outcome:
     """Run the case in the way that its kind asks for."""
     alike = len(set(case.up)) == len(set(case.down)) == len(set(case.latency)) == 1
     if case.kind == "gossip":
-        ends = gossip(case)
+        ends, moved = gossip(case)
     elif case.kind == "ring" and case.workers > 1 and not (alike or case.eager):
-        ends = rendezvous(case)
+        ends, moved = rendezvous(case)
     else:
         return _programs(case)
-    return _Outcome(ends, [own[-1] for own in ends])
+    return _Outcome(ends, [own[-1] for own in ends], (moved,))
 
 
 class _OraclePlan(Plan):
@@ -217,8 +244,10 @@ def _programs(case: RunCase) -> _Outcome:
     costs = {"apply": case.apply, "accumulate": case.accumulate}
     driver = Driver(_plan(case), tensors=lambda id: Metered({}, costs if id >= case.workers else {}))
     arrivals: list[tuple[float, int, int]] = []
+    begun: list[float] = []
 
     def observe(transfer: Transfer) -> None:
+        begun.append(transfer.queued)
         arrivals.append((driver.clock.now, transfer.pair.source.id, transfer.pair.target.id))
 
     driver.network.observer = observe
@@ -226,10 +255,12 @@ def _programs(case: RunCase) -> _Outcome:
     ends = _row_ends(record, case)
     finish = [own[-1] for own in ends]
     if case.kind != "aladdin":
-        return _Outcome(ends, finish)
+        return _Outcome(ends, finish, (len(begun),))
     finish = [max(time for time, source, _ in arrivals if source == i) for i in range(case.workers)]
     ends = [[*own[1:], last] for own, last in zip(ends, finish, strict=True)]
-    return _Outcome(ends, finish, _pushes(case, arrivals, max(finish)), _blends(record, case))
+    low, high = (sum(time < max(finish) * (1 + side * TIE) for time in begun) for side in (-1, 1))
+    moved = tuple(range(low, high + 1))
+    return _Outcome(ends, finish, moved, _pushes(case, arrivals, max(finish)), _blends(record, case))
 
 
 def _row_ends(record: Record, case: RunCase) -> list[list[float]]:

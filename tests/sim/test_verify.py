@@ -65,14 +65,50 @@ def test_one_wrong_time_is_noticed_and_named(
     assert row.what == field + "".join(f"[{i}]" for i in index)
 
 
-@pytest.mark.parametrize(("field", "index"), [("blend_at_iter", 1), ("model_pushes_received", 0)])
-def test_a_wrong_count_is_out_of_tolerance(tmp_path: Path, field: str, index: int) -> None:
-    wrong = case("aladdin_n2")
-    expected = wrong["expected"][field]
-    expected[index] = expected[index][1:] if field == "blend_at_iter" else expected[index] + 1
-    row = only(verify(write(tmp_path, cases=[wrong])))
+KINDS = ("asp_n2", "bsp_n4", "aladdin_n2", "ring_n4", "gossip_n4")
+
+
+def changed(name: str, field: str, index: tuple[int, ...], change: Any) -> dict[str, Any]:
+    """A case with one expected value changed."""
+    wrong = case(name)
+    place, last = wrong["expected"], field
+    for i in index:
+        place, last = place[last], i
+    place[last] = change(place[last])
+    return wrong
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_no_expected_value_can_change_unnoticed(tmp_path: Path, name: str) -> None:
+    """Every number among the expected ones, but for the diagnostic that is no result."""
+    expected = case(name)["expected"]
+    assert {"n_transfers", "iterations_finished", "throughput_iter_per_s"} <= expected.keys()
+    for field in expected.keys() - {"min_ps_arrival_gap_s", "iter_end", "blend_at_iter"}:
+        for index in (
+            [(i,) for i in range(len(expected[field]))] if isinstance(expected[field], list) else [()]
+        ):
+            wrong = changed(name, field, index, lambda v: v + 1 if isinstance(v, int) else v * 1.001)
+            row = only(verify(write(tmp_path, cases=[wrong])))
+            assert not row.ok, (field, index)
+            assert row.what.startswith(field), (field, index)
+
+
+@pytest.mark.parametrize(
+    ("field", "index", "change"),
+    [
+        ("blend_at_iter", (1,), lambda v: v[1:]),
+        ("model_pushes_received", (0,), lambda v: v - 1),
+        ("n_transfers", (), lambda v: v - 1),
+        ("iterations_finished_at_t_first", (1,), lambda v: v - 1),
+        ("iterations_finished", (1,), lambda v: v - 1),
+    ],
+)
+def test_a_wrong_count_is_out_of_tolerance(
+    tmp_path: Path, field: str, index: tuple[int, ...], change: Any
+) -> None:
+    row = only(verify(write(tmp_path, cases=[changed("aladdin_n2", field, index, change)])))
     assert not row.ok
-    assert row.what.startswith(f"{field}[{index}]")
+    assert row.what.startswith(field + "".join(f"[{i}]" for i in index))
 
 
 def test_what_is_not_comparable_is_not_compared(tmp_path: Path) -> None:
@@ -84,12 +120,40 @@ def test_what_is_not_comparable_is_not_compared(tmp_path: Path) -> None:
     assert only(verify(write(tmp_path, cases=[cut]))).ok
 
 
-def test_scalars_stand_for_all_nodes_and_defaults_may_be_missing(tmp_path: Path) -> None:
+def test_scalars_stand_for_all_nodes_and_everything_is_comparable_if_nothing_is_said(tmp_path: Path) -> None:
     short = case("bsp_n4")
     for name in ("Bup", "Bdn", "PSup", "PSdn"):
         short["params"][name] = 1.25e9
-    del short["params"]["L"], short["compare_until_s"], short["comparable_iterations"]
+    del short["compare_until_s"], short["comparable_iterations"]
     assert only(verify(write(tmp_path, cases=[short]))).ok
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_whatever_a_run_depends_on_must_be_given(tmp_path: Path, kind: str) -> None:
+    needed = {"alg", "n", "K", "T", "Bup", "Bdn", "L"}
+    needed |= {"ring_n4": {"G"}, "gossip_n4": {"M", "nb"}}.get(kind, {"S", "G", "M", "A", "PSup", "PSdn"})
+    needed |= {"bsp_n4": {"Aacc"}, "aladdin_n2": {"Aacc", "pi"}}.get(kind, set())
+    for name in sorted(needed):
+        lacking = case(kind)
+        del lacking["params"][name]
+        with pytest.raises(ScenarioError, match=rf"cases\[0\] \({kind}.*\)\.params\.{name}: is missing"):
+            verify(write(tmp_path, cases=[lacking]))
+    spare = case(kind)
+    spare["params"] = {name: value for name, value in spare["params"].items() if name in needed}
+    assert only(verify(write(tmp_path, cases=[spare]))).ok
+
+
+@pytest.mark.parametrize("name", ["up", "dn", "lat", "flows"])
+def test_whatever_a_transfer_depends_on_must_be_given(tmp_path: Path, name: str) -> None:
+    lacking = case("incast4")
+    del lacking["params"][name]
+    with pytest.raises(ScenarioError, match=rf"params\.{name}: is missing"):
+        verify(write(tmp_path, net_cases=[lacking]))
+    for part in ("src", "dst", "bytes", "start"):
+        lacking = case("incast4")
+        del lacking["params"]["flows"][2][part]
+        with pytest.raises(ScenarioError, match=rf"params\.flows\[2\]\.{part}: is missing"):
+            verify(write(tmp_path, net_cases=[lacking]))
 
 
 @pytest.mark.parametrize(
@@ -108,8 +172,18 @@ def test_scalars_stand_for_all_nodes_and_defaults_may_be_missing(tmp_path: Path)
             lambda c: c["expected"].update(iter_end=[[1.0]]),
             r"expected\.iter_end: 'list of 1' is not valid; expected a list of 4",
         ),
-        (lambda c: c["expected"].update(finish=[1.0, None, 1.0, 1.0]), r"expected\.finish\[1\]: None"),
-        (lambda c: c.pop("name"), r"cases\[0\]\.name: None"),
+        (lambda c: c["expected"].update(finish=[1.0, None, 1.0, 1.0]), r"expected\.finish\[1\]: null"),
+        (
+            lambda c: c["expected"]["iter_end"].__setitem__(0, c["expected"]["iter_end"][0][:5]),
+            r"expected\.iter_end\[0\]: 'list of 5' is not valid; expected 30 times",
+        ),
+        (lambda c: c["expected"].update(finish=[1.0]), r"expected\.finish: 'list of 1' .* a list of 4"),
+        (lambda c: c["expected"].update(n_transfers="240"), r"expected\.n_transfers: '240'"),
+        (lambda c: c["params"].update(n=10**9), r"params\.n: 1000000000 .* at most 100000"),
+        (lambda c: c["params"].update(G=10**400), r"params\.G: 1000"),
+        (lambda c: c["params"].update(eager="no"), r"params\.eager: 'no' is not valid; expected 0 or 1"),
+        (lambda c: c["params"].update(Bup=1e-9), r"case bsp_n4.*up: "),
+        (lambda c: c.pop("name"), r"cases\[0\]\.name: null"),
         (lambda c: c.update(params=[]), r"params: \[\] is not valid; expected an object"),
         (lambda c: c.update(comparable_iterations=[1]), r"comparable_iterations"),
     ],
@@ -145,6 +219,9 @@ def test_malformed_transfers_name_the_flow(tmp_path: Path) -> None:
         ("[]", "holds no cases"),
         ('{"cases": {}}', "a list of cases"),
         ("\xff", "is not JSON"),
+        ("[" * 100_000, "is nested too deeply"),
+        ('{"cases": [], "net_cases": []}', "holds no cases: its lists of cases are empty"),
+        ('{"cases": ' + "1" * 5000 + "}", "is not JSON"),
     ],
 )
 def test_malformed_files(tmp_path: Path, text: str, message: str) -> None:
@@ -165,3 +242,14 @@ def test_a_case_with_nothing_to_compare_does_not_pass(tmp_path: Path) -> None:
     row = only(verify(write(tmp_path, cases=[empty])))
     assert not row.ok
     assert row.what == "nothing to compare"
+
+
+def test_a_byte_order_mark_is_read_over(tmp_path: Path) -> None:
+    file = write(tmp_path, net_cases=[case("incast4")])
+    file.write_text("\ufeff" + file.read_text(encoding="utf-8"), encoding="utf-8")
+    assert only(verify(file)).ok
+
+
+def test_the_diagnostic_is_no_result(tmp_path: Path) -> None:
+    other = changed("asp_n2", "min_ps_arrival_gap_s", (), lambda gap: 2 * gap)
+    assert only(verify(write(tmp_path, cases=[other]))).ok
