@@ -31,17 +31,17 @@ def duration(seconds: float) -> str:
     for scale, unit in ((1.0, "s"), (1e3, "ms"), (1e6, "µs")):
         if abs(seconds) * scale >= 1 or unit == "µs":
             value = seconds * scale
-            return f"{value:,.0f} {unit}" if value >= 1000 else f"{value:.3g} {unit}"
+            return f"{_number(value)} {unit}" if value >= 1000 else f"{value:.3g} {unit}"
     raise AssertionError("unreachable: the last unit takes everything")
 
 
 def size(count: float) -> str:
     """``count`` bytes in powers of 1000: ``4.5e6`` is ``4.5 MB``."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if abs(count) < 1000:
+    for unit in ("B", "kB", "MB", "GB", "TB", "PB"):
+        if abs(count) < 999.5:
             return f"{count:.3g} {unit}"
         count /= 1000
-    return f"{count:,.3g} TB"
+    return f"{_number(count)} EB"
 
 
 WIDE = 116
@@ -110,7 +110,7 @@ def _cells(summary: Mapping[str, Any], accurate: bool) -> dict[str, list[str]]:
         duration(entry["step"]),
     ]
     last = [accuracy] if accurate else []
-    stale, busy = _staleness(summary["staleness"]), _busiest(summary["busiest"])
+    stale, busy = _staleness(summary["staleness"]), _busiest(summary)
     rest, brief = [stale, busy, *last], [stale, busy.split(" (")[0], *last]
     return {"rates": rates, "parts": _parts(entry), "rest": rest, "brief": brief}
 
@@ -129,7 +129,7 @@ def comparison(pairs: Sequence[Mapping[str, Any]], title: str = "") -> Table:
         grid.add_column(head, justify="right")
     for pair in pairs:
         error = 100 * (pair["predicted"] / pair["measured"] - 1) if pair["measured"] else None
-        shown = "–" if error is None else f"{error:+.1f}"
+        shown = "–" if error is None else _fixed(error, "+")
         known = pair.get("low") is not None and pair.get("high") is not None
         interval = f"{_number(pair['low'])} … {_number(pair['high'])}" if known else "–"
         style = "" if error is None or abs(error) <= 5 else "yellow"
@@ -301,6 +301,9 @@ def notes(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
             )
         if shown["kind"] == "whole run":
             found.append(f"{name}: too few steps for a steady window; rates are those of the whole run")
+        stale = summary["staleness"]
+        if stale is not None and stale["max"] != int(stale["max"]):
+            found.append(f"{name}: gradients that travel summed up count with the mean of their staleness")
         if summary["pending"] > 0.05 * summary["steps"]:
             found.append(f"{name}: {summary['pending']} gradients were still held in accumulators at the end")
     flags = dict.fromkeys(flag for summary in summaries for flag in summary["flags"])
@@ -327,15 +330,23 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
+def _fixed(value: float, sign: str = "") -> str:
+    """``value`` to one decimal; what rounds to nothing has no minus."""
+    return f"{round(value, 1) + 0.0:{sign}.1f}"
+
+
 def _parts(entry: Mapping[str, Any]) -> list[str]:
     """The percentages of a step's parts."""
     shares = [100 * entry["fraction"][part] for part in PART_HEADS]
-    return ["–" if not share else f"{share:.1f}" for share in shares]
+    return ["–" if not share else _fixed(share) for share in shares]
 
 
 def _staleness(found: Mapping[str, float] | None) -> str:
     return "–" if found is None else f"{_number(found['mean'])} / {_number(found['max'])}"
 
 
-def _busiest(found: Mapping[str, Any]) -> str:
-    return f"{size(found['bytes'])} ({found['role']} {found['node']})" if found["bytes"] else "–"
+def _busiest(summary: Mapping[str, Any]) -> str:
+    """Bytes of the busiest node, and which one it is: servers are counted from 0, as in timelines."""
+    found = summary["busiest"]
+    index = found["node"] - (summary["workers"] if found["role"] == "server" else 0)
+    return f"{size(found['bytes'])} ({found['role']} {index})" if found["bytes"] else "–"

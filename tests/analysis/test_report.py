@@ -20,14 +20,29 @@ def text(table: object) -> str:
 
 @pytest.mark.parametrize(
     ("seconds", "shown"),
-    [(0.0, "0 µs"), (5e-7, "0.5 µs"), (0.0123, "12.3 ms"), (1.0, "1 s"), (1234.5, "1,234 s")],
+    [
+        (0.0, "0 µs"),
+        (5e-7, "0.5 µs"),
+        (0.0123, "12.3 ms"),
+        (1.0, "1 s"),
+        (1234.5, "1,234 s"),
+        (1e300, "1e+300 s"),
+    ],
 )
 def test_durations(seconds: float, shown: str) -> None:
     assert report.duration(seconds) == shown
 
 
 @pytest.mark.parametrize(
-    ("count", "shown"), [(0, "0 B"), (4.5e6, "4.5 MB"), (553e6, "553 MB"), (2e15, "2e+03 TB")]
+    ("count", "shown"),
+    [
+        (0, "0 B"),
+        (4.5e6, "4.5 MB"),
+        (553e6, "553 MB"),
+        (999.7e6, "1 GB"),
+        (2e15, "2 PB"),
+        (3e23, "300,000 EB"),
+    ],
 )
 def test_sizes(count: float, shown: str) -> None:
     assert report.size(count) == shown
@@ -35,7 +50,7 @@ def test_sizes(count: float, shown: str) -> None:
 
 def test_table_has_every_figure() -> None:
     shown = text(report.table([metrics.summary(make([STEP] * 4))], "title"))
-    for piece in ("title", "ASP", "200 ms", "2.00", "50.0", "5.0", "10.0", "30.0", "2 / 11", "(server 4)"):
+    for piece in ("title", "ASP", "200 ms", "2.00", "50.0", "5.0", "10.0", "30.0", "2 / 11", "(server 0)"):
         assert piece in shown
     assert "run" not in shown.split("\n")[1]
 
@@ -77,6 +92,21 @@ def test_notes_say_what_a_reader_must_know() -> None:
 def test_comparison_shows_the_error() -> None:
     pair = {"label": "ASP, n=2", "algorithm": "asp", "predicted": 103.0, "measured": 100.0}
     assert "+3.0" in text(report.comparison([pair]))
+
+
+def test_what_is_next_to_nothing_has_no_minus() -> None:
+    pair = {"label": "ASP, n=2", "algorithm": "asp", "predicted": 99.9999, "measured": 100.0}
+    assert "-0.0" not in text(report.comparison([pair]))
+    summary = metrics.summary(make([STEP] * 4))
+    summary["breakdown"]["all"]["fraction"]["wait"] = -1e-12
+    assert "-0.0" not in text(report.table([summary]))
+
+
+def test_a_staleness_that_is_no_count_is_explained() -> None:
+    summary = metrics.summary(make([STEP] * 4))
+    assert not any("summed up" in note for note in report.notes([summary]))
+    summary["staleness"]["max"] = 9.5
+    assert any("mean of their staleness" in note for note in report.notes([summary]))
 
 
 def test_comparison_shows_the_interval_where_it_is_known() -> None:
