@@ -338,8 +338,8 @@ CONTRACTS: dict[str, Contract] = {
         _together(_elastic, _nothing_doubled),
     ),
     "aladdin": Contract(_aladdin_options, after=_of_aladdin),
-    "aladdin_l1": Contract(after=_single),
-    "aladdin_l2": Contract(after=_single),
+    "aladdin_l1": Contract(_aladdin_options, after=_of_aladdin),
+    "aladdin_l2": Contract(_aladdin_options, after=_of_aladdin),
     "arsgd": Contract(after=_together(_sum_moves_by_gradients, _agree_at(lambda *_: True))),
     "local_sgd": Contract(
         lambda rng, _: {"h": int(rng.integers(1, 5))},
