@@ -241,6 +241,9 @@ def algorithms(names: Sequence[str] | str) -> list[str]:
         return list(ALGORITHMS)
     found = names.split(",") if isinstance(names, str) else names
     chosen = list(dict.fromkeys(name.strip() for name in found if name.strip()))
+    every = next((name for name in chosen if name.lower() == "all" and name not in ALGORITHMS), None)
+    if every is not None:
+        raise ScenarioError("algorithm", names, "all, in small letters and by itself, or names: asp,bsp")
     if names and not chosen:
         raise ScenarioError("algorithm", names, f"names out of {', '.join(ALGORITHMS)}, or all")
     return chosen

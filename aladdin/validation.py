@@ -111,8 +111,8 @@ def crosscheck(
         needed("matplotlib")
     folder = None if out is None else store.reserve(Path(out))
     circumstances = design.cells()
-    profiles = _profiles(base, design, profile, on_progress)
     chosen = [design.scenario(base, cell) for cell in circumstances]
+    profiles = _profiles(base, design, profile, on_progress)
     probed: list[dict[str, Any]] = [{} for _ in circumstances]
     told = [foretell(one, profiles[cell["compute"]]) for one, cell in zip(chosen, circumstances, strict=True)]
     simulated, predictions = [record for record, _ in told], [prediction for _, prediction in told]

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 __all__ = [
-    "Algorithm", "Json", "Out", "ProfileFile", "Runs", "ScenarioName", "Set", "Spans", "console", "emit",
-    "kept_in", "progress", "say", "spinner", "top", "warn",
+    "Algorithm", "Force", "Json", "Out", "ProfileFile", "Runs", "ScenarioName", "Set", "Spans", "check",
+    "console", "emit", "kept_in", "progress", "say", "spinner", "top", "warn",
 ]  # fmt: skip
 
 ScenarioName = Annotated[
@@ -33,10 +33,23 @@ ScenarioName = Annotated[
     ),
 ]
 
+
+def _some(context: typer.Context, value: str) -> str:
+    """Refuse an ``--algorithm`` that is given but empty: it would mean the scenario's own."""
+    given = context.get_parameter_source("algorithm")
+    if given is not None and given.name == "COMMANDLINE" and not value.strip(" ,"):
+        from scenarios.errors import ScenarioError
+
+        raise ScenarioError(
+            "--algorithm", value, "names such as asp,bsp, or all; left out: the scenario's own"
+        )
+    return value
+
+
 Algorithm = Annotated[
     str,
     typer.Option(
-        "--algorithm", "-a", metavar="A,B|all",
+        "--algorithm", "-a", metavar="A,B|all", callback=_some,
         help="Run these algorithms instead of the scenario's own, and compare them.",
     ),
 ]  # fmt: skip
@@ -64,6 +77,8 @@ Out = Annotated[
         help="Write a run directory (several algorithms: one below it for each). Never overwrites one.",
     ),
 ]  # fmt: skip
+
+Force = Annotated[bool, typer.Option("--force", "-f", help="Replace what is there.")]
 
 Spans = Annotated[
     bool,
@@ -122,6 +137,20 @@ def emit(document: Any) -> None:
     from analysis.store import plain
 
     print(json.dumps(plain(document), indent=2))
+
+
+def check(scenario: str, sets: Sequence[str] | None, out: Path | None, profile: Path | None = None) -> None:
+    """Raise ``ScenarioError`` for bad input of a long command, before what it needs is even imported."""
+    import scenarios
+    from analysis.store import reserve
+    from scenarios.overrides import parse
+    from scenarios.profile import Profile
+
+    scenarios.load(scenario, parse([*(sets or [])]))
+    if profile is not None:
+        Profile.read(profile)
+    if out is not None:
+        reserve(out)
 
 
 @contextmanager

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from aladdin.cli import common
-from aladdin.cli.common import Json, Out, ProfileFile, ScenarioName, Set
+from aladdin.cli.common import Json, ProfileFile, ScenarioName, Set
 
 
 def command(
@@ -17,9 +18,15 @@ def command(
     seconds: Annotated[
         float, typer.Option("--seconds", help="Length of each real run.", min=1.0, max=3600.0)
     ] = 8.0,
-    out: Out = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", "-o", metavar="DIR",
+            help="Directory for profiles, predictions, cells, figures and a picture; new or empty.",
+        ),
+    ] = None,
     json: Json = False,
-) -> None:
+) -> None:  # fmt: skip
     """Predict, then train for real, and print both side by side with the error.
 
     48 cells: four algorithms, 2 and 4 workers, all alike or one of them four times slower, links
@@ -30,6 +37,7 @@ def command(
 
         aladdin crosscheck demo --out runs/crosscheck
     """
+    common.check(scenario, set_, out, profile)
     from aladdin import validation
     from scenarios.overrides import parse
 

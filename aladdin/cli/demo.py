@@ -32,6 +32,7 @@ def command(
 
         aladdin demo --out runs/demo
     """
+    common.check("demo", set_, out)
     from aladdin import api
     from aladdin.demo import demo
     from aladdin.validation import pairs

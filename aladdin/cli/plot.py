@@ -15,13 +15,15 @@ def command(
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for the pictures.")] = Path(
         "plots"
     ),
+    force: common.Force = False,
     json: common.Json = False,
 ) -> None:
     """Draw pictures of one or more runs.
 
     Where a step goes (always), a timeline (runs recorded with --spans), learning curves (trained
     runs), speed-up (runs with different numbers of workers), predicted against measured (a
-    scenario both simulated and trained).
+    scenario both simulated and trained). A folder that holds pictures already is refused, unless
+    --force is given: then those of the same name are replaced.
 
     Example:
 
@@ -29,7 +31,11 @@ def command(
         aladdin plot runs/predicted --out pictures
     """
     from aladdin import api
+    from scenarios.errors import ScenarioError
 
+    if not force and any(out.glob("*.png")):
+        hint = "holds pictures already, which are never overwritten; give another --out, or --force"
+        raise ScenarioError("--out", str(out), hint=hint)
     with common.spinner("drawing"):
         files = api.plot(runs, out)
     if json:

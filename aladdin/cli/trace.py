@@ -15,13 +15,15 @@ def command(
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="File to write.")] = Path(
         "trace.json"
     ),
+    force: common.Force = False,
     json: common.Json = False,
 ) -> None:
     """Export who did what when, to look at in a browser.
 
     Writes a trace that https://ui.perfetto.dev and chrome://tracing open: a process per node, its
     program and its uplink. Several runs stand side by side, simulated and real alike. The runs
-    must have been recorded with --spans.
+    must have been recorded with --spans. A file that exists already is refused, unless --force is
+    given.
 
     Example:
 
@@ -29,7 +31,11 @@ def command(
         aladdin trace runs/predicted --out demo.json
     """
     from aladdin import api
+    from scenarios.errors import ScenarioError
 
+    if not force and out.exists():
+        hint = "exists already and is never overwritten; give another --out, or --force"
+        raise ScenarioError("--out", str(out), hint=hint)
     path = api.trace(runs, out)
     if json:
         common.emit({"file": str(path)})

@@ -110,6 +110,26 @@ def test_train_writes_below_runs(
             ["train", "demo", "-s", "cluster.network.collective=native", "-a", "arsgd"],
             "cluster.network.collective",
         ),
+        (["simulate", "demo", "-a", ""], "--algorithm: '' is not valid; expected names such as asp,bsp"),
+        (["simulate", "demo", "-a", " ,"], "--algorithm: ' ,'"),
+        (["simulate", "demo", "-a", "all,asp"], "expected all, in small letters and by itself"),
+        (["train", "demo", "-a", "ALL"], "expected all, in small letters and by itself"),
+        (
+            ["simulate", "demo", "-s", "algorithm="],
+            "algorithm: null is not valid; expected an algorithm's name",
+        ),
+        (["simulate", "demo", "-s", "run.steps=null"], "run.steps: null is not valid"),
+        (["simulate", "demo", "-s", f"cluster.workers={'9' * 5000}"], "cluster.workers: '999"),
+        (["simulate", "demo", "-s", "run.steps=1e12"], "run.steps: 1000000000000"),
+        (["train", "demo", "-s", "algorithm.lr=1e300"], "algorithm.lr: '1e300'"),
+        (
+            ["train", "demo", "-s", "workload.batch=1e9"],
+            "workload.batch: 1000000000 is not valid; expected at most 1437",
+        ),
+        (["crosscheck", "nope"], "'nope' is neither"),
+        (["crosscheck", "demo", "--profile", "nowhere.json"], "nowhere.json"),
+        (["demo", "-s", "cluster.workers=0"], "cluster.workers: 0"),
+        (["demo", "--out", "/proc/no/run"], "cannot be written"),
         (["plot", "nowhere"], "nowhere: it does not exist"),
         (["trace", "nowhere"], "nowhere: it does not exist"),
         (["verify", "nowhere.json"], "nowhere.json"),
@@ -255,18 +275,69 @@ def test_plot_and_trace_print_their_files(shell: Shell, drivers: list[Scenario],
     assert len(drivers) == 1
 
 
-def loaded(*argv: str) -> set[str]:
+def test_pictures_and_traces_are_not_overwritten_unless_told_to(
+    shell: Shell, drivers: list[Scenario], tmp_path: Path
+) -> None:
+    shell("simulate", "demo", "--spans", "-o", tmp_path / "run")
+    pictures, trace = tmp_path / "pictures", tmp_path / "t.json"
+    for command, out, file in (("plot", pictures, pictures / "breakdown.png"), ("trace", trace, trace)):
+        assert shell(command, tmp_path / "run", "-o", out).code == 0
+        file.write_bytes(b"mine")
+        done = shell(command, tmp_path / "run", "-o", out)
+        assert (done.code, done.out) == (2, "")
+        assert f"--out: '{out}'" in done.err
+        assert "--force" in done.err
+        assert file.read_bytes() == b"mine"
+        assert shell(command, tmp_path / "run", "-o", out, "--force").code == 0
+        assert file.read_bytes() != b"mine"
+    assert len(drivers) == 1
+
+
+def test_an_algorithm_with_its_settings_as_a_table(shell: Shell, drivers: list[Scenario]) -> None:
+    assert shell("simulate", "demo", "-s", "algorithm={name: bsp, lr: 0.25}").code == 0
+    assert [(one.algorithm.name, one.algorithm.lr) for one in drivers] == [("bsp", 0.25)]
+
+
+def test_a_verification_of_nothing_is_bad_input(shell: Shell, tmp_path: Path) -> None:
+    (tmp_path / "none.json").write_text('{"cases": [], "net_cases": []}', encoding="utf-8")
+    done = shell("verify", tmp_path / "none.json")
+    assert (done.code, done.out) == (2, "")
+    assert "holds no cases" in done.err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.parametrize("argv", [["list", "scenarios"], ["list", "scenarios", "--json"], ["--help"]])
+def test_output_that_cannot_be_written_is_one_message(argv: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "aladdin", *argv],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 2
+    assert done.stderr == "error: the results cannot be printed: No space left on device\n"
+
+
+def loaded(*argv: str, code: int = 0) -> set[str]:
     """Top-level modules in memory after the command line ``argv``, in a process of its own."""
-    code = (
+    program = (
         "import sys; from aladdin.cli import main; code = main(sys.argv[1:]); "
         "print('LOADED', *{m.split('.')[0] for m in sys.modules}, file=sys.stderr); sys.exit(code)"
     )
-    done = subprocess.run([sys.executable, "-c", code, *argv], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", program, *argv], capture_output=True, text=True, check=False)
+    assert done.returncode == code
     return set(done.stderr.rpartition("LOADED")[2].split())
 
 
 def test_help_loads_nothing_heavy() -> None:
     assert loaded("--help").isdisjoint({"torch", "numpy", "simpy", "matplotlib", "pyarrow", "scipy", "yaml"})
+
+
+@pytest.mark.parametrize("argv", [("demo", "-s", "cluster.workers=0"), ("crosscheck", "nope")])
+def test_long_commands_refuse_bad_input_before_they_load_what_they_need(argv: tuple[str, ...]) -> None:
+    assert loaded(*argv, code=2).isdisjoint({"torch", "scipy", "simpy", "matplotlib", "pyarrow"})
 
 
 def test_python_dash_m(tmp_path: Path) -> None:

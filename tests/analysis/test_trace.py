@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
@@ -58,3 +59,15 @@ def test_an_unwritable_file_is_bad_input(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ScenarioError, match="cannot be written"):
         trace.write({"run": make([STEP], spans=True)}, tmp_path / "file" / "trace.json")
+
+
+def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fill(self: Path, text: str, encoding: str) -> None:
+        self.write_bytes(text[:100].encode())
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    record = make([STEP], spans=True)
+    monkeypatch.setattr(Path, "write_text", fill)
+    with pytest.raises(ScenarioError, match="cannot be written .No space left on device"):
+        trace.write({"run": record}, tmp_path / "t.json")
+    assert list(tmp_path.iterdir()) == []
