@@ -11,6 +11,7 @@ Rules this module obeys:
 
 from __future__ import annotations
 
+import math
 import statistics
 from dataclasses import dataclass, fields
 from typing import Any
@@ -49,7 +50,7 @@ class StepTime:
 
     model: str = choice("constant", *MODELS)
     mean: float = amount(0.1, "seconds", low=1e-9)
-    spread: float = number(0.0, low=0.0, high=1e6)
+    spread: float = number(0.0, low=0.0, high=math.inf)
     samples: tuple[float, ...] = listed(real(dimension="seconds", low=1e-9))
     scale: tuple[float, ...] = listed(FACTOR)
     overhead: float = amount(0.0, "seconds")
