@@ -33,14 +33,16 @@ def readings() -> tuple[tuple[str, ...], list[Cell]]:
         common = {"algorithm.momentum": momentum}
         told = f"{momentum:g}"
         cells.append((("BSP", "–", "–", "–", told), {"algorithm.name": "bsp", **common}))
-        cells.append((("L1", "–", "–", "–", told), {"algorithm.name": "aladdin_l1", **common}))
-        for pi in (1, 2, 4):
-            options = {"algorithm.name": "aladdin_l2", "algorithm.pi": pi, **common}
-            cells.append((("L2", str(pi), "n_pi", "sum", told), options))
+        for reduce in ("sum", "mean"):
+            options = {"algorithm.name": "aladdin_l1", "algorithm.reduce": reduce, **common}
+            cells.append((("L1", "–", "–", reduce, told), options))
+        for reduce, pi in product(("sum", "mean"), (1, 2, 4)):
+            options = {"algorithm.name": "aladdin_l2", "algorithm.pi": pi, "algorithm.reduce": reduce}
+            cells.append((("L2", str(pi), "n_pi", reduce, told), options | common))
         for reduce, alpha, pi in product(("sum", "mean"), ("n_pi", "count", 0.5), (1, 2, 4)):
             options = {"algorithm.pi": pi, "algorithm.alpha": alpha, "algorithm.reduce": reduce, **common}
             cells.append((("full", str(pi), str(alpha), reduce, told), options))
-    both = {"algorithm.momentum": 0.9, "algorithm.server_momentum": 0.9}
+    both = {"algorithm.momentum": 0.9, "algorithm.server_momentum": 0.9, "algorithm.reduce": "sum"}
     for name, kind in (("L1", "aladdin_l1"), ("L2", "aladdin_l2"), ("full", "aladdin")):
         row = (name, "–" if name == "L1" else "2", "–" if name == "L1" else "n_pi", "sum", "0.9, server 0.9")
         cells.append((row, {"algorithm.name": kind, **both}))
