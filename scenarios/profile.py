@@ -42,7 +42,6 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +79,12 @@ _KNOWN: tuple[tuple[str, str, Kind], ...] = (
     (r"host\.(native|paced)\.byte_cost", "s", _WAIT),
 )
 """Names of constants, their unit, and what is valid, as in the module's table."""
+
+_DATE = re.compile(
+    r"\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])"
+    r"([T ]([01]\d|2[0-3]):[0-5]\d(:[0-5]\d(\.\d+)?)?(Z|[+-]\d\d:?\d\d)?)?",
+    re.ASCII,
+)
 
 _EXTENTS = ("message_bytes", "workers", "workers_per_device")
 
@@ -368,11 +373,8 @@ def _range(name: str, value: Any) -> tuple[float, float]:
 
 
 def _check_date(when: Any) -> None:
-    try:
-        if when:
-            datetime.fromisoformat(when)
-    except (TypeError, ValueError):
-        raise ScenarioError("when", when, "a date in ISO 8601, such as 2026-01-31T12:00:00Z") from None
+    if when != "" and not (isinstance(when, str) and _DATE.fullmatch(when)):
+        raise ScenarioError("when", when, "a date in ISO 8601, such as 2026-01-31T12:00:00Z")
 
 
 def _check_model(model: Any, constants: Mapping[str, Constant]) -> None:

@@ -19,7 +19,9 @@ def command(
     """Check the simulator against cases whose answers are known.
 
     Prints a row per case with its worst relative error. Exit code 1 if a case is out of its
-    tolerance, 2 if the file is malformed.
+    tolerance, 2 if the file is malformed, lacks what a run depends on, or holds no cases. All
+    expected times, rates and counts are compared; min_ps_arrival_gap_s is not, which says how close
+    to a tie the reference run came and is no result.
 
     Example:
 
