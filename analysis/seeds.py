@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from scipy.special import stdtrit
 
 from analysis import metrics
 from analysis.names import rank
@@ -27,20 +28,9 @@ __all__ = ["AXES", "condense", "estimate", "mean_curve", "mean_summary", "studen
 AXES = ("time", "step", "epoch")
 """What learning curves are drawn over: seconds, steps of all workers, epochs of all workers' samples."""
 
-T95 = (
-    12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281, 2.2010, 2.1788, 2.1604,
-    2.1448, 2.1314, 2.1199, 2.1098, 2.1009, 2.0930, 2.0860, 2.0796, 2.0739, 2.0687, 2.0639, 2.0595, 2.0555,
-    2.0518, 2.0484, 2.0452, 2.0423,
-)  # fmt: skip
-"""97.5 % quantiles of Student's t for 1 .. 30 degrees of freedom (scipy is no dependency of simulations)."""
-
-
 def student(freedom: int) -> float:
-    """97.5 % quantile of Student's t with ``freedom`` >= 1 degrees of freedom, to four digits."""
-    if freedom <= len(T95):
-        return T95[freedom - 1]
-    z = 1.959964
-    return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
+    """97.5 % quantile of Student's t with ``freedom`` >= 1 degrees of freedom."""
+    return float(stdtrit(freedom, 0.975))
 
 
 def estimate(values: Sequence[float | None]) -> dict[str, Any] | None:
