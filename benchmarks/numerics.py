@@ -1,6 +1,7 @@
 """Cost of numerics in virtual time: the simulator over bare gradients, and batched against one by one.
 
-    python benchmarks/numerics.py [--workers N] [--steps K] [--repeats R] [--json]
+    python benchmarks/numerics.py [--workers N] [--steps K] [--repeats R] [--models M ...]
+                                   [--algorithms A ...] [--cpu] [--json]
 
 Overhead: a run with numerics (without evaluation of the model) against bare evaluation of as many
 gradients by the same evaluator, in the same chunks, at parameters of their own for every worker.
@@ -53,11 +54,14 @@ def scenario(algorithm: str, workload: dict[str, Any], workers: int, steps: int,
     )
 
 
+clock: Callable[[], float] = time.perf_counter
+
+
 def seconds(work: Callable[[], Any]) -> float:
-    """Wall time of one call."""
-    start = time.perf_counter()
+    """Time of one call."""
+    start = clock()
     work()
-    return time.perf_counter() - start
+    return clock() - start
 
 
 class Bare:
@@ -103,9 +107,9 @@ def tensor_work(chosen: Any, bare: Bare) -> float:
         operation = getattr(Metered, name)
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            start = time.perf_counter()
+            start = clock()
             result = operation(*args, **kwargs)
-            spent[0] += time.perf_counter() - start
+            spent[0] += clock() - start
             return result
 
         return call
@@ -142,7 +146,7 @@ def overhead(model: str, algorithm: str, batched: str, threads: int, args: Any) 
 
 def together(model: str, most: int, args: Any) -> dict[str, Any]:
     """One row: microseconds per gradient, one by one (1 thread, all threads) and batched."""
-    steps = max(2, args.steps // 4)
+    steps = max(1, args.steps // 2)
     ways = [("never", threads) for threads in sorted({1, most})] + [("always", most)]
     sides = [Bare(scenario("asp", MODELS[model], args.workers, steps, way), count) for way, count in ways]
     for side in sides:
@@ -161,25 +165,37 @@ def together(model: str, most: int, args: Any) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--workers", type=int, default=64, metavar="N")
-    parser.add_argument("--steps", type=int, default=32, metavar="K", help="per worker")
-    parser.add_argument("--repeats", type=int, default=5, metavar="R")
+    parser.add_argument("--steps", type=int, default=8, metavar="K", help="per worker")
+    parser.add_argument("--repeats", type=int, default=3, metavar="R")
     parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS), metavar="M")
+    parser.add_argument("--algorithms", nargs="+", default=list(ALGORITHMS), metavar="A")
+    parser.add_argument("--cpu", action="store_true", help="processor time of one thread, where others run")
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of tables")
     args = parser.parse_args()
     import torch
 
+    if args.cpu:
+        global clock  # noqa: PLW0603 (one switch for the whole process)
+        clock = time.process_time
+        torch.set_num_threads(1)
     most = torch.get_num_threads()
-    batched = [together(model, most, args) for model in args.models]
-    chosen = [(m, a, w) for m in args.models for a in ALGORITHMS for w in WAYS]
-    rows = [overhead(m, a, w, most if w == "always" else 1, args) for m, a, w in chosen]
+    tables: dict[str, list[dict[str, Any]]] = {"batched": [], "overhead": []}
+
+    def add(table: str, row: dict[str, Any]) -> None:
+        if not args.json:
+            if not tables[table]:
+                print(*row, sep=" | ")
+            print(*row.values(), sep=" | ", flush=True)
+        tables[table].append(row)
+
+    for model in args.models:
+        add("batched", together(model, most, args))
+    for model in args.models:
+        for algorithm in args.algorithms:
+            for way in WAYS:
+                add("overhead", overhead(model, algorithm, way, most if way == "always" else 1, args))
     if args.json:
-        print(json.dumps({"batched": batched, "overhead": rows}, indent=1))
-        return
-    for table in (batched, rows):
-        print(*table[0], sep=" | ")
-        for row in table:
-            print(*row.values(), sep=" | ")
-        print()
+        print(json.dumps(tables, indent=1))
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["Choice", "Evaluator", "MLPBatch", "VmapBatch"]
 
 CHUNK_BYTES = 64 * 2**20
-MOST = 64
+MOST = 32
 """At most so many gradients in one batched call: more gain nothing."""
 
 ROW, ROW_BYTES = 16, 8 * 2**20
@@ -56,6 +56,7 @@ class MLPBatch:
         widths = (channels * height * width, *hidden_widths(workload), class_count(workload))
         self._decay = workload.weight_decay
         self._layers: list[tuple[int, int, int]] = []
+        self._rooms: dict[str, torch.Tensor] = {}
         start = 0
         for inputs, outputs in pairwise(widths):
             self._layers.append((start, inputs, outputs))
@@ -70,7 +71,8 @@ class MLPBatch:
         activations, last = [images.flatten(2)], len(self._layers) - 1
         for i in range(last + 1):
             weight, bias = self._parts(flat, i)
-            y = torch.baddbmm(bias.unsqueeze(1), activations[i], weight.transpose(1, 2))
+            y = self._room(flat, f"activations {i}", count, size, weight.shape[1])
+            torch.baddbmm(bias.unsqueeze(1), activations[i], weight.transpose(1, 2), out=y)
             activations.append(y.relu_() if i < last else y)
         scores = torch.log_softmax(activations.pop(), 2)
         answers = labels.unsqueeze(2)
@@ -84,11 +86,19 @@ class MLPBatch:
             torch.bmm(delta.transpose(1, 2), activations[i], out=weight)
             torch.sum(delta, 1, out=bias)
             if i:
-                delta = torch.bmm(delta, self._parts(flat, i)[0])
-                delta *= activations[i] > 0
+                below = self._room(flat, f"delta {i}", count, size, weight.shape[2])
+                delta = torch.bmm(delta, self._parts(flat, i)[0], out=below)
+                delta *= torch.sign(activations[i], out=activations[i])
         if self._decay:
             gradients.add_(flat, alpha=self._decay)
         return gradients, losses
+
+    def _room(self, flat: torch.Tensor, name: str, count: int, *shape: int) -> torch.Tensor:
+        """Memory for ``count`` matrices that is used again and again: fresh memory costs page faults."""
+        held = self._rooms.get(name)
+        if held is None or len(held) < count:
+            held = self._rooms[name] = flat.new_empty((count, *shape))
+        return held[:count]
 
     def _parts(self, flat: torch.Tensor, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Views of one layer: weights (B, outputs, inputs) and biases (B, outputs)."""
@@ -169,6 +179,8 @@ class Evaluator:
         self.initial = task.initial()
         self.evaluate = task.evaluate
         self._batch = _batch_of(task)
+        self._before = 0
+        self._points = self.initial.new_empty((0, len(self.initial)))
         if batched == "always" and self._batch is None:
             why = f"auto or never: {task.workload.model} has BatchNorm"
             raise ScenarioError("run.batched", batched, why)
@@ -180,7 +192,6 @@ class Evaluator:
         self.choice = Choice(together, fits if together else self._row, most)
         if batched == "auto" and timer is not None and fits > 1:
             self.choice = self._measured(timer, fits, {1, most} if not threads else {threads})
-        self._before = 0
 
     def __enter__(self) -> Evaluator:
         self._before = torch.get_num_threads()
@@ -220,7 +231,10 @@ class Evaluator:
             found = [self._task.gradient(x, *key) for x, key in zip(params, keys, strict=True)]
             return [g for g, _ in found], [loss for _, loss in found]
         images, labels = self._task.data.batches(keys, self._task.workload.batch)
-        gradients, losses = self._batch(torch.stack(list(params)), images, labels)
+        if len(params) > len(self._points):
+            self._points = self.initial.new_empty((len(params), len(self.initial)))
+        points = torch.stack(list(params), out=self._points[: len(params)])
+        gradients, losses = self._batch(points, images, labels)
         return list(gradients.unbind()), losses.tolist()
 
     def adopt(self, array: np.ndarray) -> torch.Tensor:
