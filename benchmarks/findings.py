@@ -52,10 +52,11 @@ def readings() -> tuple[tuple[str, ...], list[Cell]]:
 def coalesce() -> tuple[tuple[str, ...], list[Cell]]:
     """What a worker does while its link is busy, on ever slower links."""
     cells: list[Cell] = []
-    for rate, busy in product(("25 Mbit/s", "6 Mbit/s", "1.5 Mbit/s"), ("coalesce", "wait")):
-        options = {"cluster.bandwidth": rate, "algorithm.on_busy": busy}
-        cells.append(((rate, busy), options))
-    return ("bandwidth", "on_busy"), cells
+    rates = ("25 Mbit/s", "6 Mbit/s", "1.5 Mbit/s")
+    for rate, reduce, busy in product(rates, ("sum", "mean"), ("coalesce", "wait")):
+        options = {"cluster.bandwidth": rate, "algorithm.reduce": reduce, "algorithm.on_busy": busy}
+        cells.append(((rate, reduce, busy), options))
+    return ("bandwidth", "reduce", "on_busy"), cells
 
 
 def consensus() -> tuple[tuple[str, ...], list[Cell]]:

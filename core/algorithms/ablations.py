@@ -2,8 +2,6 @@
 
 L1  local self-update only: workers send gradients, the server applies each at once and pushes nothing
 L2  L1 and the PS-triggered local update; still without the lazy global update
-
-Their servers apply gradients singly, so each moves x~ by eta/n (``reduce: sum``), as ASP's do.
 """
 
 from __future__ import annotations
@@ -22,7 +20,6 @@ class AladdinL1(Aladdin):
 
     name: ClassVar[str] = "aladdin_l1"
     title: ClassVar[str] = "ALADDIN-L1 (ablation: local self-update only)"
-    reduce: str = "sum"
     variant: str = "l1"
 
 
@@ -32,5 +29,4 @@ class AladdinL2(Aladdin):
 
     name: ClassVar[str] = "aladdin_l2"
     title: ClassVar[str] = "ALADDIN-L2 (ablation: no lazy global update)"
-    reduce: str = "sum"
     variant: str = "l2"

@@ -4,7 +4,7 @@
     1  g_i <- gradient at x_i                      3  receive g_i;  c~ <- c~ + 1;  c_i <- c_i + 1
     3  x_i <- x_i - eta g_i                        6  g~ <- g~ + g_i
     4  send g_i, do not wait                       7  if c_i >= pi:
-    5  if a global model x~, alpha has come:       8     x~ <- x~ - eta g~ / c~
+    5  if a global model x~, alpha has come:       8     x~ <- x~ - (eta / n) g~
     6     x_i <- (1 - alpha) x_i + alpha x~        10    send x~, alpha to worker i
                                                    11    g~ <- 0;  c~ <- 0;  c_i <- 0
 
@@ -17,8 +17,8 @@ push     ``try`` (default): while the previous push to i is under way the server
          again at i's next gradient; ``queue`` sends every push in order
 alpha    weight of the global model: ``n_pi`` = 1 - 1/sqrt(n pi) (text; default), ``count`` =
          1 - 1/sqrt(c~) (pseudo-code), or a number in [0, 1] (slides)
-reduce   ``mean`` (default): x~ moves by eta g~/c~ (the pseudo-code, dividing first); ``sum``: by
-         (eta/n) g~, so that without momentum global and local models drift alike as Lemma 1 needs
+reduce   ``sum`` (default): x~ moves by (eta/n) g~, so that without momentum global and local models
+         drift alike as Lemma 1 needs; ``mean``: by eta g~/c~ (the pseudo-code, dividing first)
 
 The gradient that triggers the push is added (the pseudo-code counts but drops it).
 Ablations (section 5.5): ``variant: l2`` applies each gradient at once, ``l1`` also never pushes
@@ -55,7 +55,7 @@ class Aladdin:
 
     pi: int = 1
     alpha: str | float = "n_pi"
-    reduce: str = "mean"
+    reduce: str = "sum"
     on_busy: str = "coalesce"
     push: str = "try"
     variant: str = "full"
