@@ -121,7 +121,7 @@ def simulate(
                  such as "5 min") and on Ctrl-C; if it exists the run goes on from there. Removed at the end
     on_progress  see ``Progress``; on_clock: called likewise with the simulated seconds
 
-    Raises ``sim.errors.Diverged`` when a loss is no finite number; what was recorded by then is its
+    Raises ``core.errors.Diverged`` when a loss is no finite number; what was recorded by then is its
     ``record``, and is written to ``out``, too.
     """
     chosen = load(scenario, algorithm=algorithm, overrides=overrides)
@@ -143,7 +143,8 @@ def train(
 
     ``out`` is the run directory; ``into`` is a folder in which one named after scenario, algorithm
     and time is made. Stopped by Ctrl-C it writes what is finished (if either is given) and raises
-    ``real.errors.Interrupted``, whose ``record`` holds it and whose ``path`` says where.
+    ``real.errors.Interrupted``, whose ``record`` holds it and whose ``path`` says where; a loss that is
+    no finite number ends it likewise, with ``core.errors.Diverged``.
     """
     chosen = load(scenario, algorithm=algorithm, overrides=overrides)
     return execute("real", chosen, None, out, on_progress, into)

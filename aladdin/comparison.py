@@ -26,6 +26,8 @@ __all__ = ["Comparison", "compare"]
 POINTS = 40
 """Evaluations that a curve gets where the scenario does not say how often to evaluate."""
 
+MOST_SEEDS = 10_000
+
 Progress = Callable[[float, int], None]
 """Called now and then with the runs done (shares of those under way included) and the runs in all."""
 
@@ -231,9 +233,9 @@ def _evaluated(scenario: Scenario) -> Scenario:
 
 def _seeds(seeds: Any, first: int) -> tuple[int, ...]:
     """The seeds themselves; raises ``ScenarioError`` for none, for repetitions and for what is no seed."""
-    whole = isinstance(seeds, int) and not isinstance(seeds, bool)
+    whole = isinstance(seeds, int) and not isinstance(seeds, bool) and seeds <= MOST_SEEDS
     if isinstance(seeds, str) or not (whole or isinstance(seeds, Sequence)):
-        raise ScenarioError("seeds", seeds, "a number of seeds, or a list of seeds")
+        raise ScenarioError("seeds", seeds, f"a number of seeds, at most {MOST_SEEDS}, or a list of seeds")
     numbers = tuple(range(first, first + seeds)) if isinstance(seeds, int) else tuple(seeds)
     good = all(isinstance(one, int) and not isinstance(one, bool) and one >= 0 for one in numbers)
     if not numbers or not good or len(set(numbers)) < len(numbers):

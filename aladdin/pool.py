@@ -158,7 +158,11 @@ class _Worker:
                 index = self._waiting.get_nowait()
             except queue.Empty:
                 break
-            self._events.put((index, self._one(index)))
+            try:
+                found = self._one(index)
+            except Exception as error:  # no process can be started: the job's failure, not the comparison's
+                found = _ended("failed", f"{type(error).__name__}: {error}")
+            self._events.put((index, found))
         with self._lock:
             self._close()
 

@@ -101,11 +101,19 @@ def _but_for_the_seed(record: Record) -> str:
 
 
 def pairs(summaries: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Simulated and real runs of the same scenario, algorithm and number of workers, side by side."""
-    found: dict[tuple[str, str, int], dict[str, float]] = {}
+    """Simulated and real runs of the same scenario, algorithm and number of workers, side by side.
+
+    Where there are several of one kind, nothing tells which of them belong together: they are left out.
+    """
+    runs: dict[tuple[str, str, int], dict[str, list[float]]] = {}
     for summary in summaries:
         key = (summary["scenario"], summary["algorithm"], summary["workers"])
-        found.setdefault(key, {})[summary["driver"]] = summary["throughput"]
+        runs.setdefault(key, {}).setdefault(summary["driver"], []).append(summary["throughput"])
+    found = {
+        key: {driver: rates[0] for driver, rates in of_key.items()}
+        for key, of_key in runs.items()
+        if all(len(rates) == 1 for rates in of_key.values())
+    }
     several = len({key[0] for key in found}) > 1
     return [
         {

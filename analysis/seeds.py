@@ -28,6 +28,7 @@ __all__ = ["AXES", "condense", "estimate", "mean_curve", "mean_summary", "studen
 AXES = ("time", "step", "epoch")
 """What learning curves are drawn over: seconds, steps of all workers, epochs of all workers' samples."""
 
+
 def student(freedom: int) -> float:
     """97.5 % quantile of Student's t with ``freedom`` >= 1 degrees of freedom."""
     return float(stdtrit(freedom, 0.975))

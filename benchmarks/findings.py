@@ -16,8 +16,11 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import scenarios
 from aladdin.pool import outcomes
+from analysis import metrics
 from analysis.seeds import estimate
 
 Cell = tuple[tuple[str, ...], dict[str, Any]]
@@ -100,17 +103,13 @@ def measure(cells: list[Cell], seeds: int, jobs: int) -> Iterator[dict[str, Any]
 def figures(run: Mapping[str, Any]) -> dict[str, float | None]:
     """The figures of one run: at its end, or (distances) their mean over the second half of the epochs."""
     curves, summary = run["curves"], run["summary"]
-    half = [i for i, epoch in enumerate(curves["epoch"]) if epoch >= curves["epoch"][-1] / 2]
-
-    def late(name: str) -> float:
-        return sum(curves[name][i] for i in half) / len(half)
-
+    lemma = {"epoch": np.array(curves["epoch"]), "consensus": np.array(curves["lemma"])}
     staleness = summary["staleness"]
     return {
         "accuracy": 100 * summary["accuracy"],
         "loss": summary["loss"],
-        "consensus": late("consensus"),
-        "lemma": late("lemma"),
+        "consensus": summary["consensus"],
+        "lemma": metrics.consensus(lemma),
         "seconds": summary["seconds"],
         "staleness": staleness["mean"] if staleness else None,
     }
@@ -120,7 +119,8 @@ def shown(value: Mapping[str, Any] | None) -> str:
     """A mean with half of its interval, to the digits that the interval leaves."""
     if value is None:
         return "–"
-    half = "" if value["half"] is None else f" ± {value['half']:.2g}"
+    known = value["half"] is not None and value["half"] > 1e-9 * abs(value["mean"])
+    half = f" ± {value['half']:.2g}" if known else ""
     return f"{value['mean']:.4g}{half}"
 
 

@@ -1,10 +1,11 @@
-"""Errors that the core raises about what it was given; ``scenarios`` turns them into ScenarioError."""
+"""Errors of both drivers: options that are not valid (``scenarios`` turns them into ScenarioError), and
+training that diverged."""
 
 from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["OptionError", "require"]
+__all__ = ["Diverged", "OptionError", "require"]
 
 
 class OptionError(ValueError):
@@ -19,3 +20,24 @@ def require(field: str, value: Any, holds: bool, valid: str) -> None:
     """Raise ``OptionError`` unless ``holds``; a comparison with NaN does not hold."""
     if not holds:
         raise OptionError(field, value, valid)
+
+
+class Diverged(RuntimeError):
+    """A loss is no longer a finite number. ``record`` holds what was recorded until then.
+
+    ``worker`` whose mini-batch of ``step`` gave that loss, ``now`` seconds after the start of the run
+    (simulated ones in simulations); None: the test set did, after ``step`` steps of all workers.
+    """
+
+    def __init__(self, loss: float, now: float, *, step: int, worker: int | None = None) -> None:
+        self.loss, self.now, self.step, self.worker = loss, now, step, worker
+        self.record: Any = None
+        whose = (
+            f"the loss of worker {worker} at its step {step}"
+            if worker is not None
+            else f"the model's test loss after {step} steps of all workers"
+        )
+        super().__init__(
+            f"training diverged: {whose}, {now:.6g} s after the start, is {loss}; a smaller algorithm.lr, "
+            "algorithm.lr_scaling: none or algorithm.warmup_epochs may help"
+        )

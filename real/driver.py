@@ -22,6 +22,7 @@ import threading
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
+from math import isfinite
 from typing import Any, cast
 
 from core import collectives
@@ -54,10 +55,12 @@ class Hooks:
 
     more     whether the worker may begin a step: (step, seconds since start) -> bool
     strike   called before step ``k`` (workers) or after the ``k``-th message (servers): faults
+    diverged called with (step, loss, seconds since start) where a loss is no finite number
     """
 
     more: Callable[[int, float], bool]
     strike: Callable[[int], None] = lambda _: None
+    diverged: Callable[[int, float, float], None] = lambda *_: None
 
 
 @dataclass(eq=False)
@@ -344,6 +347,8 @@ class Driver:
                 raise step.error
             self.node.step += 1
             self.losses.append((now - self.booker.zero, step.number, step.loss))
+            if not isfinite(step.loss):
+                self.hooks.diverged(step.number, step.loss, now - self.booker.zero)
         if round_ is not None:
             if round_.total is not None:
                 round_.finish()

@@ -35,6 +35,7 @@ from typing import Any, NoReturn
 
 import msgspec
 
+from core.errors import Diverged
 from core.record import Record
 from real.errors import Interrupted, TransportError
 from real.faults import Faults
@@ -168,6 +169,7 @@ class _Launch:
         self.members: list[_Member] = []
         self.left: dict[int, str] = {}
         self.finishing = self.reporting = False
+        self.diverged: Diverged | None = None
         self.deadline = float("inf")
         self.starting = self.zero = 0.0
 
@@ -184,6 +186,8 @@ class _Launch:
                         self._watch(interrupts)
                     except KeyboardInterrupt:
                         interrupted = True
+                    complete = not interrupted and self.diverged is None
+                    if not complete:
                         self._stop(interrupts)
                 workers = self.plan.workers
                 tables = {
@@ -191,11 +195,12 @@ class _Launch:
                     for m in self.members
                 }
                 params: dict[int, bytes | bytearray] = {m.node: m.params for m in self.members if m.params}
-                record = assemble(
-                    self.plan, tables, {} if interrupted else params, self.left, complete=not interrupted
-                )
+                record = assemble(self.plan, tables, params if complete else {}, self.left, complete=complete)
             finally:
                 self._end()
+        if self.diverged is not None:
+            self.diverged.record = record
+            raise self.diverged
         if interrupted:
             raise Interrupted("the run was interrupted; what was finished is kept", record)
         return record
@@ -283,8 +288,8 @@ class _Launch:
     # ---- watching -----------------------------------------------------------------------------
 
     def _watch(self, interrupts: Interrupts) -> None:
-        """Until every process has handed over its tables or died."""
-        while any(not m.gone for m in self.members):
+        """Until every process has handed over its tables or died, or training diverged."""
+        while any(not m.gone for m in self.members) and self.diverged is None:
             for member in self._heard_from():
                 self._hear(member)
             interrupts.check()
@@ -324,6 +329,10 @@ class _Launch:
             member.tables = message
             member.steps = message["totals"]["steps"]
             member.state = "params" if self.scenario.run.evaluate else "done"
+        elif kind == "diverged" and self.diverged is None:
+            self.diverged = Diverged(
+                message["loss"], message["now"], worker=member.node, step=message["step"]
+            )
         elif kind == "error":
             raise TransportError(f"{self._name(member.node)} failed:\n{message['text']}")
 

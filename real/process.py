@@ -243,7 +243,7 @@ class _Process:
             computer = Computer(task, self.id, times, paced=paced, device=self.device, done=notify)
             if plan.algorithm.collective and network.collective == "native" and plan.workers > 1:
                 group = NativeGroup(self.id, plan.workers, self.rendezvous, nccl=self.nccl, done=notify)
-        hooks = Hooks(more=self._more, strike=partial(self.faults.strike, self.id))
+        hooks = Hooks(self._more, partial(self.faults.strike, self.id), self._diverged)
         self.driver = Driver(node, self.endpoint, self.booker, hooks, computer, group, self.device)
         algorithm = plan.algorithm
         main = algorithm.server(node) if self.is_server else algorithm.worker(node)
@@ -290,6 +290,10 @@ class _Process:
         if run.seconds:
             return now < run.seconds
         return self.samples.add(self.scenario.workload.batch) < run.samples
+
+    def _diverged(self, step: int, loss: float, now: float) -> None:
+        """Let the launcher stop the run; until it does, this worker goes on."""
+        self.tell(**{"is": "diverged"}, step=step, loss=loss, now=now)
 
     def _fail(self, error: BaseException) -> None:
         """The transport cannot go on, so neither can this node."""

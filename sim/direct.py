@@ -49,7 +49,7 @@ def _counter(network: Network) -> Iterator[int]:
     """Its first value is the number of messages that ``network`` has delivered by then."""
     delivered = count()
 
-    def observe(transfer: Transfer) -> None:
+    def observe(_: Transfer) -> None:
         next(delivered)
 
     network.observer = observe

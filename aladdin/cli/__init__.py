@@ -8,7 +8,7 @@ Rules this package obeys:
 * Results go to stdout, progress, warnings and errors to stderr.
 
 Exit codes: 0 done; 1 a check failed (``verify``); 2 bad input or output that cannot be written,
-one message; 3 the run failed (a dead server, a deadlock); 130 stopped by Ctrl-C.
+one message; 3 the run failed (a dead server, a deadlock, a diverged loss); 130 stopped by Ctrl-C.
 """
 
 from __future__ import annotations

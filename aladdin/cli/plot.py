@@ -22,7 +22,7 @@ def command(
 
     Where a step goes (always), a timeline (runs recorded with --spans), learning curves (trained
     runs), speed-up (runs with different numbers of workers), predicted against measured (a
-    scenario both simulated and trained). A folder that holds pictures already is refused, unless
+    scenario simulated once and trained once). A folder that holds pictures already is refused, unless
     --force is given: then those of the same name are replaced.
 
     Example:

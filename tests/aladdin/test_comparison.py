@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import aladdin
-from aladdin import api, cli
+from aladdin import api, cli, pool
 from aladdin.comparison import _evaluated
 from analysis import report
 from core.algorithms import ALGORITHMS
@@ -365,3 +365,13 @@ def test_the_page_on_comparing_describes_what_is_printed_and_written(tmp_path: P
         stem = head.removesuffix(" %").removesuffix(" per step").split(" mean")[0]
         assert re.search(rf"^\|.*{re.escape(stem)}.*\|", page, re.MULTILINE), head
     assert found.statistics[0]["accuracy"]["count"] == 2
+
+
+def test_a_process_that_cannot_be_started_is_a_failed_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(pool.subprocess, "Popen", refuse)
+    found = dict(pool.outcomes([{"path": None}, {"path": None}], 2))
+    assert [found[index]["outcome"] for index in (0, 1)] == ["failed", "failed"]
+    assert "Resource temporarily unavailable" in found[0]["message"]

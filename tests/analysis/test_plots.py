@@ -158,3 +158,15 @@ def test_the_same_record_gives_the_same_picture(tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
         plots.save(plots.breakdown([metrics.summary(make([STEP]))]), tmp_path / name)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_runs_are_paired_only_where_it_is_clear_which_belong_together() -> None:
+    def summary(driver: str, algorithm: str, rate: float) -> dict[str, object]:
+        run = {"algorithm": algorithm, "driver": driver, "throughput": rate}
+        return {"scenario": "demo", "workers": 4, **run}
+
+    runs = [summary("sim", "asp", 100.0), summary("sim", "asp", 7.0), summary("real", "asp", 99.0)]
+    runs += [summary("sim", "bsp", 50.0), summary("real", "bsp", 51.0)]
+    assert [(one["algorithm"], one["predicted"], one["measured"]) for one in pictures.pairs(runs)] == [
+        ("bsp", 50.0, 51.0)
+    ]

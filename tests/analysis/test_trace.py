@@ -68,6 +68,6 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.M
 
     record = make([STEP], spans=True)
     monkeypatch.setattr(Path, "write_text", fill)
-    with pytest.raises(ScenarioError, match="cannot be written .No space left on device"):
+    with pytest.raises(ScenarioError, match=r"cannot be written .No space left on device"):
         trace.write({"run": record}, tmp_path / "t.json")
     assert list(tmp_path.iterdir()) == []

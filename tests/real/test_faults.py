@@ -16,9 +16,11 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("zmq")
 
+import numpy as np
 import psutil
 
 import real
+from core.errors import Diverged
 from real import launch
 from real.errors import Interrupted, TransportError
 from scenarios.errors import ScenarioError
@@ -263,3 +265,13 @@ def test_bad_input_that_only_a_process_notices_is_bad_input_all_the_same(tmp_pat
     )
     with pytest.raises(ScenarioError, match="missing"):
         real.train(scenario)
+
+
+def test_a_diverged_run_ends_says_where_and_keeps_its_record() -> None:
+    scenario = tiny({"name": "arsgd", "lr": 1e6}, run={"steps": 400})
+    with pytest.raises(Diverged, match=r"the loss of worker \d at its step \d+, .* is (nan|inf)") as caught:
+        real.train(scenario)
+    record = caught.value.record
+    assert not record.manifest["complete"]
+    assert 0 < record.nodes["steps"].max() < 400
+    assert not np.isfinite(record.losses["loss"]).all()
