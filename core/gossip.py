@@ -1,4 +1,4 @@
-"""What the decentralized algorithms share: the need of a peer, and shares of a weighted sum.
+"""What the decentralized algorithms share: a graph's options, the need of a peer, shares of a weighted sum.
 
 Rules this module obeys:
 
@@ -17,7 +17,20 @@ from core.errors import require
 from core.node import Message, Node
 from core.topology import Spec
 
-__all__ = ["Arrivals", "check_peers", "hashable", "merge"]
+__all__ = ["Arrivals", "check_graph_options", "check_peers", "hashable", "merge"]
+
+
+def check_graph_options(degree: Any, graph_seed: Any) -> None:
+    """Raise ``OptionError`` unless both are whole numbers, whichever graph is chosen.
+
+    What ``random_regular`` asks of ``degree`` besides depends on the number of workers.
+    """
+    require("degree", degree, _whole(degree) and degree >= 1, "a whole number of at least 1")
+    require("graph_seed", graph_seed, _whole(graph_seed) and graph_seed >= 0, "a whole number of at least 0")
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def check_peers(workers: int) -> None:

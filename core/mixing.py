@@ -126,8 +126,9 @@ def metropolis(graph: Graph) -> Matrix:
     Symmetric and doubly stochastic on any graph; zeta < 1 if and only if the graph is connected.
     """
     W = np.zeros((graph.n, graph.n))
-    for i, j in graph.edges:
-        W[i, j] = W[j, i] = 1 / (1 + max(graph.degree(i), graph.degree(j)))
+    degrees = np.array([graph.degree(i) for i in range(graph.n)])
+    i, j = np.array(graph.edges, dtype=int).reshape(-1, 2).T
+    W[i, j] = W[j, i] = 1 / (1 + np.maximum(degrees[i], degrees[j]))
     np.fill_diagonal(W, 1 - W.sum(axis=1))
     return W
 
@@ -157,15 +158,11 @@ def pairwise_expected(graph: Graph, active: Iterable[int] | None = None) -> Matr
         active = sides[0]
     starters = [i for i in active if graph.degree(i)]
     require("workers", graph.n, bool(starters), "at least 2 to average with each other")
-    W = np.eye(graph.n)
+    half = np.zeros((graph.n, graph.n))
     for i in starters:
-        for j in graph.neighbours(i):
-            p = 1 / (len(starters) * graph.degree(i))
-            W[i, i] -= p / 2
-            W[j, j] -= p / 2
-            W[i, j] += p / 2
-            W[j, i] += p / 2
-    return W
+        half[i, list(graph.neighbours(i))] = 1 / (2 * len(starters) * graph.degree(i))
+    half = half + half.T
+    return np.eye(graph.n) - np.diag(half.sum(axis=1)) + half
 
 
 def push_sum(schedule: PeerSchedule, step: int) -> Matrix:
@@ -177,10 +174,7 @@ def push_sum(schedule: PeerSchedule, step: int) -> Matrix:
     P = np.zeros((schedule.n, schedule.n))
     for j in range(schedule.n):
         peers = schedule.out(j, step)
-        share = 1 / (1 + len(peers))
-        P[j, j] += share
-        for i in peers:
-            P[i, j] += share
+        np.add.at(P, ([j, *peers], j), 1 / (1 + len(peers)))
     return P
 
 
@@ -221,17 +215,20 @@ def matrix(rows: Any, n: int | None = None, field: str = "matrix") -> Matrix:
     """A user's matrix for D-PSGD: nested lists of numbers, checked.
 
     Raises ``OptionError`` unless it is n x n, of weights in [0, 1], symmetric, doubly stochastic and
-    connected with zeta < 1 (Assumption 1 of D-PSGD); says where, and by how much, it is not.
+    connected with zeta < 1 (Assumption 1 of D-PSGD); says where, and by how much, it is not. What it
+    returns is symmetric to the last bit, and weights between workers are 0 or at least ``TOLERANCE``: what
+    rounding left of others goes to the worker itself. So both ends of an edge agree that there is one.
     """
     try:
         W = np.array(rows, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise OptionError(field, rows, "rows of numbers, all of the same length") from None
     size = "square" if n is None else f"{n} x {n}, one row and column per worker"
     if W.ndim != 2 or W.shape[0] != W.shape[1] or (n is not None and len(W) != n) or not W.size:
         raise OptionError(field, " x ".join(map(str, W.shape)) or rows, f"a matrix that is {size}")
     check_symmetric(W, field)
     check_doubly_stochastic(W, field)
+    W = _cleared((W + W.T) / 2)
     check_connected(Graph(len(W), tuple((int(i), int(j)) for i, j in np.argwhere(np.triu(W, 1)))), field)
     if len(W) > 1 and second_eigenvalue(W) > 1 - TOLERANCE:
         raise OptionError(
@@ -239,6 +236,13 @@ def matrix(rows: Any, n: int | None = None, field: str = "matrix") -> Matrix:
             "a second-largest eigenvalue magnitude below 1 (let every worker keep a share of its own)",
         )  # fmt: skip
     return W
+
+
+def _cleared(W: Matrix) -> Matrix:
+    """``W`` with the weights between workers that rounding left given to the workers themselves."""
+    dust = np.where(np.abs(W) < TOLERANCE, W, 0.0)
+    np.fill_diagonal(dust, 0.0)
+    return W - dust + np.diag(dust.sum(axis=1))
 
 
 def check_rows(W: Matrix, field: str = "matrix") -> None:
@@ -308,10 +312,16 @@ def spectral_gap(W: Matrix) -> float:
 
 
 def product(matrices: Iterable[Matrix]) -> Matrix:
-    """What the steps do together, the first of them first: ... W_2 W_1 W_0."""
+    """What the steps do together, the first of them first: ... W_2 W_1 W_0. Local steps cost nothing."""
     total: Matrix | None = None
+    last, local = None, False
     for W in matrices:
-        total = W if total is None else W @ total
+        if W is not last:
+            last, local = W, _local(W)
+        if total is None:
+            total = W
+        elif not local:
+            total = W @ total
     if total is None:
         raise ValueError("a product needs at least one matrix")
     return total
@@ -324,7 +334,8 @@ def contraction(W: Matrix) -> float:
     where ``W`` is symmetric and doubly stochastic.
     """
     quotient = W / W.sum(axis=1, keepdims=True)
-    return float(np.linalg.norm(quotient - quotient.mean(axis=0), 2))
+    apart = quotient - quotient.mean(axis=0)
+    return math.sqrt(max(float(np.linalg.eigvalsh(apart.T @ apart)[-1]), 0.0))
 
 
 def steps_to_shrink(W: Matrix | Sequence[Matrix], factor: float = 10.0) -> float:
@@ -342,7 +353,7 @@ def steps_to_shrink(W: Matrix | Sequence[Matrix], factor: float = 10.0) -> float
     whole = product(period)
     powers = [whole]
     while contraction(powers[-1]) > limit:
-        if len(powers) > 60 or second_eigenvalue(whole) > 1 - 1e-12:
+        if len(powers) > 60 or (len(powers) == 1 and second_eigenvalue(whole) > 1 - 1e-12):
             return math.inf
         powers.append(powers[-1] @ powers[-1])
     return float(_refine(period, powers, limit))
@@ -362,11 +373,19 @@ def _refine(period: Sequence[Matrix], powers: Sequence[Matrix], limit: float) ->
         further = powers[k] @ done
         if contraction(further) > limit:
             done, rounds = further, rounds + (1 << k)
+    local = {id(W): _local(W) for W in period}
     for step, W in enumerate(period, 1):
+        if local[id(W)]:
+            continue
         done = W @ done
         if contraction(done) <= limit:
             return rounds * len(period) + step
     raise AssertionError("the whole period is within the limit")
+
+
+def _local(W: Matrix) -> bool:
+    """Whether ``W`` is the identity: a local step."""
+    return bool(W[0, 0] == 1 and np.array_equal(W, np.eye(len(W))))
 
 
 def _symmetric(W: Matrix) -> bool:

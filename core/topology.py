@@ -127,8 +127,12 @@ class Graph:
 
     def odd_cycle(self) -> tuple[int, ...]:
         """The workers along one cycle of odd length, in order; empty if the graph is bipartite."""
+        parent: dict[int, int] = {}
+        depth: dict[int, int] = {}
         for start in range(self.n):
-            parent, depth = {start: start}, {start: 0}
+            if start in depth:
+                continue
+            parent[start], depth[start] = start, 0
             front = [start]
             for i in front:
                 for j in self._near[i]:

@@ -30,7 +30,7 @@ from functools import lru_cache
 from typing import Any, ClassVar
 
 from core.effects import Compute, Effect, Receive, Send
-from core.gossip import check_peers, hashable
+from core.gossip import check_graph_options, check_peers, hashable
 from core.node import LEFT, Finished, Left, Message, Node, Program
 from core.topology import Graph, Spec, check_bipartite, check_connected, graph
 
@@ -52,6 +52,9 @@ class ADPSGD:
     graph: Spec = "bipartite"
     degree: int = 3
     graph_seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_graph_options(self.degree, self.graph_seed)
 
     def check(self, workers: int) -> None:
         """Raise ``OptionError`` unless the graph is connected and bipartite with so many workers."""

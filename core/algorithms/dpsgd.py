@@ -9,10 +9,11 @@
 W is symmetric and doubly stochastic: Metropolis weights on ``graph`` (core/topology.py), or ``matrix``,
 whose support then is the graph. ``degree`` and ``graph_seed`` are those of ``random_regular``.
 
-Neighbours are never more than one step apart, and nobody waits for anybody else. A neighbour that has
-left gives its weight to the worker itself, on both sides of every edge that remains, so that W stays
-symmetric among those who go on. A worker sends its last parameters too, before it knows that its
-budget is met: a neighbour that goes on averages with them once more.
+Neighbours are never more than one step apart: whoever begins step k + 1 has x_k of all of them. Nobody
+waits for anybody else. A neighbour that has left gives its weight to the worker itself, on both sides of
+every edge that remains, so that W stays symmetric among those who go on. A worker sends its last
+parameters too, before it knows that its budget is met: a neighbour that goes on averages with them once
+more.
 
 Invariants: while all are there, the mean of all x_i moves by gradients only, by eta/n each; with g = 0
 the distance to consensus shrinks by sqrt(rho) = zeta(W) or more at every step; a run does not depend
@@ -28,7 +29,8 @@ from typing import Any, ClassVar
 
 from core import mixing
 from core.effects import Compute, Effect, Receive, Send
-from core.gossip import check_peers, hashable
+from core.errors import require
+from core.gossip import check_graph_options, check_peers, hashable
 from core.node import LEFT, Finished, Left, Message, Node, Program
 from core.topology import Spec, check_connected, graph
 
@@ -51,6 +53,11 @@ class DPSGD:
     degree: int = 3
     graph_seed: int = 0
 
+    def __post_init__(self) -> None:
+        check_graph_options(self.degree, self.graph_seed)
+        alone = self.matrix is None or self.graph == DPSGD.graph
+        require("graph", self.graph, alone, "no graph where a matrix is given: its weights say who mixes")
+
     def check(self, workers: int) -> None:
         """Raise ``OptionError`` where the graph or the matrix does not suit so many workers."""
         check_peers(workers)
@@ -63,7 +70,7 @@ class DPSGD:
 
     def worker(self, node: Node) -> Program:
         tensors, x, me, n = node.tensors, node.params, node.id, node.workers
-        weights = self._weights(n)[me].tolist()
+        weights = self.weights(n)[me].tolist()
         neighbours = [j % n for j in range(me + 1, me + n) if weights[j % n]]
         try:
             while True:
@@ -91,16 +98,21 @@ class DPSGD:
     def companions(self, node: Node) -> Iterable[Program]:
         return ()
 
-    def _weights(self, workers: int) -> mixing.Matrix:
-        """W: row i holds worker i's weights."""
+    def weights(self, workers: int) -> mixing.Matrix:
+        """W, (workers, workers): row i holds worker i's weights. Made and checked once for all of them."""
         if self.matrix is not None:
-            return mixing.matrix(self.matrix, workers)
+            return _given(tuple(tuple(row) for row in self.matrix), workers)
         return _metropolis(hashable(self.graph), workers, self.degree, self.graph_seed)
 
 
 @lru_cache(maxsize=4)
 def _metropolis(spec: Any, workers: int, degree: int, seed: int) -> mixing.Matrix:
     return mixing.metropolis(graph(spec, workers, degree=degree, seed=seed))
+
+
+@lru_cache(maxsize=4)
+def _given(rows: tuple[tuple[float, ...], ...], workers: int) -> mixing.Matrix:
+    return mixing.matrix(rows, workers)
 
 
 def _from_all(node: Node, step: int, sources: list[int]) -> Generator[Effect, Any, dict[int, Message]]:

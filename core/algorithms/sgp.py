@@ -36,7 +36,7 @@ from typing import Any, ClassVar
 
 from core.effects import Compute, Effect, Poll, Receive, Send, TrySend
 from core.errors import require
-from core.gossip import Arrivals, check_peers, hashable, merge
+from core.gossip import Arrivals, check_graph_options, check_peers, hashable, merge
 from core.node import LEFT, Finished, Left, Message, Node, Program
 from core.topology import GRAPHS, PeerSchedule, Spec, check_connected, graph, schedule
 
@@ -67,6 +67,7 @@ class SGP:
         require("overlap", self.overlap, whole or self.overlap == "none", valid)
         number = isinstance(self.least, int | float) and not isinstance(self.least, bool)
         require("least", self.least, number and 0 <= self.least <= 0.5, "a number in [0, 0.5]")
+        check_graph_options(self.degree, self.graph_seed)
 
     def check(self, workers: int) -> None:
         """Raise ``OptionError`` where the schedule does not connect so many workers."""

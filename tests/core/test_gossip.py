@@ -172,6 +172,23 @@ def test_dpsgd_takes_a_matrix() -> None:
     assert sent == {(0, 1), (1, 0), (1, 2), (2, 1)}
 
 
+def test_dpsgd_does_not_wait_where_rounding_left_a_weight() -> None:
+    """W[3, 0] = 1e-17 and W[0, 3] = 0: neither is the other's neighbour."""
+    W = mixing.metropolis(topology.graph([[0, 1], [1, 2], [2, 3]], 4))
+    W[3, 0] = 1e-17
+    run = Run(DPSGD(matrix=W.tolist()), 4, 1)
+    assert [node.step for node in run.nodes] == [6] * 4
+
+
+def test_dpsgd_checks_its_matrix_once_for_all_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    n, made = 6, []
+    W = (0.9 * np.eye(n) + 0.1 * mixing.average(n)).tolist()
+    check = mixing.matrix
+    monkeypatch.setattr(mixing, "matrix", lambda *given: made.append(given) or check(*given))
+    Run(DPSGD(matrix=W), n, 1)
+    assert len(made) == 1
+
+
 @given(seed=seeds, turn=st.integers(0, 120), victim=st.integers(0, 3))
 @settings(max_examples=40, deadline=None)
 def test_dpsgd_survivors_go_on_averaging(seed: int, turn: int, victim: int) -> None:
@@ -463,6 +480,32 @@ def test_bad_options_are_refused(name: str, options: dict[str, Any], message: st
         scenarios.load(
             "demo", {"algorithm.name": name} | {f"algorithm.options.{key}": v for key, v in options.items()}
         )
+
+
+@pytest.mark.parametrize("name", ["dpsgd", "adpsgd", "sgp"])
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("degree", [3]), ("degree", 0), ("degree", 2.0), ("degree", True), ("degree", "x"), ("degree", None),
+        ("graph_seed", "x"), ("graph_seed", -1), ("graph_seed", [0]), ("graph_seed", False),
+    ],
+)  # fmt: skip
+def test_options_of_random_graphs_are_checked_whatever_the_graph_is(
+    name: str, option: str, value: Any
+) -> None:
+    """A ring has no use for them: what is plainly wrong is refused all the same."""
+    for graph in ("ring", "random_regular"):
+        with pytest.raises(ScenarioError, match=rf"options\.{option}: .* a whole number of at least [01]"):
+            scenarios.load("demo", {"algorithm": {"name": name, "graph": graph, option: value}})
+
+
+def test_a_matrix_leaves_no_choice_of_a_graph() -> None:
+    W = mixing.average(4).tolist()
+    chosen = {"algorithm.name": "dpsgd", "algorithm.options.matrix": W}
+    assert scenarios.load("demo", chosen | {"algorithm.options.graph": "ring"})
+    for graph in ("torus", [[0, 1], [1, 2], [2, 3]]):
+        with pytest.raises(ScenarioError, match=r"options\.graph: .* no graph where a matrix is given"):
+            scenarios.load("demo", chosen | {"algorithm.options.graph": graph})
 
 
 def test_checks_name_the_option() -> None:

@@ -352,3 +352,41 @@ def test_columns_are_checked_by_themselves() -> None:
 def test_arguments_out_of_range_are_refused(build: object) -> None:
     with pytest.raises(OptionError):
         build()  # type: ignore[operator]
+
+
+def test_what_rounding_left_of_a_weight_is_no_edge() -> None:
+    """Both ends of an edge must see it: whoever waits for a neighbour is sent to by that neighbour."""
+    ring = mixing.metropolis(graph("ring", 4))
+    ring[2, 0], ring[0, 1] = 1e-17, ring[0, 1] + 1e-16
+    W = mixing.matrix(ring.tolist(), 4)
+    assert np.array_equal(W, W.T)
+    assert W[2, 0] == W[0, 2] == 0
+    check(W)
+
+
+@given(st.integers(2, 8), SEEDS)
+def test_a_matrix_is_symmetric_to_the_last_bit_and_has_no_dust(n: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    noisy = mixing.metropolis(graph("ring", n)) + rng.uniform(0, 4e-10, (n, n)) * (rng.random((n, n)) < 0.5)
+    W = mixing.matrix(noisy.tolist(), n)
+    assert np.array_equal(W, W.T)
+    assert not ((W != 0) & (np.abs(W) < mixing.TOLERANCE)).any()
+    assert np.allclose(W.sum(axis=0), (noisy + noisy.T).sum(axis=0) / 2, rtol=0, atol=1e-15)
+    assert {(i, j) for i, j in np.argwhere(np.triu(W, 1)).tolist()} == set(graph("ring", n).edges)
+
+
+def test_a_number_too_large_for_a_matrix_is_refused() -> None:
+    with pytest.raises(OptionError, match="rows of numbers"):
+        mixing.matrix([[10**400, 0], [0, 1]], 2)
+
+
+def test_local_steps_are_not_multiplied(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A period of a thousand local steps is as quick as the exchange after it."""
+    looked = []
+    contraction = mixing.contraction
+    monkeypatch.setattr(mixing, "contraction", lambda W: looked.append(1) or contraction(W))
+    period = [mixing.identity(4)] * 999 + [mixing.aladdin(4, 0.5)]
+    assert mixing.product(period) is not period[0]
+    assert np.array_equal(mixing.product(period), period[-1])
+    assert mixing.steps_to_shrink(period) == 4000
+    assert len(looked) < 20

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -104,6 +105,23 @@ def test_either_two_sides_or_an_odd_cycle(drawn: tuple[int, list[tuple[int, int]
         assert sorted((*sides[0], *sides[1])) == list(range(n))
         assert all((i in sides[0]) != (j in sides[0]) for i, j in g.edges)
         topology.check_bipartite(g)
+
+
+@pytest.mark.parametrize("parts", [1, 5])
+def test_whether_a_graph_is_bipartite_is_seen_by_looking_at_each_worker_once(parts: int) -> None:
+    n = 40 // parts
+    edges = [[k * n + i, k * n + i + 1] for k in range(parts) for i in range(n - 1)]
+    looked: Counter[int] = Counter()
+
+    class Watched(tuple):  # type: ignore[type-arg]
+        def __getitem__(self, i: Any) -> Any:
+            looked[i] += 1
+            return super().__getitem__(i)
+
+    g = graph(edges, 40)
+    object.__setattr__(g, "_near", Watched(g._near))
+    assert g.odd_cycle() == ()
+    assert looked == dict.fromkeys(range(40), 1)
 
 
 @given(EDGES)
