@@ -6,10 +6,13 @@ Rules this module obeys:
   ``core.mixing``. What is bad input there is bad input here, by the same message.
 * One period of steps says it all: local steps are the identity, and the properties are those of the
   product. A random exchange is stood for by its expectation, and says so.
+* Whatever is accepted is answered within 20 seconds on one core: ``LARGEST``, ``LONGEST``, ``EACH``,
+  ``DRAWN`` and ``YAML`` are chosen so. Nothing is checked or decomposed twice.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,16 +24,31 @@ import numpy as np
 from core import algorithms, mixing
 from core.errors import OptionError
 from core.mixing import Matrix
-from core.topology import check_bipartite, check_connected, graph, schedule
+from core.topology import graph, schedule
+from scenarios.documents import DocumentError, parse
 from scenarios.errors import ScenarioError
 
-__all__ = ["FACTOR", "LARGEST", "Mixing", "describe", "read_rows"]
+__all__ = [
+    "DRAWN", "EACH", "FACTOR", "LARGEST", "LONGEST", "YAML", "Mixing", "describe", "read_rows", "value",
+]  # fmt: skip
 
 FACTOR = 10.0
 """By how much the consensus distance is to shrink."""
 
-LARGEST = 2048
-"""Workers up to which a spectrum takes seconds, not minutes."""
+LARGEST = 1024
+"""Workers."""
+
+LONGEST = 1000
+"""Steps of a period."""
+
+EACH = 256
+"""Nodes up to which each of several matrices is decomposed by itself, where that is not symmetric."""
+
+DRAWN = 256
+"""Workers up to which there is a picture."""
+
+YAML = 250_000
+"""Characters of a file that is YAML but not JSON; larger ones are JSON, CSV or text."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +76,7 @@ class Mixing:
         """What one period does."""
         return mixing.product(self.matrices)
 
-    @property
+    @cached_property
     def zeta(self) -> float:
         """By how much a period shrinks the consensus distance in the long run."""
         found = _snapped(mixing.second_eigenvalue(self.product))
@@ -76,10 +94,19 @@ class Mixing:
             "algorithm": self.algorithm, "workers": self.workers, "matrix": self.what, "unit": self.unit,
             "nodes": len(self.product), "period": period,
             "stochastic": _stochastic(self.product), "symmetric": _symmetric(self.product),
-            "zeta_of_each": [_snapped(mixing.second_eigenvalue(W)) for W in self.matrices],
+            "zeta_of_each": self._zeta_of_each(),
             "zeta": zeta, "rho": zeta**2, "spectral_gap": 1 - zeta, "rate": zeta ** (1 / period),
             "shrink": FACTOR, "steps_to_shrink": self.steps, "mean_square": self.squared,
         }  # fmt: skip
+
+    def _zeta_of_each(self) -> list[float] | None:
+        """That of each matrix by itself; None where it would take too long (``EACH``)."""
+        distinct = {id(W): W for W in self.matrices}
+        slow = len(distinct) > 1 and not all(map(_symmetric, distinct.values()))
+        if slow and len(self.product) > EACH:
+            return None
+        found = {key: _snapped(mixing.second_eigenvalue(W)) for key, W in distinct.items()}
+        return [found[id(W)] for W in self.matrices]
 
 
 def describe(algorithm: str, workers: int, options: Mapping[str, Any] | None = None) -> Mixing:
@@ -107,9 +134,10 @@ def known() -> tuple[str, ...]:
 
 
 def read_rows(path: str | Path, field: str) -> Any:
-    """A matrix or an edge list from a file of nested lists (JSON, YAML) or of columns (CSV, text)."""
-    import yaml
+    """A matrix or an edge list from a file of nested lists (JSON, YAML) or of columns (CSV, text).
 
+    Raises ``ScenarioError`` for the option ``field``.
+    """
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -117,20 +145,50 @@ def read_rows(path: str | Path, field: str) -> Any:
         raise ScenarioError(field, str(path), hint=f"cannot be read ({reason})") from error
     try:
         if text.lstrip().startswith(("[", "-")):
-            return yaml.safe_load(text)
+            return _nested(text)
         lines = [line.replace(",", " ").split() for line in text.splitlines() if line.strip()]
         return [[int(word) if word.isdigit() else float(word) for word in line] for line in lines]
-    except (yaml.YAMLError, ValueError) as error:
-        first = str(error).splitlines()[0]
-        raise ScenarioError(field, str(path), hint=f"holds no rows of numbers ({first})") from error
+    except ValueError as error:
+        raise ScenarioError(field, str(path), hint=f"holds no rows of numbers ({error})") from error
+
+
+def _nested(text: str) -> Any:
+    """Nested lists; raises ``DocumentError``."""
+    try:
+        rows = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        if len(text) > YAML:
+            why = f"it is no JSON, and YAML of more than {YAML:,} characters is not read; give JSON or CSV"
+            raise DocumentError(why) from error
+        rows = parse(text)
+    for row in rows if isinstance(rows, list) else ():
+        inner = row.values() if isinstance(row, dict) else row if isinstance(row, list) else ()
+        if any(isinstance(item, dict | list) for item in inner):
+            raise DocumentError("it is nested too deeply")
+    return rows
+
+
+def value(text: str, field: str) -> Any:
+    """An option as text, as in a scenario; raises ``ScenarioError`` for the option ``field``."""
+    try:
+        return parse(text)
+    except DocumentError as error:
+        raise ScenarioError(field, text, f"a YAML value ({error})") from error
 
 
 def _average(made: Any, n: int) -> Mixing:
     return Mixing(made.name, n, (mixing.average(n),), "everybody takes the mean at every step")
 
 
+def _local(nodes: int, field: str, period: int) -> tuple[Matrix, ...]:
+    """The local steps of a ``period``, one matrix for all."""
+    if period > LONGEST:
+        raise OptionError(field, period, f"a period of at most {LONGEST:,} steps")
+    return (mixing.identity(nodes),) * (period - 1)
+
+
 def _periodic(made: Any, n: int) -> Mixing:
-    local = (mixing.identity(n),) * (made.h - 1)
+    local = _local(n, "h", made.h)
     then = f"the mean of all after every {made.h} local steps"
     if made.name == "diloco":
         then += " (the outer step moves all replicas alike)"
@@ -145,7 +203,7 @@ def _aladdin(made: Any, n: int) -> Mixing:
     if made.alpha == "count":
         raise OptionError("alpha", "count", "n_pi or a number in [0, 1]: with count every push has its own")
     alpha = mixing.aladdin_alpha(n, made.pi) if made.alpha == "n_pi" else float(made.alpha)
-    local = (mixing.identity(n),) * (made.pi - 1)
+    local = _local(n, "pi", made.pi)
     every = "every step" if made.pi == 1 else f"every {made.pi} steps"
     what = f"(1-α) I + (α/n) 11' (Eq. 6) with α = {alpha:.4g}, after {every}"
     return Mixing(made.name, n, (*local, mixing.aladdin(n, alpha)), what)
@@ -153,33 +211,27 @@ def _aladdin(made: Any, n: int) -> Mixing:
 
 def _easgd(made: Any, n: int) -> Mixing:
     alpha = made.beta / n
-    local = (mixing.identity(n + 1),) * (made.tau - 1)
+    local = _local(n + 1, "tau", made.tau)
     what = f"elastic exchange of all with the centre, α = β/n = {alpha:.4g}, after every {made.tau} steps"
     return Mixing(made.name, n, (*local, mixing.easgd(n, alpha)), what, layout="star", centre=True)
 
 
 def _dpsgd(made: Any, n: int) -> Mixing:
     if made.matrix is not None:
-        return Mixing(made.name, n, (mixing.matrix(made.matrix, n),), "the given matrix, at every step")
-    g = graph(made.graph, n, degree=made.degree, seed=made.graph_seed)
-    check_connected(g, "graph", made.graph)
+        return Mixing(made.name, n, (made.weights(n),), "the given matrix, at every step")
     what = f"Metropolis weights on {_called(made.graph)}, at every step"
-    return Mixing(made.name, n, (mixing.metropolis(g),), what, layout=_layout(made.graph))
+    return Mixing(made.name, n, (made.weights(n),), what, layout=_layout(made.graph))
 
 
 def _adpsgd(made: Any, n: int) -> Mixing:
-    g = graph(made.graph, n, degree=getattr(made, "degree", 3), seed=getattr(made, "graph_seed", 0))
-    check_connected(g, "graph", made.graph)
-    check_bipartite(g, "graph", made.graph)
+    g = graph(made.graph, n, degree=made.degree, seed=made.graph_seed)
     what = f"one active worker averages with a random neighbour on {_called(made.graph)}; expectation"
     W = mixing.pairwise_expected(g)
     return Mixing(made.name, n, (W,), what, unit="averaging", layout=_layout(made.graph), squared=True)
 
 
 def _sgp(made: Any, n: int) -> Mixing:
-    peers = schedule(
-        made.graph, n, degree=getattr(made, "degree", 3), seed=getattr(made, "graph_seed", 0)
-    )  # fmt: skip
+    peers = schedule(made.graph, n, degree=made.degree, seed=made.graph_seed)
     late = "" if made.overlap == 0 else f"; the delay of overlap {made.overlap} is left out"
     turns = "at every step" if peers.period == 1 else f"in {peers.period} turns"
     what = f"push-sum shares to the peers of {_called(made.graph)}, {turns}{late}"

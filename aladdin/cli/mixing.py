@@ -56,8 +56,11 @@ def command(
         aladdin mixing dpsgd -n 16 --graph ring
         aladdin mixing aladdin -n 16 --set pi=4 --out pictures
     """
-    from aladdin.mixing import describe
+    from aladdin.mixing import DRAWN, describe
+    from scenarios.errors import ScenarioError
 
+    if out is not None and workers > DRAWN:
+        raise ScenarioError("--out", str(out), f"no picture of more than {DRAWN} workers")
     found = describe(algorithm, workers, _options(graph, matrix, options or []))
     picture = _draw(found, graph, out) if out is not None else None
     summary = found.summary()
@@ -72,34 +75,24 @@ def command(
 def _options(graph: str | None, matrix: Path | None, given: list[str]) -> dict[str, Any]:
     """The algorithm's options, from all the places where they may be given."""
     from aladdin.mixing import read_rows
+    from aladdin.mixing import value as read
     from scenarios.errors import ScenarioError
 
     options: dict[str, Any] = {}
     for entry in given:
-        name, equals, value = entry.partition("=")
+        name, equals, text = entry.partition("=")
         if not equals:
             raise ScenarioError("--set", entry, "OPTION=VALUE")
-        options[name.removeprefix("algorithm.")] = _value(name, value)
+        options[name.removeprefix("algorithm.")] = read(text, name)
     if graph is not None:
         listed = graph.startswith("[")
         is_file = not listed and Path(graph).is_file()
-        options["graph"] = _value("graph", graph) if listed else graph
+        options["graph"] = read(graph, "graph") if listed else graph
         if is_file:
             options["graph"] = read_rows(graph, "graph")
     if matrix is not None:
         options["matrix"] = read_rows(matrix, "matrix")
     return options
-
-
-def _value(name: str, text: str) -> Any:
-    import yaml
-
-    from scenarios.errors import ScenarioError
-
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise ScenarioError(name, text, "a YAML value") from None
 
 
 def _draw(found: Mixing, graph: str | None, out: Path) -> Path:
@@ -142,8 +135,9 @@ def _rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     ]
     if period > 1:
         rows.append((f"ζ per {unit}, on average", f"{summary['rate']:.6g}"))
-        if len(set(summary["zeta_of_each"])) > 1 and period <= 12:
-            each = ", ".join(f"{zeta:.4g}" for zeta in summary["zeta_of_each"])
+        of_each = summary["zeta_of_each"] or ()
+        if len(set(of_each)) > 1 and period <= 12:
+            each = ", ".join(f"{zeta:.4g}" for zeta in of_each)
             rows.append((f"ζ of each {unit} by itself", each))
     never = "never: the workers do not come together"
     text = never if steps == float("inf") else _count(int(steps), unit)

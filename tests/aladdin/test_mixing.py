@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from aladdin import cli
-from aladdin.mixing import describe, known
+from aladdin.mixing import LONGEST, describe, known
+from core import mixing
 from scenarios import ScenarioError
 
 
@@ -112,8 +113,16 @@ def test_edges_and_matrices_from_files(capsys: pytest.CaptureFixture[str], tmp_p
         (["aladdin", "-s", "alpha=count"], "n_pi or a number in [0, 1]"),
         (["aladdin", "-s", "pi"], "--set: 'pi' is not valid; expected OPTION=VALUE"),
         (["aladdin", "-s", "reduc=sum"], "did you mean 'reduce'?"),
-        (["aladdin", "-n", "0"], "workers: 0 is not valid; expected between 1 and 2048"),
+        (["aladdin", "-n", "0"], "workers: 0 is not valid; expected between 1 and 1024"),
         (["aladdin", "-n", "1000000"], "workers: 1000000"),
+        (["dpsgd", "-s", "graph=2020-13-45"], "graph: '2020-13-45' is not valid; expected ring, torus"),
+        (["gosgd", "-s", "p=2020-13-45"], "p: '2020-13-45' is not valid; expected a number in [0, 1]"),
+        (["gosgd", "-s", "p=[" + "[" * 3000], "p: "),
+        (["local_sgd", "-s", "h=1000000000"], "h: 1000000000 is not valid; expected a period of at most"),
+        (["aladdin", "-s", "pi=1000000000"], "pi: 1000000000 is not valid; expected a period of at most"),
+        (["easgd", "-s", "tau=1000000000"], "tau: 1000000000 is not valid; expected a period of at most"),
+        (["dpsgd", "-s", "degree=[3]"], "degree: [3] is not valid; expected a whole number of at least 1"),
+        (["bsp", "-n", "257", "--out", "x"], "no picture of more than 256 workers"),
         (["aladin"], "did you mean 'aladdin'?"),
         (["asp"], "algorithm: 'asp' is not valid; expected one that mixes parameters: bsp, easgd"),
         (["bsp", "-g", "ring"], "graph: 'ring' is not valid; expected no option: bsp has none"),
@@ -141,6 +150,10 @@ def test_bad_input_is_one_message_and_exit_code_2(
         ("hello\n", "holds no rows of numbers"), ("", "2 x 2"),
         ("[[1, 0], [0, 1", "holds no rows of numbers"),
         ("[[0, 1], [1, 0]]", "let every worker keep a share of its own"),
+        ("[" * 3000, "nested too deeply"), ("[" * 900 + "]" * 900, "nested too deeply"),
+        ("[{" + '"a": [1]' + "}]", "nested too deeply"), ("- {a: 1}\n", "rows of numbers"),
+        ("[[2020-13-45, 0], [0, 1]]", "rows of numbers"), (f"[[{10**400}, 0], [0, 1]]", "rows of numbers"),
+        ("- [0.5, 0.5]\n" * 20_000, "YAML of more than 250,000 characters"),
     ],
 )  # fmt: skip
 def test_bad_matrices_in_files(
@@ -157,3 +170,32 @@ def test_errors_name_the_field() -> None:
     with pytest.raises(ScenarioError) as caught:
         describe("dpsgd", 16, {"graph": "rong"})
     assert caught.value.path == "graph"
+
+
+def test_no_spectrum_is_computed_more_often_than_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of each turn of a large push-sum schedule are left out: nine of them here."""
+    made = []
+    eigenvalues = mixing.eigenvalues
+    monkeypatch.setattr(mixing, "eigenvalues", lambda W: made.append(len(W)) or eigenvalues(W))
+    found = describe("sgp", 300).summary()
+    assert (found["period"], found["zeta_of_each"]) == (9, None)
+    assert len(made) <= 2
+    made.clear()
+    assert len(describe("sgp", 16).summary()["zeta_of_each"]) == 4
+    made.clear()
+    found = describe("local_sgd", 16, {"h": 1000}).summary()
+    assert found["zeta_of_each"] == [1.0] * 999 + [0.0]
+    assert len(made) <= 4
+
+
+def test_a_period_of_a_thousand_steps_needs_one_identity() -> None:
+    for name, field in (("local_sgd", "h"), ("aladdin", "pi"), ("easgd", "tau")):
+        found = describe(name, 8, {field: LONGEST})
+        assert len({id(W) for W in found.matrices}) == 2
+
+
+def test_left_out_spectra_leave_out_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "of each step by itself" in run(capsys, "sgp", "-n", 12)[1]
+    code, out, _ = run(capsys, "sgp", "-n", 300)
+    assert code == 0
+    assert "of each step by itself" not in out
