@@ -51,7 +51,7 @@ class _WatchedSGD(MomentumSGD):
 
     def apply(self, tensors: Tensors, x: Any, g: Any, lr: float) -> None:
         if type(g) is not Phantom and x is self.node.params:
-            self.tell(self.node, g)
+            self.tell(self.node, g, lr)
         super().apply(tensors, x, g, lr)
 
 
@@ -62,6 +62,7 @@ class Audit:
     steps     all gradients that were asked for, in order
     applied   sum of all gradients that workers' optimizers applied to their replicas
     weighted  the same, each times the push-sum weight that its worker held at that moment
+    moves     by server, what each of its updates took off its slice: eta times the gradient applied
     under_way messages sent and not consumed, by key
     ended     workers whose main program has returned
     crashed   says who has died; set by whoever made the driver
@@ -73,6 +74,7 @@ class Audit:
         self.steps: list[Step] = []
         self.applied: Any = 0.0
         self.weighted: Any = 0.0
+        self.moves: dict[int, list[np.ndarray]] = {}
         self.under_way: dict[Key, deque[Message]] = {}
         self.ended: set[int] = set()
         self.crashed: Callable[[], Collection[int]] = tuple
@@ -129,8 +131,10 @@ class Audit:
         self.nodes[node.id] = node
         node.optimizer = _WatchedSGD(node.optimizer.momentum, node=node, tell=self._updated)
 
-    def _updated(self, node: Node, gradient: Any) -> None:
-        if node.id < node.workers:
+    def _updated(self, node: Node, gradient: Any, lr: float) -> None:
+        if node.id >= node.workers:
+            self.moves.setdefault(node.id, []).append(lr * np.asarray(gradient))
+        else:
             self.applied = self.applied + gradient
             self.weighted = self.weighted + node.weight * gradient
 

@@ -99,8 +99,30 @@ def _single(audit: Audit, tags: Tags) -> None:
 
 
 def _averaged(audit: Audit, tags: Tags) -> None:
-    """Every gradient is in one mean, of at most n (of any number, where gradients are gathered)."""
-    _server_fates(audit, tags, lambda share: abs(1 / share - round(1 / share)) <= 1e-6)
+    """Every gradient is in one mean: those of an update have equal shares, and these sum to one."""
+    _server_fates(audit, tags, lambda share: share <= 1 + EXACT)
+    for server in audit.servers:
+        total = 0.0
+        for number, move in enumerate(audit.moves.get(server.id, ())):
+            total = total + move
+            _is_mean(-tags.shares(move)[0], f"server {server.id}, update {number}")
+        _close(server.params, -np.broadcast_to(total, server.params.shape), f"server {server.id}")
+
+
+def _is_mean(shares: np.ndarray, what: str) -> None:
+    found = shares[np.abs(shares) > EXACT]
+    mean = np.full(found.shape, 1 / max(len(found), 1))
+    assert len(found), f"{what}: of no gradient"
+    assert np.allclose(found, mean, rtol=0, atol=EXACT), f"{what}: not a mean, but shares of {found}"
+
+
+def _averaged_by_step(audit: Audit, tags: Tags) -> None:
+    """And a mean is of one step: of each step the shares are equal and sum to one, or nobody made it."""
+    _averaged(audit, tags)
+    for server in audit.servers:
+        for step, shares in enumerate(tags.shares(server.params)[0].T):
+            if np.abs(shares).max(initial=0.0) > EXACT:
+                _is_mean(shares, f"server {server.id}, step {step}")
 
 
 def _of_aladdin(audit: Audit, tags: Tags) -> None:
@@ -250,6 +272,18 @@ def _mean_by_step(audit: Audit, tags: Tags) -> None:
         _close(tags.shares(total)[0], _computed(audit, tags), "sum at the end")
 
 
+def _one_step_apart(audit: Audit, tags: Tags) -> None:
+    """Whoever begins step k has completed k, and each neighbour that is there k - 1 or more."""
+    if audit.steps:
+        begun = audit.steps[-1]
+        weights = audit.algorithm.weights(tags.workers)[begun.rank]
+        for node in audit.present:
+            ahead = begun.step - node.step
+            assert ahead <= 1 or not weights[node.id], (
+                f"worker {begun.rank} begins step {begun.step}, {ahead} ahead of its neighbour {node.id}"
+            )
+
+
 def _nothing_doubled(audit: Audit, tags: Tags) -> None:
     """Replicas are means of replicas and their own steps: of no gradient they hold more than all of it."""
     computed = _computed(audit, tags)
@@ -326,7 +360,7 @@ def _sgp_options(rng: np.random.Generator, workers: int) -> dict[str, Any]:
 
 
 CONTRACTS: dict[str, Contract] = {
-    "bsp": Contract(after=_together(_averaged, _agree_at(lambda *_: True))),
+    "bsp": Contract(after=_together(_averaged_by_step, _agree_at(lambda *_: True))),
     "asp": Contract(after=_single),
     "ssp": Contract(
         lambda rng, _: {"s": _of(rng, (0, 0, 1, 2, 3, inf))}, _within(lambda a: a.s + 1), after=_single
@@ -350,7 +384,7 @@ CONTRACTS: dict[str, Contract] = {
         after=_post_local,
     ),
     "diloco": Contract(_diloco_options, after=_diloco),
-    "dpsgd": Contract(_dpsgd_options, after=_together(_mean_by_step, _nothing_doubled), fewest=2),
+    "dpsgd": Contract(_dpsgd_options, _one_step_apart, _together(_mean_by_step, _nothing_doubled), fewest=2),
     "adpsgd": Contract(_adpsgd_options, _pairs, _together(_pairs, _all_applied, _nothing_doubled), fewest=2),
     "sgp": Contract(_sgp_options, _push_sum, _push_sum, fewest=2),
     "gosgd": Contract(

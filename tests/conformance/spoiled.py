@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
+from core.algorithms.dpsgd import DPSGD
 from core.algorithms.dssp import DSSP, ForecastingGate
 from core.algorithms.ssp import SSP, Gate, serve
-from core.effects import AllReduce, Effect, Now, Send, TrySend
-from core.node import Message, Node, Program
+from core.effects import AllReduce, Compute, Effect, Now, Send, TrySend
+from core.node import Finished, Message, Node, Program
 
 __all__ = ["SPOILED"]
 
@@ -93,17 +94,31 @@ class _LooseDSSP(DSSP):
         return serve(node, ForecastingGate(node.workers, self.s_u + 1, self.s_u + 1))
 
 
+class _LonelyDPSGD(DPSGD):
+    def worker(self, node: Node) -> Program:
+        try:
+            while True:
+                gradient = yield Compute()
+                node.optimizer.apply(node.tensors, node.params, gradient, node.lr())
+        except Finished:
+            return
+
+
 _TWICE = _changed(_message("gradient", tensor=lambda m: 2 * m.tensor))
 _LOST = _changed(_message("gradient", tensor=lambda m: 0 * m.tensor))
 _HALF = {"tensor": lambda m: m.tensor / 2}
 
-SPOILED: list[tuple[str, str, Callable[[Any], Any]]] = [
+_APART = ("one step too far", "absent")
+"""What can only be seen of a worker that is not alone."""
+
+_SPOILED: list[tuple[str, str, Callable[[Any], Any]]] = [
     *((name, "a gradient twice", _TWICE) for name in ("bsp", "asp", "ssp", "dssp", "aladdin", "aladdin_l2")),
     *((name, "a gradient lost", _LOST) for name in ("bsp", "asp", "ssp", "dssp", "aladdin", "aladdin_l1")),
     ("ssp", "one step too far", lambda a: _LooseSSP(a.s)),
     ("dssp", "one step too far", lambda a: _LooseDSSP(a.s_l, a.s_u)),
     ("easgd", "half a centre", _changed(_message("easgd.centre", **_HALF))),
     *((name, "absent", _changed(_absent)) for name in ("arsgd", "local_sgd", "post_local_sgd", "diloco")),
+    ("dpsgd", "nobody waits", lambda a: _LonelyDPSGD(a.graph)),
     ("dpsgd", "half a model", _changed(_message("dpsgd.parameters", **_HALF))),
     ("adpsgd", "half a model", _changed(_message("adpsgd.request", **_HALF))),
     ("sgp", "no weight", _changed(_message("sgp.share", number=lambda m: 0.9 * m.number))),
@@ -111,4 +126,8 @@ SPOILED: list[tuple[str, str, Callable[[Any], Any]]] = [
     ("gosgd", "no weight", _changed(_message("gosgd.share", number=lambda m: 0.9 * m.number))),
     ("gosgd", "half a model", _changed(_message("gosgd.share", **_HALF))),
 ]
-"""(name, what is broken, spoil)."""
+
+SPOILED: list[tuple[str, str, int, Callable[[Any], Any]]] = [
+    (name, how, 2 if how in _APART else 1, spoil) for name, how, spoil in _SPOILED
+]
+"""(name, what is broken, workers from which on it shows, spoil)."""

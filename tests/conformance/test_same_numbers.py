@@ -87,7 +87,10 @@ def test_both_learn(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["asp", "ssp", "easgd", "aladdin", "adpsgd", "sgp", "gosgd"])
+@pytest.mark.parametrize(
+    "name",
+    ["asp", "ssp", "dssp", "easgd", "aladdin", "aladdin_l1", "aladdin_l2", "adpsgd", "sgp", "gosgd"],
+)
 def test_asynchronous_algorithms_reach_the_same_accuracy(name: str) -> None:
     """Final test accuracy over five seeds: the means differ by less than three standard errors and 1 %."""
     found = {"real": [], "virtual": []}
