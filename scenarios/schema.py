@@ -165,7 +165,7 @@ class AlgorithmChoice:
         if self.name not in ALGORITHMS and "." not in self.name and ":" not in self.name:
             raise unknown("name", self.name, ALGORITHMS)
         try:
-            known = [f.name for f in fields(find(self.name))]
+            known = [f.name for f in fields(find(self.name)) if f.init]
         except OptionError as error:
             raise ScenarioError("name", self.name, error.valid) from error
         except TypeError:

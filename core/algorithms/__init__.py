@@ -66,7 +66,7 @@ def make(name: str, options: Mapping[str, Any] | None = None) -> Algorithm:
     Raises ``OptionError`` for an unknown name, an unknown option or a bad value.
     """
     kind = find(name)
-    known = [f.name for f in fields(kind)] if hasattr(kind, "__dataclass_fields__") else []
+    known = [f.name for f in fields(kind) if f.init] if hasattr(kind, "__dataclass_fields__") else []
     for option in options or {}:
         if option not in known:
             near = get_close_matches(option, known, n=1)

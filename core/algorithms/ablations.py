@@ -2,11 +2,13 @@
 
 L1  local self-update only: workers send gradients, the server applies each at once and pushes nothing
 L2  L1 and the PS-triggered local update; still without the lazy global update
+
+What they leave out is their name, so ``variant`` is no option of theirs.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from core.algorithms.aladdin import Aladdin
@@ -20,7 +22,7 @@ class AladdinL1(Aladdin):
 
     name: ClassVar[str] = "aladdin_l1"
     title: ClassVar[str] = "ALADDIN-L1 (ablation: local self-update only)"
-    variant: str = "l1"
+    variant: str = field(default="l1", init=False)
 
 
 @dataclass(frozen=True)
@@ -29,4 +31,4 @@ class AladdinL2(Aladdin):
 
     name: ClassVar[str] = "aladdin_l2"
     title: ClassVar[str] = "ALADDIN-L2 (ablation: no lazy global update)"
-    variant: str = "l2"
+    variant: str = field(default="l2", init=False)

@@ -19,7 +19,8 @@ import aladdin
 from aladdin import api, cli, pool
 from aladdin.comparison import _evaluated
 from analysis import report
-from core.algorithms import ALGORITHMS
+from core.algorithms import ALGORITHMS, make
+from core.errors import OptionError
 from core.record import Record
 from scenarios import Scenario, ScenarioError
 from tests.aladdin.conftest import fake_run
@@ -125,9 +126,24 @@ def test_an_explicit_option_wins_over_the_scenarios(drivers: list[Scenario]) -> 
 
 def test_options_of_the_same_name_with_another_default_are_others() -> None:
     base = aladdin.load(
-        "demo", algorithm="aladdin_l1", overrides={"algorithm.variant": "l2", "algorithm.pi": 3}
+        "demo", algorithm="dpsgd", overrides={"algorithm.graph": "star", "algorithm.graph_seed": 3}
     )
-    assert dict(aladdin.load(base, algorithm="aladdin").algorithm.options) == {"pi": 3}
+    assert dict(aladdin.load(base, algorithm="sgp").algorithm.options) == {"graph_seed": 3}
+
+
+def test_an_ablation_is_what_it_is_called(drivers: list[Scenario]) -> None:
+    """``variant`` is ALADDIN's option alone: it neither reaches the ablations nor turns one into another."""
+    listed = {one["name"]: one["options"] for one in aladdin.list_algorithms()}
+    assert [name for name in listed if "variant" in listed[name]] == ["aladdin"]
+    for name in ("aladdin_l1", "aladdin_l2"):
+        assert ALGORITHMS[name]().variant == name.removeprefix("aladdin_")
+        with pytest.raises(ScenarioError, match=r"algorithm\.options\.variant"):
+            aladdin.load("demo", algorithm=name, overrides={"algorithm.variant": "full"})
+        with pytest.raises(OptionError, match="variant"):
+            make(name, {"variant": "full"})
+    aladdin.compare("demo", "aladdin,aladdin_l1", overrides={"algorithm.variant": "l2"}, jobs=1)
+    assert [dict(one.algorithm.options) for one in drivers] == [{"variant": "l2"}, {}]
+    assert dict(aladdin.load(drivers[0], algorithm="aladdin_l1").algorithm.options) == {}
 
 
 def test_numerics_come_with_an_accuracy(drivers: list[Scenario]) -> None:
