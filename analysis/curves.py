@@ -212,8 +212,9 @@ def _bars(axes: Axes, bar: _Bar, statistics: Sequence[Mapping[str, Any]], accura
         if bar.figure == "staleness_mean":
             _spread(axes, row, one)
         if bar.figure.endswith("_to_accuracy") and one["reached"] < one["outcomes"]["done"]:
-            axes.text(0.02, row, f"{one['reached']} of {one['outcomes']['done']} seeds", va="center",
-                      fontsize=7.5, color="white", transform=axes.get_yaxis_transform())  # fmt: skip
+            share = f"{one['reached']} of {one['outcomes']['done']} seeds"
+            axes.annotate(share, (mean + half, row), (4, 0), textcoords="offset points", va="center",
+                          fontsize=7.5, color="#555555")  # fmt: skip
     if bar.figure == "accuracy":
         axes.set_xlim(max(0.0, 10 * np.floor(min(known) / 10 - 1)) if min(known) > 50 else 0, 100)
     elif logarithmic:
