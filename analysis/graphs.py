@@ -11,7 +11,7 @@ Rules this module obeys:
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -116,11 +116,12 @@ def _size(places: Matrix) -> float:
     return float(np.clip(part * apart.min() / 0.094, 0.1, 2.1))
 
 
-def _stroke(arcs: Arcs, weight: float) -> tuple[float, float]:
-    """Line width and opacity of an arc of this weight, by how crowded the picture is."""
-    strongest = max(w for w, _ in arcs.values())
-    width = float(np.clip(26 / math.sqrt(len(arcs)), 0.25, 2.2)) * (0.45 + 0.9 * weight / strongest)
-    return width, float(np.clip(0.25 + 30 / len(arcs), 0.3, 0.85))
+def _strokes(arcs: Arcs) -> Callable[[float], tuple[float, float]]:
+    """Line width and opacity of an arc by its weight, and by how crowded the picture is."""
+    strongest = max((w for w, _ in arcs.values()), default=1.0)
+    widest = float(np.clip(26 / math.sqrt(max(len(arcs), 1)), 0.25, 2.2))
+    opacity = float(np.clip(0.25 + 30 / max(len(arcs), 1), 0.3, 0.85))
+    return lambda weight: (widest * (0.45 + 0.9 * weight / strongest), opacity)
 
 
 def _lines(axes: Axes, places: Matrix, arcs: Arcs) -> None:
@@ -128,7 +129,8 @@ def _lines(axes: Axes, places: Matrix, arcs: Arcs) -> None:
     from matplotlib.collections import LineCollection
 
     edges = [(pair, weight) for pair, (weight, _) in sorted(arcs.items()) if pair[0] < pair[1]]
-    strokes = [_stroke(arcs, weight) for _, weight in edges]
+    stroke = _strokes(arcs)
+    strokes = [stroke(weight) for _, weight in edges]
     axes.add_collection(
         LineCollection(
             [places[list(pair)] for pair, _ in edges], colors=BLUE, linewidths=[wide for wide, _ in strokes],
@@ -141,11 +143,11 @@ def _arrows(
     axes: Axes, places: Matrix, arcs: Arcs, layout: str, both_ways: bool, size: float
 ) -> None:  # fmt: skip
     """Arcs one by one: with heads where they go one way, coloured where they are there in some steps only."""
-    turns = sorted({turn for _, turn in arcs.values()})
+    turns, stroke = sorted({turn for _, turn in arcs.values()}), _strokes(arcs)
     for (source, target), (weight, turn) in sorted(arcs.items()):
         if both_ways and source > target:
             continue
-        width, opacity = _stroke(arcs, weight)
+        width, opacity = stroke(weight)
         gap = 0 if both_ways else 6.3 * size + 1
         axes.annotate(
             "", xy=places[target], xytext=places[source], zorder=1,

@@ -62,15 +62,15 @@ def test_the_schedules_are_as_varied_as_they_claim() -> None:
 def test_the_checks_notice_a_broken_promise(
     name: str, how: str, fewest: int, spoil: Callable[[Any], Any]
 ) -> None:
-    """Not in every schedule, for some have no second step; in some it must show, whatever n is, and
-    whether gradients are averaged or added."""
+    """Not in every schedule, for some have no second step; but where all stay to the end it must show in
+    some, whatever n is, and whether gradients are averaged or added."""
     sizes = range(max(fewest, CONTRACTS[name].fewest), 7)
     reductions = ("sum", "mean") if name.startswith("aladdin") else (None,)
     unseen = {(n, reduce) for n in sizes for reduce in reductions}
     for seed in range(400):
         schedule, rng = draw(name, seed)
         kind = schedule.workers, schedule.options.get("reduce")
-        if kind not in unseen:
+        if kind not in unseen or schedule.crashes or len(set(schedule.budgets.values())) > 1:
             continue
         try:
             run(schedule, lambda count, rng=rng: int(rng.integers(count)), spoil)  # type: ignore[misc]
