@@ -92,15 +92,16 @@ def test_both_learn(name: str) -> None:
     ["asp", "ssp", "dssp", "easgd", "aladdin", "aladdin_l1", "aladdin_l2", "adpsgd", "sgp", "gosgd"],
 )
 def test_asynchronous_algorithms_reach_the_same_accuracy(name: str) -> None:
-    """Final test accuracy over five seeds: the means differ by less than three standard errors and 1 %."""
+    """Final test accuracy over five seeds: the means differ by less than three standard errors and 1 %.
+
+    L1 takes longer to show that it learns: its global model is the sum of what others learn.
+    """
     found = {"real": [], "virtual": []}
-    options = {"run.steps": 80, "cluster.slowdowns": []}
+    options = {"run.steps": 240 if name == "aladdin_l1" else 80, "cluster.slowdowns": []}
     if name == "sgp":
         options["algorithm.overlap"] = 1
     for seed in range(5):
-        made = trained.scenario(
-            name, **{"run.seed": seed, "run.steps": 80, "cluster.slowdowns": [], **options}
-        )
+        made = trained.scenario(name, **{"run.seed": seed, **options})
         for driver, train in (("real", trained.observed), ("virtual", trained.simulated)):
             found[driver].append(float(train(made)[0].curves["accuracy"][-1]))
     real, virtual = np.array(found["real"]), np.array(found["virtual"])
