@@ -150,6 +150,7 @@ def _performed(jobs: list[dict[str, Any]], processes: int, runs: list[dict[str, 
     from aladdin.pool import outcomes
 
     shares = [0.0] * len(jobs)
+    about["order"] = list(dict.fromkeys(job["algorithm"] for job in jobs))
 
     def advance(index: int, share: float) -> None:
         shares[index] = share
@@ -177,10 +178,10 @@ def _table(curves: Mapping[str, Sequence[float]] | None) -> dict[str, Any] | Non
     return None if curves is None else {name: np.array(values, float) for name, values in curves.items()}
 
 
-def _finished(runs: list[dict[str, Any]], *, complete: bool, **about: Any) -> Comparison:
-    """The comparison of what there is; its document and pictures written if there is a directory."""
-    order = {name: index for index, name in enumerate(dict.fromkeys(run["algorithm"] for run in runs))}
-    runs = sorted(runs, key=lambda run: (order[run["algorithm"]], run["seed"]))
+def _finished(runs: list[dict[str, Any]], *, complete: bool, order: list[str], **about: Any) -> Comparison:
+    """The comparison of what there is, algorithms in this order whichever finished first; its document
+    and pictures written if there is a directory."""
+    runs = sorted(runs, key=lambda run: (order.index(run["algorithm"]), run["seed"]))
     found = Comparison(runs=runs, complete=complete, **about)
     if found.path is None or not runs:
         return found
