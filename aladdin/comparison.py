@@ -150,7 +150,7 @@ def _performed(jobs: list[dict[str, Any]], processes: int, runs: list[dict[str, 
     from aladdin.pool import outcomes
 
     shares = [0.0] * len(jobs)
-    about["order"] = list(dict.fromkeys(job["algorithm"] for job in jobs))
+    about["order"] = list(dict.fromkeys(one["algorithm"] for one in [*runs, *jobs]))
 
     def advance(index: int, share: float) -> None:
         shares[index] = share
