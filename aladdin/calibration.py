@@ -31,8 +31,8 @@ Progress = Callable[[str, int, int], None]
 
 Runner = Callable[[Scenario], Record]
 
-_OF_STEPS = ("step_time.", "device.")
-"""Constants that say how long native steps take."""
+_OF_STEPS = ("step_time.", "device.", "host.")
+"""Constants that say how long native steps take: alone, beside others, beside messages."""
 
 
 def calibrate(
@@ -96,16 +96,24 @@ def steps_of(profile: Profile) -> dict[str, Any]:
 
 
 def refresh_steps(profile: Profile, scenario: Source, run: Runner | None = None) -> Profile:
-    """``profile`` with the constants of native steps measured anew, for the workers of ``scenario``.
+    """``profile`` with the constants of native steps measured anew, for workers and links of ``scenario``.
 
-    A machine that others use too changes its speed within minutes; three short probes follow it.
+    A machine that others use too changes its speed within minutes; four short probes follow it.
     """
     base, run = api.load(scenario), run or run_for_real
-    kept = {name: c for name, c in profile.constants.items() if not name.startswith(_OF_STEPS)}
-    profile = replace(profile, constants=kept)
+    links = base.run.links
+    known = profile.constants
+    stale = [name for name in known if name.startswith(_OF_STEPS)]
+    profile = replace(profile, constants={name: c for name, c in known.items() if name not in stale})
     for probe in _step_probes(base, [max(2, base.cluster.workers)]):
         profile = probe.learn(run(probe.scenario), profile)
-    return profile
+    repeats = {"native": 20, "paced": 8}[links]
+    sent = run(_scenario(base, "LinkProbe", 2, repeats, run__links=links))
+    nominal = min(base.cluster.machines[0].up, base.cluster.machines[0].down) if links == "paced" else 0.0
+    fresh = fits.fit_links(sent, f"link.{links}", nominal)
+    host = {name: c for name, c in known.items() if name.startswith("host.")}
+    host |= {name: c for name, c in fresh.items() if name.startswith("host.")}
+    return _add(profile, host)
 
 
 @dataclass(frozen=True)
