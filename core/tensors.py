@@ -121,6 +121,11 @@ class Tensors:
         self.charge("snapshot", x.nbytes)
         if type(x) is Phantom:
             return Phantom(x.size)
+        return self.copy_of(x)
+
+    @staticmethod
+    def copy_of(x: Any) -> Any:
+        """A copy of the array or tensor ``x``; not charged."""
         return x.clone() if hasattr(x, "clone") else x.copy()
 
     @staticmethod

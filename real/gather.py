@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from core.quality import judged
 from core.record import (
     CURVE_COLUMNS,
     GRADIENT_COLUMNS,
@@ -232,25 +233,17 @@ def _split_spans(table: dict[str, Any], joined: Mapping[int, float]) -> bytes:
 def _curves(
     plan: Plan, tables: Mapping[int, dict[str, Any]], params: Mapping[int, bytes | bytearray], duration: float
 ) -> dict[str, np.ndarray]:
-    """One row: the final model's test loss and accuracy, and the replicas' mean squared distance apart.
-
-    The model is that of the servers, or the mean of the replicas, weighted where weights are pushed.
-    """
+    """One row, on the final model (``core.quality``)."""
     log = StepLog(CURVE_COLUMNS)
     workers = [node for node in sorted(params) if node < plan.workers]
     servers = [node for node in sorted(params) if node >= plan.workers]
     if workers and len(servers) == len(plan.servers):
         replicas = {node: torch.frombuffer(bytearray(params[node]), dtype=torch.float32) for node in params}
-        mean = sum(replicas[node] for node in workers) / len(workers)
-        weights = [tables[node]["totals"]["weight"] for node in workers]
-        model = mean
-        if servers:
-            model = torch.cat([replicas[node] for node in servers])
-        elif min(weights) != max(weights):
-            model = sum(replicas[node] * weight for node, weight in zip(workers, weights, strict=True))
-            model /= sum(weights)
-        distance = sum(float((replicas[node] - mean).square().sum()) for node in workers) / len(workers)
-        lemma = float((model - mean).square().sum()) if servers else float("nan")
+        model, distance, lemma = judged(
+            [replicas[node] for node in workers],
+            [tables[node]["totals"]["weight"] for node in workers],
+            [(shard, replicas[shard.server]) for shard in plan.shards],
+        )
         device = plan.scenario.run.device
         task = load(plan.scenario.workload, plan.scenario.run.seed, device)
         loss, accuracy = task.evaluate(model.contiguous().to(device))

@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from core.quality import judged
 from core.record import CURVE_COLUMNS, LOSS_COLUMNS, StepLog, losses
+from core.tensors import Tensors
 from sim.errors import Diverged
 
 if TYPE_CHECKING:
@@ -172,7 +174,7 @@ class Numerics:
         """A copy of ``x`` of its own, where a checkpoint finds it."""
         if self.registry is not None:
             return self.registry.copy(x)
-        return x.clone() if hasattr(x, "clone") else x.copy()
+        return Tensors.copy_of(x)
 
     # Curves
 
@@ -197,18 +199,11 @@ class Numerics:
         """Loss and accuracy of the model, the replicas' consensus distance, the model's from their mean."""
         driver = self._driver
         nodes = [host.node for host in driver.hosts if not host.server and not host.crashed]
-        model = mean = _mean([node.params for node in nodes])
-        distance = sum(_squared(node.params - mean) for node in nodes) / len(nodes)
-        weights = [node.weight for node in nodes]
-        lemma = nan
-        if driver.plan.shards:
-            model = _copy(mean)
-            for shard in driver.plan.shards:
-                shard.of(model)[:] = driver.hosts[shard.server].node.params
-            lemma = _squared(model - mean)
-        elif min(weights) != max(weights):
-            model = _mean([node.params * w for node, w in zip(nodes, weights, strict=True)])
-            model *= len(nodes) / sum(weights)
+        model, distance, lemma = judged(
+            [node.params for node in nodes],
+            [node.weight for node in nodes],
+            [(shard, driver.hosts[shard.server].node.params) for shard in driver.plan.shards],
+        )
         assert self._evaluate is not None
         loss, accuracy = self._evaluate(model)
         return [loss, accuracy, distance, lemma]
@@ -224,22 +219,6 @@ class Numerics:
         """How gradients were evaluated, for the manifest's environment."""
         describe = getattr(self._gradients, "describe", None)
         return {"numerics": describe()} if describe is not None else {}
-
-
-def _copy(x: Any) -> Any:
-    return x.clone() if hasattr(x, "clone") else x.copy()
-
-
-def _mean(vectors: Sequence[Any]) -> Any:
-    total = _copy(vectors[0])
-    for x in vectors[1:]:
-        total += x
-    total /= len(vectors)
-    return total
-
-
-def _squared(x: Any) -> float:
-    return float((x**2).sum())
 
 
 def evaluator(driver_plan: Any, timer: Any = None) -> Any:
