@@ -3,9 +3,9 @@ training that diverged."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeGuard
 
-__all__ = ["Diverged", "OptionError", "require"]
+__all__ = ["Diverged", "OptionError", "is_number", "is_whole", "require"]
 
 
 class OptionError(ValueError):
@@ -20,6 +20,16 @@ def require(field: str, value: Any, holds: bool, valid: str) -> None:
     """Raise ``OptionError`` unless ``holds``; a comparison with NaN does not hold."""
     if not holds:
         raise OptionError(field, value, valid)
+
+
+def is_whole(value: Any) -> TypeGuard[int]:
+    """Whether an option is a whole number (``True`` is none)."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_number(value: Any) -> TypeGuard[int | float]:
+    """Whether an option is a number, of any kind (``True`` is none)."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 class Diverged(RuntimeError):

@@ -13,7 +13,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
-from core.errors import require
+from core.errors import is_whole, require
 from core.node import Message, Node
 from core.topology import Spec
 
@@ -25,12 +25,10 @@ def check_graph_options(degree: Any, graph_seed: Any) -> None:
 
     What ``random_regular`` asks of ``degree`` besides depends on the number of workers.
     """
-    require("degree", degree, _whole(degree) and degree >= 1, "a whole number of at least 1")
-    require("graph_seed", graph_seed, _whole(graph_seed) and graph_seed >= 0, "a whole number of at least 0")
-
-
-def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    require("degree", degree, is_whole(degree) and degree >= 1, "a whole number of at least 1")
+    require(
+        "graph_seed", graph_seed, is_whole(graph_seed) and graph_seed >= 0, "a whole number of at least 0"
+    )
 
 
 def check_peers(workers: int) -> None:

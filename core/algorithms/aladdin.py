@@ -35,7 +35,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from core.effects import Compute, Poll, Receive, Send, TrySend
-from core.errors import require
+from core.errors import is_number, is_whole, require
 from core.node import GRADIENT, MODEL, Finished, Message, Node, Program
 from core.replica import PendingGradient, ShardedModel
 
@@ -62,9 +62,9 @@ class Aladdin:
     server_momentum: float = 0.0
 
     def __post_init__(self) -> None:
-        whole = isinstance(self.pi, int) and not isinstance(self.pi, bool)
+        whole = is_whole(self.pi)
         require("pi", self.pi, whole and self.pi >= 1, "a whole number of at least 1")
-        number = isinstance(self.alpha, int | float) and not isinstance(self.alpha, bool)
+        number = is_number(self.alpha)
         known = 0 <= self.alpha <= 1 if number else self.alpha in ("n_pi", "count")  # type: ignore[operator]
         require("alpha", self.alpha, known, "n_pi, count or a number in [0, 1]")
         require("reduce", self.reduce, self.reduce in ("sum", "mean"), "sum or mean")

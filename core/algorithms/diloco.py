@@ -25,7 +25,7 @@ from typing import ClassVar
 
 from core.algorithms.local_sgd import check_h
 from core.effects import AllReduce, Compute
-from core.errors import require
+from core.errors import is_number, require
 from core.node import Finished, Node, Program
 
 __all__ = ["DiLoCo"]
@@ -48,9 +48,9 @@ class DiLoCo:
 
     def __post_init__(self) -> None:
         check_h(self.h)
-        number = isinstance(self.outer_lr, int | float) and not isinstance(self.outer_lr, bool)
+        number = is_number(self.outer_lr)
         require("outer_lr", self.outer_lr, number and 0 < self.outer_lr < inf, "a finite number above 0")
-        number = isinstance(self.outer_momentum, int | float) and not isinstance(self.outer_momentum, bool)
+        number = is_number(self.outer_momentum)
         momentum = number and 0 <= self.outer_momentum < 1
         require("outer_momentum", self.outer_momentum, momentum, "a number in [0, 1)")
 

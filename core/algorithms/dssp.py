@@ -36,8 +36,8 @@ from math import ceil
 from typing import ClassVar
 
 from core.algorithms.asp import ASP
-from core.algorithms.ssp import Gate, serve, whole
-from core.errors import require
+from core.algorithms.ssp import Gate, serve
+from core.errors import is_whole, require
 from core.node import Node, Program
 
 __all__ = ["DSSP", "ForecastingGate"]
@@ -94,9 +94,9 @@ class DSSP:
     s_u: int = 15
 
     def __post_init__(self) -> None:
-        require("s_l", self.s_l, whole(self.s_l), "a whole number of at least 0")
+        require("s_l", self.s_l, is_whole(self.s_l) and self.s_l >= 0, "a whole number of at least 0")
         valid = f"a whole number of at least s_l, {self.s_l}"
-        require("s_u", self.s_u, whole(self.s_u) and self.s_u >= self.s_l, valid)
+        require("s_u", self.s_u, is_whole(self.s_u) and self.s_u >= self.s_l, valid)
 
     def worker(self, node: Node) -> Program:
         return ASP().worker(node)

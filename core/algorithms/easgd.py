@@ -28,7 +28,7 @@ from math import inf
 from typing import ClassVar
 
 from core.effects import Compute, Receive, Send
-from core.errors import require
+from core.errors import is_number, is_whole, require
 from core.node import Finished, Message, Node, Program
 
 __all__ = ["EASGD"]
@@ -51,9 +51,9 @@ class EASGD:
     beta: float = 0.9
 
     def __post_init__(self) -> None:
-        whole = isinstance(self.tau, int) and not isinstance(self.tau, bool)
+        whole = is_whole(self.tau)
         require("tau", self.tau, whole and self.tau >= 1, "a whole number of at least 1")
-        number = isinstance(self.beta, int | float) and not isinstance(self.beta, bool)
+        number = is_number(self.beta)
         require("beta", self.beta, number and 0 < self.beta < inf, "a finite number above 0")
 
     def check(self, workers: int) -> None:

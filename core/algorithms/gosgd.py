@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from core.effects import Compute, Effect, Poll, Send, TrySend
-from core.errors import require
+from core.errors import is_number, require
 from core.gossip import check_peers, merge
 from core.node import LEFT, Finished, Left, Message, Node, Program
 
@@ -45,7 +45,7 @@ class GoSGD:
     on_busy: str = "skip"
 
     def __post_init__(self) -> None:
-        number = isinstance(self.p, int | float) and not isinstance(self.p, bool)
+        number = is_number(self.p)
         require("p", self.p, number and 0 <= self.p <= 1, "a number in [0, 1]")
         require("on_busy", self.on_busy, self.on_busy in ("skip", "wait"), "skip or wait")
 

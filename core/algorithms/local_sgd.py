@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from core.effects import AllReduce, Compute, Effect
-from core.errors import require
+from core.errors import is_whole, require
 from core.node import Finished, Node, Program
 
 __all__ = ["LocalSGD", "average", "check_h"]
@@ -29,7 +29,7 @@ _COMPUTE = Compute()
 
 def check_h(h: Any) -> None:
     """Raise ``OptionError`` unless ``h`` is a whole number of at least 1."""
-    whole = isinstance(h, int) and not isinstance(h, bool)
+    whole = is_whole(h)
     require("h", h, whole and h >= 1, "a whole number of at least 1")
 
 

@@ -23,7 +23,7 @@ from typing import ClassVar
 
 from core.algorithms.local_sgd import average, check_h
 from core.effects import AllReduce, Compute
-from core.errors import require
+from core.errors import is_number, require
 from core.node import Finished, Node, Program
 
 __all__ = ["PostLocalSGD"]
@@ -45,7 +45,7 @@ class PostLocalSGD:
 
     def __post_init__(self) -> None:
         check_h(self.h)
-        number = isinstance(self.switch, int | float) and not isinstance(self.switch, bool)
+        number = is_number(self.switch)
         valid = "a number of epochs of at least 0, or unlimited"
         require("switch", self.switch, number and self.switch >= 0, valid)
 

@@ -35,7 +35,7 @@ from functools import lru_cache
 from typing import Any, ClassVar
 
 from core.effects import Compute, Effect, Poll, Receive, Send, TrySend
-from core.errors import require
+from core.errors import is_number, is_whole, require
 from core.gossip import Arrivals, check_graph_options, check_peers, hashable, merge
 from core.node import LEFT, Finished, Left, Message, Node, Program
 from core.topology import GRAPHS, PeerSchedule, Spec, check_connected, graph, schedule
@@ -62,10 +62,10 @@ class SGP:
     least: float = 0.25
 
     def __post_init__(self) -> None:
-        whole = isinstance(self.overlap, int) and not isinstance(self.overlap, bool) and self.overlap >= 0
+        whole = is_whole(self.overlap) and self.overlap >= 0
         valid = "a whole number of at least 0, or none"
         require("overlap", self.overlap, whole or self.overlap == "none", valid)
-        number = isinstance(self.least, int | float) and not isinstance(self.least, bool)
+        number = is_number(self.least)
         require("least", self.least, number and 0 <= self.least <= 0.5, "a number in [0, 0.5]")
         check_graph_options(self.degree, self.graph_seed)
 

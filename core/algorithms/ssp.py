@@ -27,17 +27,12 @@ from typing import ClassVar
 
 from core.algorithms.asp import ASP
 from core.effects import Now, Receive, Send
-from core.errors import require
+from core.errors import is_whole, require
 from core.node import GRADIENT, LEFT, MODEL, Left, Message, Node, Program
 
-__all__ = ["SSP", "Gate", "serve", "whole"]
+__all__ = ["SSP", "Gate", "serve"]
 
 _NOW, _RECEIVE, _RECEIVE_GRADIENT = Now(), Receive((GRADIENT, LEFT)), Receive(GRADIENT)
-
-
-def whole(value: object) -> bool:
-    """Whether an option is a whole number of at least 0 (``True`` is none)."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 class Gate:
@@ -131,7 +126,12 @@ class SSP:
     s: float = 3
 
     def __post_init__(self) -> None:
-        require("s", self.s, self.s == inf or whole(self.s), "a whole number of at least 0, or unlimited")
+        require(
+            "s",
+            self.s,
+            self.s == inf or (is_whole(self.s) and self.s >= 0),
+            "a whole number of at least 0, or unlimited",
+        )
 
     def worker(self, node: Node) -> Program:
         return ASP().worker(node)
