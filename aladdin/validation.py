@@ -4,8 +4,10 @@ Rules this module obeys:
 
 * A prediction is on disk before the run that it is compared with starts.
 * All its constants come from probes, before the run. Nothing is fitted to a cell; without a given
-  profile the constants of native steps are probed again before each cell that has native steps, and
+  profile the constants of native steps are probed again before each run that has native steps, and
   stand beside the prediction that they made.
+* Where the machine itself is the noise, one run says little: cells with native steps have several
+  rounds of probes, prediction and run, spread over the whole check, and their means are compared.
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ class Design:
     batches   samples per step, by compute; the scenario's own where not given. Native steps get large
               batches, so that they take about as long as paced ones do
     seconds   length of each run
+    rounds    how often a cell is predicted and run, by compute; 1 where not given
     """
 
     algorithms: Sequence[str] = ("bsp", "asp", "aladdin", "arsgd")
@@ -46,6 +49,7 @@ class Design:
     settings: Sequence[tuple[str, str]] = (("paced", "paced"), ("native", "paced"), ("paced", "native"))
     batches: Mapping[str, int] = field(default_factory=lambda: {"native": 512})
     seconds: float = 8.0
+    rounds: Mapping[str, int] = field(default_factory=lambda: {"native": 3})
 
     def cells(self) -> list[dict[str, Any]]:
         """Circumstances of every cell, in the order in which they run."""
@@ -71,6 +75,11 @@ class Design:
             "run.seconds": self.seconds,
             **self.workload(cell["compute"]),
         })  # fmt: skip
+
+    def schedule(self) -> list[tuple[int, int]]:
+        """(round, cell) of every run in order: a round of all cells, then the next of those that have one."""
+        rounds = [self.rounds.get(cell["compute"], 1) for cell in self.cells()]
+        return [(r, i) for r in range(max(rounds)) for i, count in enumerate(rounds) if r < count]
 
     def workload(self, compute: str) -> dict[str, Any]:
         """Fields that cells with that ``compute`` change in the workload."""
@@ -104,7 +113,8 @@ def crosscheck(
                calibrated first, once for each workload of the design, and native steps are probed
                again before each cell that has them, for a shared machine's speed drifts
     out        directory for the profiles, predictions.json (written before the first run),
-               cells.json, cells.csv, figures.json and a picture; with ``keep_runs`` every run's record
+               rounds.json, cells.json (means over rounds), cells.csv, figures.json and a picture; with
+               ``keep_runs`` every run's record
     """
     base, design = api.load(scenario, overrides=overrides), design or Design()
     if out is not None:
@@ -113,40 +123,52 @@ def crosscheck(
     circumstances = design.cells()
     chosen = [design.scenario(base, cell) for cell in circumstances]
     profiles = _profiles(base, design, profile, on_progress)
-    probed: list[dict[str, Any]] = [{} for _ in circumstances]
     told = [foretell(one, profiles[cell["compute"]]) for one, cell in zip(chosen, circumstances, strict=True)]
     simulated, predictions = [record for record, _ in told], [prediction for _, prediction in told]
+    said = {
+        (i, 0): {**cell, **vars(one)}
+        for i, (cell, one) in enumerate(zip(circumstances, predictions, strict=True))
+    }
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
         for compute, measured_constants in profiles.items():
             measured_constants.write(folder / f"profile-{compute}.json")
-    _write_predictions(folder, circumstances, predictions, probed)
-    cells: list[checks.Cell] = []
-    measured: list[Record] = []
-    for done, (scene, cell) in enumerate(zip(chosen, circumstances, strict=True)):
+    _write_predictions(folder, said)
+    rounds: dict[int, list[checks.Cell]] = {}
+    measured: dict[int, Record] = {}
+    schedule = design.schedule()
+    for done, (turn, i) in enumerate(schedule):
+        scene, cell = chosen[i], circumstances[i]
         if on_progress:
-            on_progress("cross-check", done, len(chosen))
+            on_progress("cross-check", done, len(schedule))
         if profile is None and cell["compute"] == "native":
             fresh = refresh_steps(profiles["native"], scene.override({"cluster.slowdowns": []}), run_for_real)
-            simulated[done], predictions[done] = foretell(scene, fresh)
-            probed[done] = {"probed": steps_of(fresh)}
-            _write_predictions(folder, circumstances, predictions, probed)
-        measured.append(_measured(scene))
-        cells.append(checks.compare(predictions[done], measured[-1], **cell))
+            simulated[i], predictions[i] = foretell(scene, fresh)
+            said[i, turn] = {**cell, **vars(predictions[i]), "round": turn, "probed": steps_of(fresh)}
+            _write_predictions(folder, said)
+        measured[i] = _measured(scene)
+        rounds.setdefault(i, []).append(checks.compare(predictions[i], measured[i], **cell))
         if folder is not None:
-            _write_json(folder / "cells.json", [c.to_dict() for c in cells])
+            kept = [rounds[j] for j in sorted(rounds)]
+            _write_json(folder / "rounds.json", [one.to_dict() for several in kept for one in several])
+            _write_json(folder / "cells.json", [checks.combine(several).to_dict() for several in kept])
             if keep_runs:
-                name = folder / "runs" / f"{api.slug(scene.name)}-{scene.algorithm.name}"
-                store.write(measured[-1], Path(f"{name}-real"))
-                store.write(simulated[done], Path(f"{name}-sim"))
+                name = (
+                    folder
+                    / "runs"
+                    / f"{api.slug(scene.name)}-{scene.algorithm.name}{f'-{turn}' if turn else ''}"
+                )
+                store.write(measured[i], Path(f"{name}-real"))
+                store.write(simulated[i], Path(f"{name}-sim"))
     if on_progress:
-        on_progress("cross-check", len(chosen), len(chosen))
+        on_progress("cross-check", len(schedule), len(schedule))
+    cells = [checks.combine(rounds[i]) for i in range(len(chosen))]
     figures = checks.summarize(cells)
     if folder is not None:
         (folder / "cells.csv").write_text(checks.to_csv(cells), encoding="utf-8")
         _write_json(folder / "figures.json", figures)
         draw(cells, folder / "predicted_vs_measured.png")
-    return CrossCheck(cells, figures, simulated, measured, folder)
+    return CrossCheck(cells, figures, simulated, [measured[i] for i in range(len(chosen))], folder)
 
 
 def _measured(scenario: Scenario) -> Record:
@@ -162,16 +184,9 @@ def _measured(scenario: Scenario) -> Record:
     return again
 
 
-def _write_predictions(
-    folder: Path | None,
-    circumstances: Sequence[Mapping[str, Any]],
-    predictions: Sequence[checks.Prediction],
-    probed: Sequence[Mapping[str, Any]],
-) -> None:
+def _write_predictions(folder: Path | None, said: Mapping[tuple[int, int], Mapping[str, Any]]) -> None:
     if folder is not None:
-        rows = zip(circumstances, predictions, probed, strict=True)
-        said = [{**cell, **vars(prediction), **fresh} for cell, prediction, fresh in rows]
-        _write_json(folder / "predictions.json", said)
+        _write_json(folder / "predictions.json", [said[key] for key in sorted(said)])
 
 
 def _profiles(

@@ -212,9 +212,10 @@ def fit_links(record: Record, name: str, nominal: float = 0.0) -> dict[str, Cons
 def fit_byte_cost(record: Record) -> float | None:
     """Seconds of one core that moving a byte takes, both ends together; None if the driver does not know.
 
-    All of a link probe's processor time over all the bytes that it moved: it does little else.
+    What a link probe's nodes spent beside their programs, over all the bytes that they moved. (What
+    programs do themselves are tensor operations, which have rates of their own.)
     """
-    seconds: Mapping[str, float] = record.manifest.get("processor_seconds", {})
+    seconds: Mapping[str, float] = record.manifest.get("transport_seconds", {})
     moved = float(record.nodes["bytes_out"].sum())
     return sum(seconds.values()) / moved if seconds and moved else None
 

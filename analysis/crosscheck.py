@@ -13,8 +13,8 @@ import csv
 import io
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,17 @@ from scipy import stats
 from analysis.metrics import STEP_PARTS, breakdown, rates, throughput, window
 from core.record import Record
 
-__all__ = ["Cell", "Prediction", "Ranking", "compare", "predict", "rankings", "summarize", "to_csv"]
+__all__ = [
+    "Cell",
+    "Prediction",
+    "Ranking",
+    "combine",
+    "compare",
+    "predict",
+    "rankings",
+    "summarize",
+    "to_csv",
+]
 
 BLOCKS = 5
 """Parts that a run's window is cut into for its confidence interval."""
@@ -45,10 +55,11 @@ class Prediction:
 class Cell:
     """One combination of algorithm and circumstances, predicted and measured.
 
-    low, high        95 % interval of the measured throughput (t over blocks of the run)
+    low, high        95 % interval of the measured throughput (t over blocks of the run, or over rounds)
     part_errors      part -> (predicted - measured seconds) / measured step time
     simpler_errors   simpler model -> its signed relative throughput error
     contention       predicted share of the run that the busiest link direction is in use
+    rounds           predictions and runs that the figures are means of
     """
 
     algorithm: str
@@ -68,6 +79,7 @@ class Cell:
     simpler: dict[str, float]
     simpler_errors: dict[str, float]
     flags: tuple[str, ...] = ()
+    rounds: int = 1
 
     @property
     def circumstances(self) -> tuple[Any, ...]:
@@ -143,6 +155,48 @@ def compare(prediction: Prediction, measured: Record, **circumstances: Any) -> C
     )
 
 
+def combine(rounds: Sequence[Cell]) -> Cell:
+    """One cell of several ``rounds`` of it, each predicted and then measured anew: the means of both.
+
+    Its interval is that of the mean over the rounds, so it covers what changes between them.
+    """
+    first, count = rounds[0], len(rounds)
+    if count == 1:
+        return first
+
+    def mean(of: Callable[[Cell], float]) -> float:
+        return float(np.mean([of(cell) for cell in rounds]))
+
+    def means(of: Callable[[Cell], Mapping[str, float]]) -> dict[str, float]:
+        return {key: float(np.mean([of(cell)[key] for cell in rounds])) for key in of(first)}
+
+    predicted, measured = mean(lambda cell: cell.predicted), mean(lambda cell: cell.measured)
+    half = _half_width([cell.measured for cell in rounds])
+    simpler = means(lambda cell: cell.simpler)
+    return replace(
+        first,
+        predicted=predicted,
+        measured=measured,
+        low=measured - half,
+        high=measured + half,
+        throughput_error=predicted / measured - 1,
+        contention=mean(lambda cell: cell.contention),
+        predicted_parts=means(lambda cell: cell.predicted_parts),
+        measured_parts=means(lambda cell: cell.measured_parts),
+        part_errors=means(lambda cell: cell.part_errors),
+        simpler=simpler,
+        simpler_errors={name: value / measured - 1 for name, value in simpler.items()},
+        flags=tuple(dict.fromkeys(flag for cell in rounds for flag in cell.flags)),
+        rounds=count,
+    )
+
+
+def _half_width(values: Sequence[float]) -> float:
+    """Half the 95 % interval of the mean of ``values`` (Student's t)."""
+    count = len(values)
+    return float(stats.t.ppf(0.975, count - 1) * np.std(values, ddof=1) / math.sqrt(count))
+
+
 def _interval(record: Record) -> tuple[float, float]:
     """95 % interval of throughput from its spread over equal blocks of the steady window."""
     whole = window(record)
@@ -155,7 +209,7 @@ def _interval(record: Record) -> tuple[float, float]:
         inside = np.clip(np.minimum(ended, stop) - np.maximum(begun, start), 0.0, None)
         share = inside / np.maximum(ended - begun, 1e-12)
         blocks.append(float(share.sum()) * samples / (stop - start))
-    half = float(stats.t.ppf(0.975, BLOCKS - 1) * np.std(blocks, ddof=1) / math.sqrt(BLOCKS))
+    half = _half_width(blocks)
     return value - half, value + half
 
 

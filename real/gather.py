@@ -75,7 +75,7 @@ def assemble(
                 f"the run went on without it"
                 for node, why in left.items()
             ],
-            "processor_seconds": {str(node): t["processor_seconds"] for node, t in tables.items()},
+            "transport_seconds": {str(node): t["transport_seconds"] for node, t in tables.items()},
             "overruns": sum(t["overruns"] for t in tables.values()),
             "gradient_seconds": {
                 str(node): t["gradient_seconds"] for node, t in tables.items() if node < plan.workers
@@ -129,7 +129,7 @@ def remains(node: int, steps: int, rows: bytes, *, server: bool = False) -> dict
         "losses": [],
         "overruns": 0,
         "gradient_seconds": 0.0,
-        "processor_seconds": 0.0,
+        "transport_seconds": 0.0,
         **empty,
         **nothing,
     }

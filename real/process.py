@@ -103,6 +103,11 @@ def _tune() -> None:
         libc.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
+def _moving() -> float:
+    """Processor time of this process beside the calling thread, the program's: what moves its bytes."""
+    return time.process_time() - time.thread_time()
+
+
 def links_of(plan: Plan) -> Links:
     """The NICs of all nodes as the transport paces them; native links without rates."""
     scenario, machines = plan.scenario, plan.scenario.cluster.machines
@@ -197,7 +202,7 @@ class _Process:
         self.driver.booker.zero = zero = self.hear()["zero"]
         threading.Thread(target=self._listen, name="pipe", daemon=True).start()
         time.sleep(max(0.0, zero - time.monotonic()))
-        self.processor = time.process_time()
+        self.moving = _moving()
         stopped = False
         try:
             self.driver.run(*self.programs)
@@ -326,7 +331,7 @@ class _Process:
             "spans": booker.spans.values.tobytes() if booker.spans is not None else b"",
             "joins": booker.joins, "losses": driver.losses, "tensors": self.tensors.totals,
             "overruns": computer.overruns if computer else 0,
-            "processor_seconds": time.process_time() - self.processor,
+            "transport_seconds": _moving() - self.moving,
             "gradient_seconds": computer.seconds / max(computer.steps, 1) if computer else 0.0,
             "dropped": self.transport.dropped,
         }  # fmt: skip

@@ -31,9 +31,10 @@ def command(
 
     48 cells: four algorithms, 2 and 4 workers, all alike or one of them four times slower, links
     and steps paced or native. Without --profile this machine is calibrated first. Each
-    prediction is written before the run it is for; beside ours stand those of simpler models.
+    prediction is written before the run it is for; beside ours stand those of simpler models. Cells
+    with native steps are predicted and run three times, and their means compared.
 
-    Example, about ten minutes:
+    Example, about twenty-five minutes:
 
         aladdin crosscheck demo --out runs/crosscheck
     """

@@ -118,6 +118,7 @@ def test_predictions_are_on_disk_before_the_first_run(
     assert {path.name for path in folder.iterdir()} == {
         "profile-paced.json",
         "predictions.json",
+        "rounds.json",
         "cells.json",
         "cells.csv",
         "figures.json",
@@ -126,6 +127,43 @@ def test_predictions_are_on_disk_before_the_first_run(
     (asp,) = [cell for cell in found.cells if cell.algorithm == "asp" and cell.slow == 1]
     assert asp.contention > 0.9
     assert asp.simpler_errors["no_queueing"] > 0.1
+
+
+def test_cells_with_native_steps_are_predicted_and_run_in_rounds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each run has its own prediction, written before it; the cell has the means of both."""
+    folder, speeds = tmp_path / "check", iter((0.04, 0.05, 0.06))
+    asked: list[int] = []
+
+    def run(scenario: scenarios.Scenario) -> Record:
+        if scenario.name.startswith("probe/"):
+            return simulate(scenario)
+        said = json.loads((folder / "predictions.json").read_text())
+        asked.append(len([one for one in said if "probed" in one]))
+        return simulate(
+            scenario.override({"cluster.compute.mean": next(speeds), "cluster.compute.spread": 0})
+        )
+
+    monkeypatch.setattr(validation, "run_for_real", run)
+    monkeypatch.setattr("aladdin.calibration.run_for_real", run)
+    design = Design(
+        algorithms=("aladdin",),
+        workers=(2,),
+        slow=(1.0,),
+        settings=(("paced", "native"),),
+        batches={},
+        seconds=4.0,
+    )
+    (cell,) = validation.crosscheck("demo", design=design, out=folder, overrides=TRUTH).cells
+    assert asked == [1, 2, 3]
+    rounds = json.loads((folder / "rounds.json").read_text())
+    measured = [one["measured"] for one in rounds]
+    assert len(rounds) == cell.rounds == 3
+    assert cell.measured == pytest.approx(sum(measured) / 3)
+    assert len(set(measured)) == 3
+    assert cell.low < min(measured) < max(measured) < cell.high
+    assert cell.throughput_error == pytest.approx(cell.predicted / cell.measured - 1)
 
 
 def test_a_prediction_is_compared_part_by_part() -> None:
