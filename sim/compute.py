@@ -10,8 +10,8 @@ Rules this module obeys:
 * Workers fill devices in order of rank. Without sharing no device is involved at all.
 * A host that plays all nodes (``cluster.host``) is one device with its cores as slots. A job that keeps
   several cores busy weighs as much as so many steps; what moves at a fixed pace, whoever else is
-  there, is a background load: it takes its share of every slot, also where others are idle, for
-  what is preempted does not move to another core at once.
+  there, is a background load. It comes in bursts that ask for ``ENDS`` slots at once, a message being
+  moved by both of its ends: a burst's share is a job's, and between bursts the jobs have all.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from sim.clock import Alarm, Clock
 
 __all__ = ["Computing", "Device", "Nobody", "devices"]
 
-LEAST = 0.05
-"""Share of every slot that a background load always leaves to the jobs."""
+ENDS = 2.0
+"""Slots that a burst of the background load asks for: the sender's and the receiver's."""
 
 
 class Computing(Protocol):
@@ -78,10 +78,18 @@ class Device(Alarm):
         if not self._heap:
             self._due = inf
             return
-        free = max(1.0 - self._background / self._slots, LEAST)
-        self._rate = free * min(1.0, self._slots / self._weight)
+        self._rate = self._share()
         self._due = self._clock._now + max(self._heap[0][0] - self._served, 0.0) / self._rate
         self._clock.at(self._due, self)
+
+    def _share(self) -> float:
+        """Slots that a job of weight 1 gets, bursts of the background load and pauses between them taken."""
+        alone = min(1.0, self._slots / self._weight)
+        if not self._background:
+            return alone
+        beside = min(1.0, self._slots / (self._weight + ENDS))
+        bursting = min(self._background / (ENDS * beside), 1.0)
+        return alone + bursting * (beside - alone)
 
     def fire(self) -> None:
         """The first of the steps is done, unless that has changed since."""

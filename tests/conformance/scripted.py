@@ -167,7 +167,6 @@ class Scripted:
     def _tell(self, farewell: tuple[int, int]) -> None:
         self.farewells.remove(farewell)
         rank, to = farewell
-        self.nodes[to].live.discard(rank)
         self.told[to].add(rank)
         self.inbox[to].append(Left(rank))
 
@@ -267,10 +266,17 @@ class Scripted:
         for index, item in enumerate(box):
             if type(item) is Left:
                 if LEFT in tags and effect.source is None:
+                    self._learn(to, index + 1)
                     return box.pop(index)
             elif (
                 item.tag in tags and effect.source in (None, item.source) and effect.step in (None, item.step)
             ):
+                self._learn(to, index)
                 box.pop(index)
                 return item
+        self._learn(to, len(box))
         return Left(effect.source) if effect.source in self.told[to] else None
+
+    def _learn(self, to: int, upto: int) -> None:
+        """Whoever reads on knows the departures that arrived before: their place in the order counts."""
+        self.nodes[to].live -= {item.rank for item in self.inbox[to][:upto] if type(item) is Left}

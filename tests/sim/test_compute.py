@@ -72,6 +72,20 @@ def test_a_background_load_leaves_fewer_slots_and_weights_fill_them() -> None:
     assert [heavy.at, light.at] == pytest.approx([1.5, 1.5])
 
 
+@pytest.mark.parametrize(("slots", "load", "taken"), [(2.0, 1.0, 4 / 3), (2.0, 4.0, 1.5), (3.0, 1.0, 1.0)])
+def test_a_background_load_comes_in_bursts_that_are_shared_fairly(
+    slots: float, load: float, taken: float
+) -> None:
+    """A job alone on 2 slots, beside bursts of 2: it has 2/3 of a slot while they last, 3/4 of the time for
+    a load of 1. Never less, however large the load; and all of a slot where bursts leave one free."""
+    clock = Clock()
+    device, one = Device(clock, slots), Done(clock)
+    device.load(load)
+    device.run(one, 1.0, 1.0)
+    clock.drain()
+    assert one.at == pytest.approx(taken)
+
+
 def test_devices_are_filled_in_order_of_rank() -> None:
     made = devices(Clock(), 5, 2, 1.0)
     assert made[0] is made[1] is not made[2]
