@@ -24,7 +24,7 @@ from scenarios import Scenario, ScenarioError
 from scenarios.profile import Constant, Profile
 from scenarios.workloads.layers import layer_sizes
 
-__all__ = ["Progress", "Runner", "calibrate", "needed", "refresh_steps", "run_for_real", "steps_of"]
+__all__ = ["Progress", "Runner", "calibrate", "needed", "refresh", "run_for_real"]
 
 Progress = Callable[[str, int, int], None]
 """Called with the stage, how many of its parts are done and how many there are."""
@@ -88,32 +88,25 @@ def needed(*packages: str) -> None:
         )
 
 
-def steps_of(profile: Profile) -> dict[str, Any]:
-    """The constants of ``profile`` that ``refresh_steps`` measures, by name, as JSON takes them."""
-    return {
-        name: asdict(constant) for name, constant in profile.constants.items() if name.startswith(_OF_STEPS)
-    }
+def refresh(profile: Profile, scenario: Source, run: Runner | None = None) -> Profile:
+    """``profile`` with the constants of what ``scenario`` has native, steps or links, measured anew.
 
-
-def refresh_steps(profile: Profile, scenario: Source, run: Runner | None = None) -> Profile:
-    """``profile`` with the constants of native steps measured anew, for workers and links of ``scenario``.
-
-    A machine that others use too changes its speed within minutes; four short probes follow it.
+    A machine that others use too changes its speed within minutes; a few short probes follow it.
     """
     base, run = api.load(scenario), run or run_for_real
-    links = base.run.links
-    known = profile.constants
-    stale = [name for name in known if name.startswith(_OF_STEPS)]
-    profile = replace(profile, constants={name: c for name, c in known.items() if name not in stale})
-    for probe in _step_probes(base, [max(2, base.cluster.workers)]):
+    kind, native = base.run.links, base.run.compute == "native"
+    nominal = min(base.cluster.machines[0].up, base.cluster.machines[0].down) if kind == "paced" else 0.0
+    if native:
+        kept = {name: c for name, c in profile.constants.items() if not name.startswith(_OF_STEPS)}
+        profile = replace(profile, constants=kept)
+        for probe in _step_probes(base, [max(2, base.cluster.workers)]):
+            profile = probe.learn(run(probe.scenario), profile)
+    sent = run(_scenario(base, "LinkProbe", 2, {"native": 20, "paced": 8}[kind], run__links=kind))
+    profile = _add(profile, fits.fit_links(sent, f"link.{kind}", nominal))
+    if native:
+        probe = _beside(base, kind)
         profile = probe.learn(run(probe.scenario), profile)
-    repeats = {"native": 20, "paced": 8}[links]
-    sent = run(_scenario(base, "LinkProbe", 2, repeats, run__links=links))
-    nominal = min(base.cluster.machines[0].up, base.cluster.machines[0].down) if links == "paced" else 0.0
-    fresh = fits.fit_links(sent, f"link.{links}", nominal)
-    host = {name: c for name, c in known.items() if name.startswith("host.")}
-    host |= {name: c for name, c in fresh.items() if name.startswith("host.")}
-    return _add(profile, host)
+    return profile
 
 
 @dataclass(frozen=True)
@@ -176,6 +169,25 @@ def _step_probes(base: Scenario, counts: Sequence[int]) -> Iterator[_Probe]:
     yield _Probe("steps between messages", probe("RelayProbe", 2, 2, run__steps=25, run__links="paced"), cold)
 
 
+def _beside(base: Scenario, kind: str) -> _Probe:
+    """Probe of steps while messages over native or paced links come and go."""
+    scenario = _scenario(base, "BesideProbe", 2, 2, run__steps=40, run__links=kind)
+
+    def learn(record: Record, profile: Profile) -> Profile:
+        from sim import simulate
+
+        calibrated = profile.apply(scenario)
+        if not calibrated.cluster.host.cores:
+            return profile
+
+        def simulated(cost: float) -> Record:
+            return simulate(calibrated.override({"cluster.host.byte_cost": cost}))
+
+        return _add(profile, {f"host.{kind}.beside": fits.fit_beside(record, simulated)})
+
+    return _Probe(f"steps beside messages over {kind} links", scenario, learn)
+
+
 def _probes(base: Scenario, counts: Sequence[int]) -> Iterator[_Probe]:
     """All probes that predictions of ``base``, with native or paced steps and links, need."""
     top = max(counts)
@@ -215,6 +227,8 @@ def _probes(base: Scenario, counts: Sequence[int]) -> Iterator[_Probe]:
         yield _Probe(f"native all-reduce among {n}", probe("AllReduceProbe", n, 20), native(n))
         ring = probe("AllReduceProbe", n, 8, run__links="paced", cluster__network__collective="messages")
         yield _Probe(f"all-reduce by messages among {n}", ring, lag(n, "paced", ring))
+    yield _beside(base, "native")
+    yield _beside(base, "paced")
 
 
 def run_for_real(scenario: Scenario) -> Record:

@@ -4,23 +4,23 @@ Rules this module obeys:
 
 * A prediction is on disk before the run that it is compared with starts.
 * All its constants come from probes, before the run. Nothing is fitted to a cell; without a given
-  profile the constants of native steps are probed again before each run that has native steps, and
+  profile the constants of native steps and links are probed again before each run that has them, and
   stand beside the prediction that they made.
-* Where the machine itself is the noise, one run says little: cells with native steps have several
-  rounds of probes, prediction and run, spread over the whole check, and their means are compared.
+* Where the machine itself is the noise, one run says little: cells with native steps or links have
+  several rounds of probes, prediction and run, spread over the whole check; their means are compared.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from aladdin import api
 from aladdin.api import Source
-from aladdin.calibration import Progress, calibrate, needed, refresh_steps, run_for_real, steps_of
+from aladdin.calibration import Progress, calibrate, needed, refresh, run_for_real
 from analysis import crosscheck as checks
 from analysis import store
 from analysis.names import label
@@ -40,7 +40,7 @@ class Design:
     batches   samples per step, by compute; the scenario's own where not given. Native steps get large
               batches, so that they take about as long as paced ones do
     seconds   length of each run
-    rounds    how often a cell is predicted and run, by compute; 1 where not given
+    rounds    how often a cell is predicted and run, by its (links, compute); 1 where not given
     """
 
     algorithms: Sequence[str] = ("bsp", "asp", "aladdin", "arsgd")
@@ -49,7 +49,9 @@ class Design:
     settings: Sequence[tuple[str, str]] = (("paced", "paced"), ("native", "paced"), ("paced", "native"))
     batches: Mapping[str, int] = field(default_factory=lambda: {"native": 512})
     seconds: float = 8.0
-    rounds: Mapping[str, int] = field(default_factory=lambda: {"native": 3})
+    rounds: Mapping[tuple[str, str], int] = field(
+        default_factory=lambda: {("native", "paced"): 2, ("paced", "native"): 3}
+    )
 
     def cells(self) -> list[dict[str, Any]]:
         """Circumstances of every cell, in the order in which they run."""
@@ -78,7 +80,7 @@ class Design:
 
     def schedule(self) -> list[tuple[int, int]]:
         """(round, cell) of every run in order: a round of all cells, then the next of those that have one."""
-        rounds = [self.rounds.get(cell["compute"], 1) for cell in self.cells()]
+        rounds = [self.rounds.get((cell["links"], cell["compute"]), 1) for cell in self.cells()]
         return [(r, i) for r in range(max(rounds)) for i, count in enumerate(rounds) if r < count]
 
     def workload(self, compute: str) -> dict[str, Any]:
@@ -110,8 +112,8 @@ def crosscheck(
     """Predict every cell of ``design``, then run each for real, and compare.
 
     profile    calibrated constants (or their file) for all cells; without one this machine is
-               calibrated first, once for each workload of the design, and native steps are probed
-               again before each cell that has them, for a shared machine's speed drifts
+               calibrated first, once for each workload of the design, and what a cell has native is
+               probed again before each run of it, for a shared machine's speed drifts
     out        directory for the profiles, predictions.json (written before the first run),
                rounds.json, cells.json (means over rounds), cells.csv, figures.json and a picture; with
                ``keep_runs`` every run's record
@@ -141,10 +143,12 @@ def crosscheck(
         scene, cell = chosen[i], circumstances[i]
         if on_progress:
             on_progress("cross-check", done, len(schedule))
-        if profile is None and cell["compute"] == "native":
-            fresh = refresh_steps(profiles["native"], scene.override({"cluster.slowdowns": []}), run_for_real)
+        if profile is None and "native" in (cell["links"], cell["compute"]):
+            known = profiles[cell["compute"]]
+            fresh = refresh(known, scene.override({"cluster.slowdowns": []}), run_for_real)
             simulated[i], predictions[i] = foretell(scene, fresh)
-            said[i, turn] = {**cell, **vars(predictions[i]), "round": turn, "probed": steps_of(fresh)}
+            probed = {name: asdict(constant) for name, constant in fresh.since(known).items()}
+            said[i, turn] = {**cell, **vars(predictions[i]), "round": turn, "probed": probed}
             _write_predictions(folder, said)
         measured[i] = _measured(scene)
         rounds.setdefault(i, []).append(checks.compare(predictions[i], measured[i], **cell))

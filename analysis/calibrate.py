@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy import optimize, stats
 
 from core.probes import ALLREDUCE, DUPLEX, PING, STREAM
 from core.record import Record
@@ -29,8 +29,8 @@ from core.tensors import OPERATIONS
 from scenarios.profile import Constant
 
 __all__ = [
-    "CalibrationError", "StepFit", "fit_allreduce", "fit_byte_cost", "fit_cold", "fit_links", "fit_pacing",
-    "fit_ring_lag", "fit_slots", "fit_steps", "fit_tensors",
+    "CalibrationError", "StepFit", "fit_allreduce", "fit_beside", "fit_byte_cost", "fit_cold", "fit_links",
+    "fit_pacing", "fit_ring_lag", "fit_slots", "fit_steps", "fit_tensors",
 ]  # fmt: skip
 
 RESAMPLES = 400
@@ -218,6 +218,36 @@ def fit_byte_cost(record: Record) -> float | None:
     seconds: Mapping[str, float] = record.manifest.get("transport_seconds", {})
     moved = float(record.nodes["bytes_out"].sum())
     return sum(seconds.values()) / moved if seconds and moved else None
+
+
+def fit_beside(
+    measured: Record, simulated: Callable[[float], Record], most: float = 1e-7, skip: int = 2
+) -> Constant:
+    """``host.<kind>.beside``: what moving a byte costs steps that go on meanwhile, seconds of one core.
+
+    The cost at which a simulation of the same ``BesideProbe``, ``simulated(cost)``, has the mean step
+    time that was measured; 0 where steps took no longer than without a cost, at most ``most``.
+    """
+    times = measured.steps["compute"][measured.steps["step"] >= skip]
+    if len(times) < 5:
+        raise CalibrationError(f"probe of steps beside messages: {len(times)} steps are too few; at least 5")
+
+    def mean(cost: float) -> float:
+        steps = simulated(cost).steps
+        return float(steps["compute"][steps["step"] >= skip].mean())
+
+    least, greatest = mean(0.0), mean(most)
+
+    def cost(target: float) -> float:
+        if target <= least:
+            return 0.0
+        if target >= greatest:
+            return most
+        return float(optimize.brentq(lambda c: mean(c) - target, 0.0, most, rtol=1e-3, xtol=1e-13))
+
+    step = _constant(times, np.mean, "s")
+    low, value, high = cost(step.low), cost(step.value), cost(step.high)
+    return Constant(value, "s", min(low, value), max(high, value), len(times))
 
 
 def fit_allreduce(record: Record, workers: int) -> dict[str, Constant]:

@@ -12,6 +12,7 @@ probe              observes (kind, bytes, seconds)              of
 =================  ===========================================  =====================================
 ``StepProbe``      nothing: its rows in ``steps`` are the data  steps of n workers that never talk
 ``RelayProbe``     nothing, likewise                            steps between messages, one at a time
+``BesideProbe``    nothing, likewise                            steps while messages come and go
 ``TensorProbe``    operation, tensor's bytes, duration          each tensor operation
 ``LinkProbe``      ``PING``, message's bytes, half a round trip an idle link
                    ``STREAM``, bytes, seconds per message       messages back to back, one way
@@ -27,7 +28,7 @@ from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from core.effects import AllReduce, Compute, Effect, Now, Receive, Send
+from core.effects import AllReduce, Compute, Effect, Now, Poll, Receive, Send, TrySend
 from core.errors import require
 from core.node import Finished, Left, Message, Node, Program
 from core.tensors import OPERATIONS
@@ -38,6 +39,7 @@ __all__ = [
     "PING",
     "STREAM",
     "AllReduceProbe",
+    "BesideProbe",
     "LinkProbe",
     "RelayProbe",
     "StepProbe",
@@ -51,6 +53,7 @@ _COLD_BYTES = 64e6
 """Bytes that a probe's vectors have together, if not that makes them more than 16."""
 
 _COMPUTE, _NOW, _RECEIVE, _RECEIVE_ACK = Compute(), Now(), Receive("probe"), Receive("probe.ack")
+_POLL = Poll("probe")
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,30 @@ class RelayProbe(_Probe):
                     node.tensors.assign(node.params, message.tensor)
                 yield _COMPUTE
                 yield Send((other, Message("probe", node.tensors.snapshot(node.params))))
+        except Finished:
+            return
+
+
+@dataclass(frozen=True)
+class BesideProbe(_Probe):
+    """Two workers compute without a pause, and send each other their vectors as fast as these are taken.
+
+    What messages cost the steps beside them shows in the step times: processor time, cold caches and
+    all, of messages that are moved while there are no idle processors.
+    """
+
+    name: ClassVar[str] = "probe.beside"
+    title: ClassVar[str] = "probe: step times of workers that send and receive meanwhile"
+
+    def worker(self, node: Node) -> Program:
+        require("workers", node.workers, node.workers == 2, "2 that exchange messages")
+        other, tensor = 1 - node.id, node.tensors.snapshot(node.params)
+        try:
+            while True:
+                yield _COMPUTE
+                yield TrySend((other, Message("probe", tensor)))
+                while (yield _POLL) is not None:
+                    pass
         except Finished:
             return
 

@@ -29,6 +29,7 @@ constant                   unit     meaning
 ``device.slots``           1        workers that the device serves at full speed at once
 ``ring.<kind>.lag.<n>``    s        by which messages of an all-reduce by messages among n ask late
 ``host.<kind>.byte_cost``  s        of one core, to move a byte over a native or paced link, both ends
+``host.<kind>.beside``     s        the same while native steps keep the cores busy: what these lose
 =========================  =======  ===============================================================
 
 Ranges covered (``ranges``): ``message_bytes``, ``workers``, ``workers_per_device``.
@@ -76,7 +77,7 @@ _KNOWN: tuple[tuple[str, str, Kind], ...] = (
     (r"allreduce\.bandwidth(\.\d+)?", "bytes/s", _RATE),
     (r"device\.slots", "1", real(low=0.01, high=MOST)),
     (r"ring\.(native|paced)\.lag(\.\d+)?", "s", _WAIT),
-    (r"host\.(native|paced)\.byte_cost", "s", _WAIT),
+    (r"host\.(native|paced)\.(byte_cost|beside)", "s", _WAIT),
 )
 """Names of constants, their unit, and what is valid, as in the module's table."""
 
@@ -145,6 +146,10 @@ class Profile:
         """The constant ``name``, or ``default`` where it was not measured."""
         return self.constants[name].value if name in self.constants else default
 
+    def since(self, other: Profile) -> dict[str, Constant]:
+        """The constants that are not as in ``other``, by name."""
+        return {name: c for name, c in self.constants.items() if other.constants.get(name) != c}
+
     def by_workers(self, name: str, n: int, default: float = 0.0) -> float:
         """``name.<n>``, interpolated between the measured n and held beyond them; else ``name``."""
         points = sorted(
@@ -207,12 +212,12 @@ class Profile:
         cost = f"host.{kind}.byte_cost"
         if scenario.run.device != "cpu" or "device.slots" not in self.constants or cost not in self.constants:
             return scenario.cluster.host
-        gradient = self.value("step_time.mean") if scenario.run.compute == "paced" else 0.0
+        native = scenario.run.compute == "native"
         return Host(
             cores=self.value("device.slots"),
-            byte_cost=self.value(cost),
-            gradient=gradient,
-            cold=self.value("step_time.cold") if scenario.run.compute == "native" else 0.0,
+            byte_cost=self.value(f"host.{kind}.beside", self.value(cost)) if native else self.value(cost),
+            gradient=0.0 if native else self.value("step_time.mean"),
+            cold=self.value("step_time.cold") if native else 0.0,
             ring_lag=self.by_workers(f"ring.{kind}.lag", scenario.cluster.workers),
         )
 

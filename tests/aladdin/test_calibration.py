@@ -12,7 +12,7 @@ import scenarios
 from aladdin import validation
 from aladdin.calibration import calibrate
 from aladdin.validation import Design
-from analysis.calibrate import CalibrationError, fit_links, fit_slots, fit_steps
+from analysis.calibrate import CalibrationError, fit_beside, fit_links, fit_slots, fit_steps
 from core.record import Record
 from scenarios import ScenarioError
 from scenarios.profile import Constant
@@ -76,6 +76,23 @@ def test_slots_never_exceed_the_workers_that_were_probed() -> None:
     alone, full = Constant(0.01, "s", 0.009, 0.011), Constant(0.008, "s", 0.007, 0.009)
     assert fit_slots(alone, full, 4).value == 4.0
     assert fit_slots(alone, full, 4, cores=2).value == 2.0
+
+
+def test_what_messages_cost_the_steps_beside_them_is_found_again() -> None:
+    """On two simulated cores; steps that lose nothing cost nothing."""
+    fields = {"algorithm.name": "core.probes:BesideProbe", "algorithm.options": {"repeats": 2}}
+    fields |= {"run.compute": "native", "run.links": "paced", "cluster.workers": 2, "run.steps": 30}
+    base = scenarios.load("demo", {**TRUTH, "cluster.workers_per_device": 1, **fields})
+
+    def simulated(cost: float) -> Record:
+        return simulate(base.override({"cluster.host": {"cores": 2.0, "byte_cost": cost}}))
+
+    found = fit_beside(simulated(1.7e-9), simulated)
+    assert found.value == pytest.approx(1.7e-9, rel=0.01)
+    assert found.low <= found.value <= found.high
+    assert fit_beside(simulated(0.0), simulated).value == 0.0
+    dear, cheap = simulated(1.7e-9).steps["compute"].mean(), simulated(0.0).steps["compute"].mean()
+    assert dear > 1.1 * cheap
 
 
 def test_probes_without_measurements_are_refused() -> None:
