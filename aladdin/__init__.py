@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     )
     from aladdin.calibration import calibrate
     from aladdin.comparison import compare
+    from aladdin.planning import plan_servers
     from aladdin.validation import crosscheck
     from scenarios import Scenario, ScenarioError
 
@@ -46,12 +47,13 @@ _HOMES = {
     "calibrate": "aladdin.calibration",
     "compare": "aladdin.comparison",
     "crosscheck": "aladdin.validation",
+    "plan_servers": "aladdin.planning",
     **dict.fromkeys(("Scenario", "ScenarioError"), "scenarios"),
 }  # fmt: skip
 
 __all__ = [
     "Result", "Scenario", "ScenarioError", "algorithms", "calibrate", "compare", "crosscheck",
-    "list_algorithms", "list_scenarios", "list_workloads", "load", "plot", "runs",
+    "list_algorithms", "list_scenarios", "list_workloads", "load", "plan_servers", "plot", "runs",
     "simulate", "trace", "train", "verify",
 ]  # fmt: skip
 

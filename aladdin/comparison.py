@@ -18,7 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from aladdin import api
+from aladdin import api, pool
 from scenarios import Scenario, ScenarioError
 
 __all__ = ["Comparison", "compare"]
@@ -123,8 +123,8 @@ def compare(
     chosen, refused = api.choices(scenario, names, overrides)
     base = _evaluated(chosen[0])
     numbers = _seeds(seeds, base.run.seed)
-    profile = _profile(profile)
-    processes = 1 if _in_main(chosen) else _processes(jobs)
+    profile = pool.profile(profile)
+    processes = pool.size(jobs, chosen)
     path = _reserved(out)
     same: dict[str, Any] = {"run.evaluate_every": base.run.evaluate_every}
     if processes > 1 and len(chosen) * len(numbers) > 1 and not base.run.threads:
@@ -147,8 +147,6 @@ def compare(
 def _performed(jobs: list[dict[str, Any]], processes: int, runs: list[dict[str, Any]],
                on_progress: Progress | None, **about: Any) -> Comparison:  # fmt: skip
     """Perform all jobs and finish the comparison, whether or not it is stopped."""
-    from aladdin.pool import outcomes
-
     shares = [0.0] * len(jobs)
     about["order"] = list(dict.fromkeys(one["algorithm"] for one in [*runs, *jobs]))
 
@@ -158,7 +156,7 @@ def _performed(jobs: list[dict[str, Any]], processes: int, runs: list[dict[str, 
             on_progress(sum(shares), len(jobs))
 
     try:
-        for index, outcome in outcomes(jobs, processes, advance):
+        for index, outcome in pool.outcomes(jobs, processes, advance):
             job = jobs[index]
             runs.append({"algorithm": job["algorithm"], "seed": job["seed"], **outcome,
                          "curves": _table(outcome["curves"])})  # fmt: skip
@@ -244,32 +242,9 @@ def _seeds(seeds: Any, first: int) -> tuple[int, ...]:
     return numbers
 
 
-def _processes(jobs: int | None) -> int:
-    if jobs is None:
-        return int(api.hardware()["cores"] or 1)
-    if not isinstance(jobs, int) or isinstance(jobs, bool) or jobs < 1:
-        raise ScenarioError("jobs", jobs, "a number of processes of at least 1")
-    return jobs
-
-
-def _profile(profile: Any) -> dict[str, Any] | None:
-    """The profile's tree, read once; raises ``ScenarioError`` before the first run if it is none."""
-    if profile is None:
-        return None
-    from scenarios.profile import Profile
-
-    tree: dict[str, Any] = (profile if isinstance(profile, Profile) else Profile.read(profile)).to_dict()
-    return tree
-
-
 def _reserved(out: str | Path | None) -> Path | None:
     if out is None:
         return None
     from analysis.store import reserve
 
     return reserve(out)
-
-
-def _in_main(chosen: Sequence[Scenario]) -> bool:
-    """Whether an algorithm lives in the running script or notebook, where other processes find none."""
-    return any(one.algorithm.name.startswith(("__main__.", "__main__:")) for one in chosen)

@@ -23,9 +23,12 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["Advance", "outcomes", "perform", "serve"]
+if TYPE_CHECKING:
+    from scenarios import Scenario
+
+__all__ = ["Advance", "outcomes", "perform", "profile", "serve", "size"]
 
 Advance = Callable[[int, float], None]
 """Called now and then with a job's index and the share of it that is done, 0 .. 1."""
@@ -37,6 +40,32 @@ PATIENCE = 5.0
 """Seconds that a process gets to end by itself."""
 
 _START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from aladdin.pool import serve; serve()"
+
+
+def size(jobs: int | None, chosen: Sequence[Scenario]) -> int:
+    """How many processes ``chosen`` may run in: ``jobs``, or as many as there are cores.
+
+    One where an algorithm lives in the running script or notebook, in which other processes find none.
+    Raises ``ScenarioError`` for a number below 1.
+    """
+    from scenarios.errors import ScenarioError
+    from scenarios.hardware import hardware
+
+    if jobs is not None and (not isinstance(jobs, int) or isinstance(jobs, bool) or jobs < 1):
+        raise ScenarioError("jobs", jobs, "a number of processes of at least 1")
+    if any(one.algorithm.name.startswith(("__main__.", "__main__:")) for one in chosen):
+        return 1
+    return jobs or int(hardware()["cores"] or 1)
+
+
+def profile(given: Any) -> dict[str, Any] | None:
+    """A profile's tree, read once; raises ``ScenarioError`` before the first run if it is none."""
+    if given is None:
+        return None
+    from scenarios.profile import Profile
+
+    tree: dict[str, Any] = (given if isinstance(given, Profile) else Profile.read(given)).to_dict()
+    return tree
 
 
 def outcomes(

@@ -26,8 +26,9 @@ import numpy as np
 from core.record import PARTS, Record, Table
 
 __all__ = [
-    "Window", "accuracy", "breakdown", "busiest", "consensus", "rates", "reached", "slow_ranks", "speedup",
-    "staleness", "step_seconds", "summary", "throughput", "window",
+    "Window", "accuracy", "breakdown", "busiest", "busiest_link", "consensus", "gradients_per_message",
+    "rates", "reached", "slow_ranks", "speedup", "staleness", "step_seconds", "summary", "throughput",
+    "window",
 ]  # fmt: skip
 
 STEP_PARTS = PARTS[:-1]
@@ -205,6 +206,36 @@ def busiest(record: Record) -> dict[str, Any]:
     }
 
 
+def busiest_link(record: Record) -> dict[str, Any] | None:
+    """The link direction that is busy for the largest share of the run; None where links are not recorded.
+
+    Returns ``{"machine": index, "direction": up | down, "use", "bytes", "capacity"}``. ``use`` is the time
+    that its bytes take at its full rate over the length of the run, warm-up and drain included: a link that
+    is never free comes to a little less than 1.
+    """
+    links, duration = record.links, record.duration
+    if not len(links.get("busy", ())) or not duration:
+        return None
+    row = int(np.argmax(links["busy"]))
+    return {
+        "machine": int(links["machine"][row]),
+        "direction": str(links["direction"][row]),
+        "use": float(links["busy"][row]) / duration,
+        "bytes": float(links["bytes"][row]),
+        "capacity": float(links["capacity"][row]),
+    }
+
+
+def gradients_per_message(record: Record) -> float | None:
+    """Gradients that a gradient message sums up, on average; None where none are sent to servers.
+
+    Above 1 a worker had to keep gradients back (ALADDIN's ``on_busy: coalesce``): the servers or the
+    network are slower than it, and its gradients arrive late.
+    """
+    counts = record.gradients.get("count", ())
+    return float(np.mean(counts)) if len(counts) else None
+
+
 def accuracy(record: Record) -> dict[str, float]:
     """The last evaluation of the model: ``{"loss", "accuracy"}``, those that were measured."""
     found = {}
@@ -289,6 +320,8 @@ def summary(record: Record) -> dict[str, Any]:
         "breakdown": parts,
         "staleness": staleness(record),
         "busiest": busiest(record),
+        "link": busiest_link(record),
+        "gradients_per_message": gradients_per_message(record),
         "pending": int(record.nodes["pending"][_is_worker(record)].sum()),
         **accuracy(record),
         **({} if distance is None else {"consensus": distance}),

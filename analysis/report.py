@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "algorithm_notes", "algorithms", "comparison", "constants", "document", "duration", "figures", "notes",
-    "size", "table", "tables",
+    "sheet", "size", "table", "tables",
 ]  # fmt: skip
 
 PART_HEADS = {"compute": "compute", "update": "update", "send": "send", "wait": "wait", "receive": "recv"}
@@ -78,7 +78,7 @@ def table(summaries: Sequence[Mapping[str, Any]], title: str = "", groups: Seque
         "rest": ["staleness\nmean / max", "busiest node", *(["accuracy\n%"] if accurate else [])],
         "brief": ["staleness\nmean / max", "busiest\nnode", *(["accuracy\n%"] if accurate else [])],
     }
-    grid = _grid(title)
+    grid = sheet(title)
     grid.add_column("algorithm", no_wrap=True)
     if several:
         grid.add_column("run")
@@ -123,7 +123,7 @@ def _part_cells(entry: Mapping[str, Any], accurate: bool) -> dict[str, list[str]
 
 def comparison(pairs: Sequence[Mapping[str, Any]], title: str = "") -> Table:
     """Predicted against measured throughput; ``pairs`` as in ``plots.predicted_measured``."""
-    grid = _grid(title)
+    grid = sheet(title)
     grid.add_column("run", no_wrap=True)
     for head in ("predicted\nsamples/s", "measured\nsamples/s", "95 % interval", "error\n%"):
         grid.add_column(head, justify="right")
@@ -157,7 +157,7 @@ def algorithms(statistics: Sequence[Mapping[str, Any]], title: str = "", accurac
 
 
 def _rows(statistics: Sequence[Mapping[str, Any]], title: str, heads: Sequence[str]) -> Table:
-    grid = _grid(title)
+    grid = sheet(title)
     grid.add_column("algorithm", no_wrap=True)
     for head in heads:
         grid.add_column(head, justify="right", no_wrap=True)
@@ -258,7 +258,7 @@ def _cell(algorithms: Sequence[str], n: int, slow: float, links: str, compute: s
 
 def constants(found: Mapping[str, Mapping[str, Any]], title: str = "") -> Table:
     """A profile's constants (``Profile.to_dict()["constants"]``) with units and 95 % intervals."""
-    grid = _grid(title)
+    grid = sheet(title)
     grid.add_column("constant", no_wrap=True)
     for head in ("value", "95 % interval", "samples"):
         grid.add_column(head, justify="right")
@@ -310,7 +310,8 @@ def notes(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
     return found + [f"* {flag}" for flag in flags]
 
 
-def _grid(title: str) -> Table:
+def sheet(title: str) -> Table:
+    """An empty table in the style that all have."""
     from rich import box
     from rich.table import Table
 

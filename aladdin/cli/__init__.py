@@ -26,8 +26,8 @@ from typing import Any
 __all__ = ["COMMANDS", "main"]
 
 COMMANDS = (
-    "demo", "simulate", "compare", "train", "calibrate", "crosscheck", "verify", "mixing", "plot", "trace",
-    "list",
+    "demo", "simulate", "compare", "plan-servers", "train", "calibrate", "crosscheck", "verify", "mixing",
+    "plot", "trace", "list",
 )  # fmt: skip
 
 ABOUT = """
@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )  # fmt: skip
     app.callback()(top)
     for name in COMMANDS:
-        command = import_module(f"aladdin.cli.{name}").command
+        command = import_module(f"aladdin.cli.{name.replace('-', '_')}").command
         app.command(name, help=_paragraphs(command.__doc__))(_interruptible(command))
     code = 0
     try:
