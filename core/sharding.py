@@ -1,8 +1,10 @@
 """Partition of a flat parameter vector over servers: contiguous slices, layer-wise or memory-wise.
 
 Layer-wise keeps every layer whole and cuts between layers so that the largest shard is as small
-as contiguity allows. Memory-wise cuts anywhere, into equal parts (ALADDIN, section 3.3: layers
-above the maximum shard size are split over several servers).
+as contiguity allows; it is never smaller than the largest layer. Memory-wise cuts anywhere, into equal
+parts (ALADDIN, section 3.3: layers above the maximum shard size are split over several servers; equal
+parts are the smallest maximum that so many servers can have). A shard is one slice, so that a message
+is one tensor: layer-wise bins of layers from anywhere would gain little (docs/results/sharding.md).
 """
 
 from __future__ import annotations

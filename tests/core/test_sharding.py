@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from core.errors import OptionError
 from core.sharding import partition
+from scenarios.schema import Workload
+from scenarios.workloads.layers import layer_sizes
 
 layers = st.lists(st.integers(1, 30), min_size=1, max_size=8)
 
@@ -47,3 +49,17 @@ def test_the_largest_group_of_layers_is_as_small_as_can_be(sizes: list[int], dat
 def test_empty_shards_are_refused(count: int, how: str, says: str) -> None:
     with pytest.raises(OptionError, match=says):
         partition([3, 4], range(count), how)
+
+
+def test_no_layer_wise_shard_is_smaller_than_the_largest_layer_but_memory_wise_ones_are() -> None:
+    """ALADDIN, section 3.3, on the real sizes: fc6 is 74 % of VGG-16; ResNet-50 has no such layer."""
+    largest = {}
+    for model, classes in (("vgg16", 1000), ("resnet50", 1000)):
+        sizes = layer_sizes(Workload(model=model, data="synthetic", image_size=224, classes=classes))
+        for how in ("layer", "memory"):
+            shards = partition(sizes, range(16), how)
+            largest[model, how] = max(shard.size for shard in shards) / sum(sizes)
+    assert largest["vgg16", "layer"] == 102_764_544 / 138_357_544
+    assert largest["resnet50", "layer"] < 0.11
+    assert largest["vgg16", "memory"] == pytest.approx(1 / 16)
+    assert largest["resnet50", "memory"] == pytest.approx(1 / 16)
