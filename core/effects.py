@@ -43,7 +43,7 @@ class Compute:
     """One mini-batch gradient at the node's parameters as they are now; raises ``Finished``."""
 
 
-@dataclass(frozen=True, slots=True, init=False)
+@dataclass(slots=True, init=False, unsafe_hash=True)
 class Send:
     """Hand messages to the transport; blocks until every (sender, receiver) window has room.
 
@@ -59,11 +59,10 @@ class Send:
     def __init__(self, *pairs: tuple[int, Message], window: float | None = None) -> None:
         if not pairs:
             raise ValueError("Send() needs at least one (receiver, message) pair")
-        object.__setattr__(self, "pairs", pairs)
-        object.__setattr__(self, "window", window)
+        self.pairs, self.window = pairs, window
 
 
-@dataclass(frozen=True, slots=True, init=False)
+@dataclass(slots=True, init=False, unsafe_hash=True)
 class TrySend:
     """Hand all messages to the transport, or none: never blocks, says which by ``True``/``False``."""
 
@@ -72,7 +71,7 @@ class TrySend:
     def __init__(self, *pairs: tuple[int, Message]) -> None:
         if not pairs:
             raise ValueError("TrySend() needs at least one (receiver, message) pair")
-        object.__setattr__(self, "pairs", pairs)
+        self.pairs = pairs
 
 
 @dataclass(frozen=True, slots=True, init=False)

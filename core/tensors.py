@@ -120,7 +120,7 @@ class Tensors:
         """A copy of ``x`` that nobody else holds."""
         self.charge("snapshot", x.nbytes)
         if type(x) is Phantom:
-            return Phantom(x.size)
+            return x  # it has no values that could change
         return self.copy_of(x)
 
     @staticmethod

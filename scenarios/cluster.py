@@ -38,7 +38,7 @@ from scenarios.fields import (
 
 __all__ = ["Cluster", "Host", "Layout", "Machine", "Network", "Servers", "Slowdown", "StepTime"]
 
-MOST = 100_000
+MOST = 1_000_000
 """Workers, servers or machines: beyond this a number is a mistake that would fill the memory."""
 
 

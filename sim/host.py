@@ -173,7 +173,7 @@ class Host(Endpoint):
         """Write the row of the step that is over and begin the next."""
         node = self.node
         parts = (self.compute, self.update, self.send, self.wait, self.receive)
-        self.steps.values.extend((self.id, node.step - 1, self.row, now, *parts, node.blends - self.blends))
+        self.steps.append((self.id, node.step - 1, self.row, now, *parts, node.blends - self.blends))
         self.compute = self.update = self.send = self.wait = self.receive = 0.0
         self.row, self.blends = now, node.blends
 

@@ -134,7 +134,7 @@ class Numerics:
             self._together(flight)
         gradient, flight.gradient = flight.gradient, None
         if self._several is not None:
-            self.loss_log.values.extend((now, *flight.key, flight.loss))
+            self.loss_log.append((now, *flight.key, flight.loss))
             if not isfinite(flight.loss) and not self.hollow:
                 rank, step = flight.key
                 raise Diverged(flight.loss, now, worker=rank, step=step)

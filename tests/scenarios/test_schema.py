@@ -57,7 +57,7 @@ BAD = [
     ("algorithm.lr_scaling", "lineal", "did you mean 'linear'?"),
     ("cluster.workers", 0, "cluster.workers: 0 is not valid; expected a whole number of at least 1"),
     ("cluster.workers", -3, "of at least 1"),
-    ("cluster.workers", 10**12, "of at most 100000"),
+    ("cluster.workers", 10**12, "of at most 1000000"),
     ("cluster.workers", 10**400, "cluster.workers: 1000"),
     ("cluster.workers", 2.5, "cluster.workers: 2.5"),
     ("cluster.workers", "many", "cluster.workers: 'many'"),
