@@ -35,45 +35,12 @@ from scenarios.fields import (
     text,
     whole,
 )
+from scenarios.heterogeneity import Heterogeneity
+from scenarios.machines import MOST, Machine, twin
+from scenarios.paths import Paths
+from scenarios.topology import Topology, spread
 
 __all__ = ["Cluster", "Host", "Layout", "Machine", "Network", "Servers", "Slowdown", "StepTime"]
-
-MOST = 1_000_000
-"""Workers, servers or machines: beyond this a number is a mistake that would fill the memory."""
-
-
-@dataclass(frozen=True)
-class Machine:
-    """One machine: full-duplex NIC, and bandwidth of traffic that stays inside it.
-
-    name             unique in its cluster
-    up, down         bytes/s that leave and enter through its NIC
-    latency          seconds that this NIC adds to every path through it
-    local_bandwidth  bytes/s between nodes on this machine; local_latency in seconds
-    """
-
-    name: str = text("")
-    up: float = amount(1.25e9, "bytes/s", above=0.0)
-    down: float = amount(1.25e9, "bytes/s", above=0.0)
-    latency: float = amount(0.0, "seconds")
-    local_bandwidth: float = amount(8e9, "bytes/s", above=0.0)
-    local_latency: float = amount(0.0, "seconds")
-
-    ALSO: ClassVar[tuple[str, ...]] = ("bandwidth",)
-
-    def __post_init__(self) -> None:
-        check(self)
-
-    @staticmethod
-    def expand(tree: dict[str, Any]) -> dict[str, Any]:
-        """``bandwidth`` stands for both ``up`` and ``down``."""
-        if "bandwidth" in tree:
-            both = tree.pop("bandwidth")
-            real(dimension="bytes/s", above=0.0)(both, "bandwidth")
-            tree.setdefault("up", both)
-            tree.setdefault("down", both)
-        return tree
-
 
 @dataclass(frozen=True)
 class Layout:
@@ -114,7 +81,8 @@ class Layout:
         placement = self.place(workers)
         shared = (self.latency / 2, self.local_bandwidth, self.local_latency)
         names = [f"machine{i}" for i in range(max(self.machines, placement[-1] + 1))]
-        machines = [Machine(name, self.bandwidth, self.bandwidth, *shared) for name in names]
+        model = Machine("machine", self.bandwidth, self.bandwidth, *shared)
+        machines = [twin(model, name) for name in names]
         if servers.placement == "dedicated":
             rate = servers.bandwidth or self.bandwidth
             machines += [Machine(f"server{i}", rate, rate, *shared) for i in range(servers.count)]
@@ -122,7 +90,7 @@ class Layout:
 
 
 def _server_placement(value: Any, name: str) -> str | tuple[str, ...]:
-    if value in ("dedicated", "beside"):
+    if value in ("dedicated", "beside", "spread"):
         return str(value)
     names: tuple[str, ...] = sequence(_machine_name)(value, name)
     return names
@@ -130,7 +98,7 @@ def _server_placement(value: Any, name: str) -> str | tuple[str, ...]:
 
 def _machine_name(value: Any, name: str) -> str:
     if not isinstance(value, str):
-        raise ScenarioError(name, value, "dedicated, beside, or a machine's name per server")
+        raise ScenarioError(name, value, "dedicated, beside, spread, or a name per server")
     return value
 
 
@@ -140,7 +108,8 @@ class Servers:
 
     count      number of servers, a shard each (used by centralized algorithms only)
     placement  dedicated: on machines of their own. beside: on the workers' machines, in turn.
-               Or the name of a machine for each server
+               spread: likewise, those of different sites and racks in turn.
+               Or, for each server, the name of a machine, or of a rack or site (its machines in turn)
     sharding   memory (equal parts) | layer (whole layers)
     bandwidth  bytes/s of a dedicated server machine's NIC in a layout; 0: as the workers'
     """
@@ -233,6 +202,17 @@ def _optional_layout(value: Any, name: str) -> Layout | None:
     )
 
 
+_TOPOLOGY = tuple(field.name for field in fields(Topology) if field.name != "groups")
+
+
+def _optional_topology(value: Any, name: str) -> Topology | None:
+    if value is None or isinstance(value, Topology):
+        return value
+    raise ScenarioError(
+        name, value, f"no such field; its parts ({', '.join(_TOPOLOGY)}) stand directly under cluster"
+    )
+
+
 @dataclass(frozen=True)
 class Cluster:
     """Machines, who runs where, how fast they compute and how unevenly.
@@ -245,6 +225,10 @@ class Cluster:
     host                the machine that plays all nodes, where one does
     tensor_rates        operation -> bytes/s; tensor_seconds: operation -> seconds per call
     layout              equal machines in short; None where machines are given one by one
+    topology            racks, sites and what joins them; None where nothing lies between the NICs
+    heterogeneity       how device speeds and NICs differ
+
+    ``scale`` (factor on each worker's step time; empty: 1) and ``paths`` (None without a topology) follow.
     """
 
     workers: int = whole(4, low=1, high=MOST)
@@ -260,21 +244,41 @@ class Cluster:
     tensor_rates: Mapping[str, float] = table(real(dimension="bytes/s", above=0.0))
     tensor_seconds: Mapping[str, float] = table(real(dimension="seconds", low=0.0))
     layout: Layout | None = of_kind(None, _optional_layout)
+    topology: Topology | None = of_kind(None, _optional_topology)
+    heterogeneity: Heterogeneity = nested(Heterogeneity)
 
-    ALSO: ClassVar[tuple[str, ...]] = _LAYOUT
+    ALSO: ClassVar[tuple[str, ...]] = (*_LAYOUT, *_TOPOLOGY)
+    scale: ClassVar[tuple[float, ...]] = ()
+    paths: ClassVar[Paths | None] = None
 
     def __post_init__(self) -> None:
         check(self)
-        if self.layout is None and not self.machines:
+        grouped = self.topology is not None and bool(self.topology.groups)
+        if self.layout is None and not self.machines and not grouped:
             object.__setattr__(self, "layout", Layout())
-        if self.layout is None:
+        if self.layout is None and not grouped:
             self._check_machines()
         else:
             self._expand(self.layout)
         self._check_references()
+        if self.paths is not None:
+            used = dict.fromkeys((*self.placement, *self.server_machines()))
+            self.paths.check(list(used), [machine.name for machine in self.machines])
+        own, factors = self.compute.scale, self.heterogeneity.scale(self.placement, self.compute.mean)
+        scale = tuple(a * b for a, b in zip(own, factors, strict=True)) if own and factors else own or factors
+        object.__setattr__(self, "scale", scale)
 
-    def _expand(self, layout: Layout) -> None:
-        machines, placement = layout.expand(self.workers, self.servers)
+    def _expand(self, layout: Layout | None) -> None:
+        machines: tuple[Machine, ...]
+        if self.topology is not None:
+            dedicated = self.servers.count if self.servers.placement == "dedicated" else 0
+            made = self.topology.arrange(layout, self.workers, dedicated, self.servers.bandwidth)
+            machines, placement = made.machines, made.placement
+            object.__setattr__(self, "paths", made.paths)
+        else:
+            assert layout is not None
+            machines, placement = layout.expand(self.workers, self.servers)
+        machines = self.heterogeneity.machines(machines, placement)
         if (self.machines and self.machines != machines) or (self.placement and self.placement != placement):
             found = f"{len(self.machines)} machines, {len(self.placement)} workers placed"
             hint = (
@@ -286,8 +290,12 @@ class Cluster:
 
     def _check_machines(self) -> None:
         names = [machine.name for machine in self.machines]
+        if self.heterogeneity.networked:
+            why = "NICs that differ (heterogeneity) need a layout, or a list of machines that say their workers"
+            raise ScenarioError("machines", hint=why)
+        first: dict[str, int] = {}
         for i, name in enumerate(names):
-            if not name or names.index(name) != i:
+            if not name or first.setdefault(name, i) != i:
                 raise ScenarioError(f"machines[{i}].name", name, "a name that no other machine has")
         if not self.placement:
             room = len(names) - (self.servers.count if self.servers.placement == "dedicated" else 0)
@@ -333,15 +341,48 @@ class Cluster:
                     "servers.count", count, f"at most {len(free)}, the machines without workers"
                 )
             return tuple(free[:count])
-        names = [machine.name for machine in self.machines]
+        if where == "spread":
+            hosts = self._spread(hosts)
+            return tuple(hosts[i % len(hosts)] for i in range(count))
+        names: dict[str, list[int]] = {}
+        if self.paths is not None:
+            for i, place in enumerate(self.paths.where):
+                names.setdefault(self.paths.places[place].name, []).append(i)
+                if self.paths.sites:
+                    names.setdefault(self.paths.sites[self.paths.places[place].site], []).append(i)
+        names |= {machine.name: [i] for i, machine in enumerate(self.machines)}
+        found: list[int] = []
         for i, name in enumerate(where):
             if name not in names:
                 raise unknown(f"servers.placement[{i}]", name, names)
-        return tuple(names.index(name) for name in where)
+            found.append(names[name][where[:i].count(name) % len(names[name])])
+        return tuple(found)
+
+    def _spread(self, hosts: list[int]) -> list[int]:
+        """Machines, those of different sites and racks in turn."""
+        if self.paths is None:
+            return hosts
+        held: dict[int, list[int]] = {}
+        for machine in hosts:
+            held.setdefault(self.paths.where[machine], []).append(machine)
+        order = [held[i] for i in spread(self.paths.places) if i in held]
+        return [own[i] for i in range(max(map(len, order))) for own in order if i < len(own)]
 
     @staticmethod
     def expand(tree: dict[str, Any]) -> dict[str, Any]:
         """Gathers the layout's fields; reads a list of machines that say how many workers they hold."""
+        if tree.get("topology") is None:
+            further = {name: tree.pop(name) for name in _TOPOLOGY if name in tree}
+            listed = isinstance(tree.get("machines"), (list, tuple))
+            groups = tree["machines"] if listed and _grouped(tree, further) else ()
+            if further or groups:
+                tree["topology"] = Topology(**further, groups=groups)
+            if groups:
+                for name in ("placement", *_LAYOUT):
+                    if name != "machines" and name in tree:
+                        raise ScenarioError(name, tree[name], "no such field beside groups of machines")
+                tree.setdefault("workers", tree["topology"].workers)
+                return {name: value for name, value in tree.items() if name != "machines"}
         if isinstance(tree.get("machines"), (list, tuple)):
             for name in _LAYOUT:
                 if name != "machines" and name in tree:
@@ -350,6 +391,9 @@ class Cluster:
         given = {name: tree.pop(name) for name in _LAYOUT if name in tree}
         if tree.get("layout") is None:
             tree["layout"] = Layout(**given)
+        if tree.get("topology") is not None and "workers" not in tree:
+            racks, machines, per = tree["topology"].counts(tree["layout"])
+            tree["workers"] = max(racks, len(tree["topology"].site_names), 1) * machines * per
         return tree
 
     def compact(self) -> dict[str, Any]:
@@ -358,7 +402,26 @@ class Cluster:
         if self.layout is not None:
             del tree["placement"]
             tree |= {name: getattr(self.layout, name) for name in _LAYOUT}
+        del tree["topology"]
+        if self.heterogeneity == Heterogeneity():
+            del tree["heterogeneity"]
+        if self.topology is not None:
+            default = Topology()
+            given = {name: getattr(self.topology, name) for name in _TOPOLOGY}
+            tree |= {name: value for name, value in given.items() if value != getattr(default, name)}
+            if self.topology.groups:
+                tree |= {"machines": self.topology.groups}
+                del tree["placement"], tree["workers"]
+            elif self.layout is not None and self.layout.workers_per_machine:
+                del tree["workers"]
         return tree
+
+
+def _grouped(tree: Mapping[str, Any], further: Mapping[str, Any]) -> bool:
+    """Whether listed machines are groups: because they say so, or something else needs them to be."""
+    own = ("count", "rack", "site")
+    said = any(isinstance(machine, Mapping) and any(name in machine for name in own) for machine in tree["machines"])
+    return said or bool(further) or bool(tree.get("heterogeneity"))
 
 
 def _place_listed(tree: dict[str, Any]) -> dict[str, Any]:

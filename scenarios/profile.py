@@ -239,6 +239,8 @@ class Profile:
         )
 
     def _links(self, cluster: Cluster, paced: bool) -> Cluster:
+        if cluster.topology is not None:
+            return cluster  # its links are none of this machine's
         share = self.value("link.paced.efficiency", 1.0)
         native = self.value("link.native.bandwidth")
 

@@ -265,7 +265,7 @@ class Scenario:
     def _check_length(self) -> None:
         """Refuse more than ``MOST_STEPS``; of a run in seconds, as many as its compute alone allows."""
         run, n, compute = self.run, self.cluster.workers, self.cluster.compute
-        shortest = compute.mean * min(compute.scale, default=1.0)
+        shortest = compute.mean * min(self.cluster.scale, default=1.0)
         most = {
             "steps": MOST_STEPS // n,
             "samples": MOST_STEPS * self.workload.batch,

@@ -40,7 +40,7 @@ class StepTimes:
         self._model, self._seed = cluster.compute, seed
         self._overhead = cluster.compute.overhead
         n = cluster.workers
-        self._scale = cluster.compute.scale or (1.0,) * n
+        self._scale = cluster.scale or (1.0,) * n
         concerned = [[s for s in cluster.slowdowns if not s.ranks or rank in s.ranks] for rank in range(n)]
         self._fixed = [
             math.prod((s.factor for s in slows if s.kind == "fixed"), start=1.0) for slows in concerned

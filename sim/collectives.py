@@ -38,12 +38,12 @@ def ring_seconds(members: int, nbytes: float, alpha: float, bandwidth: float) ->
 
 
 def _ring_path(network: Network, members: Sequence[Host]) -> tuple[float, float]:
-    """(largest latency, least bytes/s per connection) of the ring over ``members`` in order."""
+    """(largest latency with overhead, least bytes/s per connection) of the ring over ``members`` in order."""
     uses: dict[Link, int] = {}
     latency = 0.0
     for i, host in enumerate(members):
         pair = network.pair(host, members[(i + 1) % len(members)])
-        latency = max(latency, pair.latency)
+        latency = max(latency, pair.latency + pair.overhead)
         for link in pair.path:
             uses[link] = uses.get(link, 0) + 1
     return latency, min(link.capacity / count for link, count in uses.items())
@@ -86,7 +86,7 @@ class NativeAllReduce(Alarm):
         if members != self._members:
             self._members = members
             latency, rate = _ring_path(self._network, members) if len(members) > 1 else (0.0, 1.0)
-            self._alpha = self._settings.allreduce_alpha or latency + self._network.overhead
+            self._alpha = self._settings.allreduce_alpha or latency
             self._rate = self._settings.allreduce_bandwidth or rate
         nbytes = max(tensor.nbytes for _, tensor in self._joined.values())
         now = self._network.clock._now

@@ -34,6 +34,7 @@ from sim.host import Host, Roster
 from sim.network import Network, Pair, Transfer
 from sim.numerics import Gradients, Numerics
 from sim.programs import COMPUTING, ENDED, PAYING, RECEIVING, Metered, Pump
+from sim.routes import routes
 from sim.tables import length, record
 
 __all__ = ["Driver"]
@@ -65,14 +66,13 @@ class Driver:
         self.processor = Device(self.clock, cluster.host.cores) if cluster.host.cores else None
         self.ring_lag, self.cold = cluster.host.ring_lag, cluster.host.cold
         self.paced_gradient = cluster.host.gradient if self.processor is not None else 0.0
-        backplane = [("backplane", settings.backplane)]
         self.network = Network(
             self.clock,
             cluster.machines,
             admission=settings.admission,
             inbox=settings.inbox,
             overhead=settings.overhead,
-            routes=(lambda _, __: backplane) if settings.backplane else None,
+            routes=routes(cluster),
         )
         if self.processor is not None:
             self.network.host, self.network.byte_cost = self.processor, cluster.host.byte_cost

@@ -38,7 +38,8 @@ QUEUED, CALLING, ASKING, STARTING, TIMED, FLOWING, OVER = range(7)
 latency or overhead; moving, alone on its path or with others; delivered or dropped."""
 
 Routes = Callable[[int, int], Sequence[tuple[str, float]]]
-"""(machine from, machine to) -> further links on the path: (name, bytes/s) of each."""
+"""(machine from, machine to) -> further links on the path: (name, bytes/s) of each. It may have a method
+``delay`` of the same arguments: (latency, overhead per message) that these links add, seconds."""
 
 
 class MachineLike(Protocol):
@@ -140,10 +141,11 @@ class Pair:
         a, b = source.nic, target.nic
         extra = () if a is b else network.between(a, b)
         self.path = (a.local,) if a is b else (a.up, *extra, b.down)
-        self.latency = a.local_latency if a is b else a.latency + b.latency
+        further, overhead = (0.0, 0.0) if a is b else network.delay(a, b)
+        self.latency = a.local_latency if a is b else a.latency + b.latency + further
         self.direct = a is b or network.slots == inf
         self.rate = 0.0 if self.direct or extra or network.slots > 1 else min(a.up.capacity, b.down.capacity)
-        self.overhead = network.overhead
+        self.overhead = network.overhead + overhead
         self.busy = self.rate * network.byte_cost
         self.current: Transfer | None = None
         self.behind: deque[Transfer] = deque()
@@ -403,6 +405,16 @@ class Network:
             if name not in self._further:
                 self._further[name] = Link(self.fluid, rate)
         return tuple(self._further[name] for name, _ in named)
+
+    def delay(self, a: Nic, b: Nic) -> tuple[float, float]:
+        """Latency and overhead that these links add, seconds."""
+        own = getattr(self._routes, "delay", None)
+        return (0.0, 0.0) if own is None else own(a.index, b.index)
+
+    @property
+    def further(self) -> dict[str, Link]:
+        """Links beyond the NICs that somebody's path leads over, by name."""
+        return self._further
 
     def advance(self, source: Endpoint) -> None:
         """Let the messages at the head of a node's queue ask, as many as may."""

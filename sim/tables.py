@@ -131,7 +131,36 @@ def _fates(driver: Driver) -> dict[str, np.ndarray]:
 
 
 def _links(driver: Driver) -> dict[str, np.ndarray]:
-    """Every NIC's two directions: what they carried, and the seconds that this takes at full rate."""
+    """Every NIC's two directions: what they carried, and the seconds that this takes at full rate.
+
+    With a topology also the links beyond them that were in use (machine -1), and all links' names.
+    """
+    table = _nics(driver)
+    cluster = driver.plan.scenario.cluster
+    if cluster.paths is None:
+        return table
+    further = driver.network.further
+    carried = dict.fromkeys(further.values(), 0.0)
+    for host in driver.hosts:
+        for pair in host.pairs.values():
+            for link in pair.path[1:-1]:
+                carried[link] += pair.bytes
+    capacity, nbytes = np.array([link.capacity for link in carried]), np.array([*carried.values()])
+    names = [f"{machine.name} {way}" for machine in cluster.machines for way in ("up", "down")]
+    ways = [{"up": "up", "down": "down"}.get(name.rpartition(" ")[2], "across") for name in further]
+    more = {
+        "machine": np.full(len(further), -1),
+        "direction": np.array(ways, dtype=str),
+        "capacity": capacity,
+        "bytes": nbytes,
+        "busy": nbytes / capacity,
+    }
+    joined = {name: np.concatenate([column, more[name]]) for name, column in table.items()}
+    return joined | {"name": np.array([*names, *further])}
+
+
+def _nics(driver: Driver) -> dict[str, np.ndarray]:
+    """Both directions of every machine's NIC."""
     nics = driver.network.nics
     carried = np.zeros((len(nics), 2))
     for host in driver.hosts:
