@@ -211,13 +211,17 @@ def busiest_link(record: Record) -> dict[str, Any] | None:
 
     Returns ``{"machine": index, "direction": up | down, "use", "bytes", "capacity"}``. ``use`` is the time
     that its bytes take at its full rate over the length of the run, warm-up and drain included: a link that
-    is never free comes to a little less than 1.
+    is never free comes to a little less than 1. Simulations of a topology add ``name``, of the machine, rack
+    or WAN link; beyond the NICs ``machine`` is -1, and the direction of a WAN link ``wan``. A closed-form
+    all-reduce moves no messages and counts nowhere.
     """
     links, duration = record.links, record.duration
     if not len(links.get("busy", ())) or not duration:
         return None
     row = int(np.argmax(links["busy"]))
+    named = {"name": str(links["name"][row])} if "name" in links else {}
     return {
+        **named,
         "machine": int(links["machine"][row]),
         "direction": str(links["direction"][row]),
         "use": float(links["busy"][row]) / duration,

@@ -72,11 +72,12 @@ def table(summaries: Sequence[Mapping[str, Any]], title: str = "", groups: Seque
     """
     several = len({summary["driver"] for summary in summaries}) > 1
     accurate = any("accuracy" in summary for summary in summaries)
+    linked = ["busiest\nlink"] if any("name" in (summary.get("link") or ()) for summary in summaries) else []
     heads: dict[str, list[str]] = {
         "rates": ["samples/s", "speed-up", "step"],
         "parts": [f"{head}\n%" for head in PART_HEADS.values()],
-        "rest": ["staleness\nmean / max", "busiest node", *(["accuracy\n%"] if accurate else [])],
-        "brief": ["staleness\nmean / max", "busiest\nnode", *(["accuracy\n%"] if accurate else [])],
+        "rest": ["staleness\nmean / max", "busiest node", *linked, *(["accuracy\n%"] if accurate else [])],
+        "brief": ["staleness\nmean / max", "busiest\nnode", *linked, *(["accuracy\n%"] if accurate else [])],
     }
     grid = sheet(title)
     grid.add_column("algorithm", no_wrap=True)
@@ -88,19 +89,19 @@ def table(summaries: Sequence[Mapping[str, Any]], title: str = "", groups: Seque
     for summary in summaries:
         flagged = "*" if summary["flags"] else ""
         name = [f"[bold]{label(summary['algorithm'])}[/]{flagged}"]
-        cells = _cells(summary, accurate)
+        cells = _cells(summary, accurate, bool(linked))
         run = [driver(summary["driver"])] if several else []
         grid.add_row(*name, *run, *(cell for group in groups for cell in cells[group]))
         for kind in ("fast", "slow"):
             if kind in summary["breakdown"]:
-                cells = _part_cells(summary["breakdown"][kind], accurate)
+                cells = _part_cells(summary["breakdown"][kind], accurate + bool(linked))
                 blank = [""] * several
                 chosen = (cell for group in groups for cell in cells[group])
                 grid.add_row(f"[dim]  {kind} workers[/]", *blank, *chosen, style="dim")
     return grid
 
 
-def _cells(summary: Mapping[str, Any], accurate: bool) -> dict[str, list[str]]:
+def _cells(summary: Mapping[str, Any], accurate: bool, linked: bool) -> dict[str, list[str]]:
     """The cells of a run's row, by group of columns."""
     entry, measured = summary["breakdown"]["all"], summary.get("accuracy")
     accuracy = "–" if measured is None else f"{100 * measured:.1f}"
@@ -109,15 +110,15 @@ def _cells(summary: Mapping[str, Any], accurate: bool) -> dict[str, list[str]]:
         f"{summary['speedup']:.2f}",
         duration(entry["step"]),
     ]
-    last = [accuracy] if accurate else []
+    last = [_busiest_link(summary)] * linked + [accuracy] * accurate
     stale, busy = _staleness(summary["staleness"]), _busiest(summary)
     rest, brief = [stale, busy, *last], [stale, busy.split(" (")[0], *last]
     return {"rates": rates, "parts": _parts(entry), "rest": rest, "brief": brief}
 
 
-def _part_cells(entry: Mapping[str, Any], accurate: bool) -> dict[str, list[str]]:
-    """The cells of a row that shows some of the workers only."""
-    rates, rest = ["", "", duration(entry["step"])], [""] * (2 + accurate)
+def _part_cells(entry: Mapping[str, Any], more: int) -> dict[str, list[str]]:
+    """The cells of a row that shows some of the workers only; ``more``: columns after the busiest node."""
+    rates, rest = ["", "", duration(entry["step"])], [""] * (2 + more)
     return {"rates": rates, "parts": _parts(entry), "rest": rest, "brief": rest}
 
 
@@ -351,3 +352,12 @@ def _busiest(summary: Mapping[str, Any]) -> str:
     found = summary["busiest"]
     index = found["node"] - (summary["workers"] if found["role"] == "server" else 0)
     return f"{size(found['bytes'])} ({found['role']} {index})" if found["bytes"] else "–"
+
+
+def _busiest_link(summary: Mapping[str, Any]) -> str:
+    """The busiest link, and for how much of the run it was busy."""
+    found = summary["link"]
+    if found is None or "name" not in found or not found["use"]:
+        return "–"
+    way = "" if found["direction"] == "wan" else f" {found['direction']}"
+    return f"{found['name']}{way} ({100 * found['use']:.0f} %)"

@@ -82,6 +82,14 @@ def train(
 def check(plan: Plan) -> None:
     """Raise ``ScenarioError`` for a scenario that is valid but not possible here."""
     scenario = plan.scenario
+    topology = scenario.cluster.topology
+    if topology is not None and topology.joined:
+        field, value = ("sites", topology.sites) if topology.sites else ("racks", topology.racks)
+        count = value if isinstance(value, int) else len(value)
+        why = (
+            "nothing: all nodes run on this machine, where nothing plays up-links and WAN links; simulate it"
+        )
+        raise ScenarioError(f"cluster.{field}", count, why)
     if scenario.cluster.network.admission == "fair":
         raise ScenarioError(
             "cluster.network.admission",

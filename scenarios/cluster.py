@@ -32,7 +32,6 @@ from scenarios.fields import (
     real,
     sequence,
     table,
-    text,
     whole,
 )
 from scenarios.heterogeneity import Heterogeneity
@@ -40,7 +39,11 @@ from scenarios.machines import MOST, Machine, twin
 from scenarios.paths import Paths
 from scenarios.topology import Topology, spread
 
-__all__ = ["Cluster", "Host", "Layout", "Machine", "Network", "Servers", "Slowdown", "StepTime"]
+__all__ = [
+    "MOST", "Cluster", "Heterogeneity", "Host", "Layout", "Machine", "Network", "Servers", "Slowdown",
+    "StepTime",
+]  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -291,7 +294,9 @@ class Cluster:
     def _check_machines(self) -> None:
         names = [machine.name for machine in self.machines]
         if self.heterogeneity.networked:
-            why = "NICs that differ (heterogeneity) need a layout, or a list of machines that say their workers"
+            why = (
+                "NICs that differ (heterogeneity) need a layout, or a list of machines that say their workers"
+            )
             raise ScenarioError("machines", hint=why)
         first: dict[str, int] = {}
         for i, name in enumerate(names):
@@ -420,7 +425,9 @@ class Cluster:
 def _grouped(tree: Mapping[str, Any], further: Mapping[str, Any]) -> bool:
     """Whether listed machines are groups: because they say so, or something else needs them to be."""
     own = ("count", "rack", "site")
-    said = any(isinstance(machine, Mapping) and any(name in machine for name in own) for machine in tree["machines"])
+    said = any(
+        isinstance(machine, Mapping) and any(name in machine for name in own) for machine in tree["machines"]
+    )
     return said or bool(further) or bool(tree.get("heterogeneity"))
 
 

@@ -60,6 +60,8 @@ def _based(source: str, seen: tuple[str, ...]) -> dict[str, Any]:
         raise ScenarioError("base", source, f"a scenario that is not based on itself ({' -> '.join(seen)})")
     text = _text(source)
     tree = read(text, source)
+    if _is_path(source):
+        _anchor(tree, Path(source).parent)
     base = tree.pop("base", None)
     if base is None:
         return tree
@@ -71,6 +73,14 @@ def _based(source: str, seen: tuple[str, ...]) -> dict[str, Any]:
     for own in ("name", "description"):
         under.pop(own, None)
     return merge(under, tree)
+
+
+def _anchor(tree: dict[str, Any], folder: Path) -> None:
+    """Files that a scenario's file names lie beside it."""
+    cluster = tree.get("cluster")
+    devices = cluster.get("heterogeneity") if isinstance(cluster, dict) else None
+    if isinstance(devices, dict) and isinstance(devices.get("file"), str):
+        devices["file"] = str(folder / devices["file"])
 
 
 def _text(source: str) -> str:

@@ -13,7 +13,7 @@ Rules this module obeys:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -198,7 +198,7 @@ def split(total: tuple[str, int], parts: tuple[str, int], each_one: tuple[str, i
             raise ScenarioError(whole_name, found, f"{count * own}, which is {how}")
         return own
     if found % count:
-        raise ScenarioError(whole_name, found, f"a multiple of {count}, as {what} says")
+        raise ScenarioError(whole_name, found, f"a multiple of {count} ({what})")
     return found // count
 
 
@@ -240,7 +240,9 @@ class Topology:
         _distinct("sites", list(self.site_names), suffix="")
         for i, rack in enumerate(self._listed):
             if not rack.given:
-                hint = f"missing: the path from rack {rack.name} to the others has no link; or oversubscription"
+                hint = (
+                    f"missing: the path from rack {rack.name} to the others has no link; or oversubscription"
+                )
                 raise ScenarioError(f"racks[{i}].bandwidth", hint=hint)
             self._stands(f"racks[{i}]", rack.site)
         if self._listed and self.uplink != Uplink():
@@ -254,7 +256,9 @@ class Topology:
             )
         for i, group in enumerate(self.groups):
             if group.rack and group.site:
-                raise ScenarioError(f"machines[{i}].site", group.site, "nothing in a rack, which says it itself")
+                raise ScenarioError(
+                    f"machines[{i}].site", group.site, "nothing in a rack, which says it itself"
+                )
             names = [rack.name for rack in self._listed]
             if group.rack and group.rack not in names:
                 raise unknown(f"machines[{i}].rack", group.rack, names)
@@ -297,6 +301,11 @@ class Topology:
         return tuple(f"site{i}" for i in range(self.sites))
 
     @property
+    def joined(self) -> bool:
+        """Whether there are links beyond the machines' NICs."""
+        return bool(self.racks or self.sites)
+
+    @property
     def workers(self) -> int:
         """Workers that the groups hold."""
         return sum(group.count * group.workers for group in self.groups)
@@ -310,9 +319,7 @@ class Topology:
         listed = self._listed
         racks = len(listed) if listed else int(self.racks)  # type: ignore[arg-type]
         if sites and not listed and (racks or self.racks_per_site):
-            racks = sites * split(
-                ("racks", racks), ("sites", sites), ("racks_per_site", self.racks_per_site)
-            )
+            racks = sites * split(("racks", racks), ("sites", sites), ("racks_per_site", self.racks_per_site))
         spots, what = (racks, "racks") if racks else (sites or 1, "sites")
         own = self.machines_per_rack if racks else self.machines_per_site
         own_name = "machines_per_rack" if racks else "machines_per_site"
@@ -324,7 +331,9 @@ class Topology:
             machines = split(("workers", workers), ("workers_per_machine", per), ("", 0))
         each_one = split(("machines", machines), (what, spots), (own_name, own))
         if not each_one or spots * each_one > MOST:
-            raise ScenarioError("machines", spots * each_one, f"at least one in each of {what}, at most {MOST}")
+            raise ScenarioError(
+                "machines", spots * each_one, f"at least one in each of {what}, at most {MOST}"
+            )
         per = layout.workers_per_machine or (0 if workers else 1)
         total = ("workers", workers)
         return racks, each_one, split(total, ("machines", spots * each_one), ("workers_per_machine", per))
@@ -350,8 +359,9 @@ class Topology:
         where = [i // each_one for i in range(spots * each_one)]
         sums = [(each_one * model.up, each_one * model.down)] * spots
         uplinks = self._listed or tuple(
-            Rack(u.up, u.down, u.oversubscription or (0.0 if u.given else 1.0), u.latency, u.overhead, f"rack{i}")
-            for u in (self.uplink,) for i in range(racks)
+            Rack(u.up, u.down, u.oversubscription, u.latency, u.overhead, f"rack{i}")
+            for u in (self.uplink if self.uplink.given else replace(self.uplink, oversubscription=1.0),)
+            for i in range(racks)
         )  # fmt: skip
         places = [
             self._place(rack, i, names.index(rack.site) if rack.site else i * len(names) // racks, sums[i])
@@ -389,7 +399,8 @@ class Topology:
             where += [index] * group.count
         _distinct("machines", [machine.name for machine in machines])
         places = [
-            self._place(rack, i, names.index(rack.site) if names else 0, sums[i]) for i, rack in enumerate(racks)
+            self._place(rack, i, names.index(rack.site) if names else 0, sums[i])
+            for i, rack in enumerate(racks)
         ]
         places += [Place(name, i) for i, name in enumerate(names or ("the core",))]
         return Arrangement(tuple(machines), tuple(placement), Paths(places, where, names, self._wires()))
@@ -419,14 +430,17 @@ class Topology:
                 if (min(a, b), max(a, b)) in found:
                     first = found[min(a, b), max(a, b)]
                     raise ScenarioError(
-                        f"wan[{i}].between", [one, other], f"two sites that wan[{first}] does not join already"
+                        f"wan[{i}].between",
+                        [one, other],
+                        f"two sites that wan[{first}] does not join already",
                     )
                 found[min(a, b), max(a, b)] = i
                 back = wan.latency if wan.latency_back is None else wan.latency_back
-                wires += [
-                    (a, b, Wire(f"{one} > {other}", wan.forth or 0.0, wan.latency, wan.overhead, f"wan[{i}].forth")),
-                    (b, a, Wire(f"{other} > {one}", wan.back or 0.0, back, wan.overhead, f"wan[{i}].back")),
-                ]  # fmt: skip
+                forth = (wan.forth or 0.0, wan.latency, wan.overhead, f"wan[{i}].forth")
+                wires.append((a, b, Wire(f"{one} > {other}", *forth)))
+                wires.append(
+                    (b, a, Wire(f"{other} > {one}", wan.back or 0.0, back, wan.overhead, f"wan[{i}].back"))
+                )
         return wires
 
 

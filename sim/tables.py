@@ -133,7 +133,7 @@ def _fates(driver: Driver) -> dict[str, np.ndarray]:
 def _links(driver: Driver) -> dict[str, np.ndarray]:
     """Every NIC's two directions: what they carried, and the seconds that this takes at full rate.
 
-    With a topology also the links beyond them that were in use (machine -1), and all links' names.
+    With a topology also the links beyond them that were in use (machine -1), and the names of all.
     """
     table = _nics(driver)
     cluster = driver.plan.scenario.cluster
@@ -146,8 +146,12 @@ def _links(driver: Driver) -> dict[str, np.ndarray]:
             for link in pair.path[1:-1]:
                 carried[link] += pair.bytes
     capacity, nbytes = np.array([link.capacity for link in carried]), np.array([*carried.values()])
-    names = [f"{machine.name} {way}" for machine in cluster.machines for way in ("up", "down")]
-    ways = [{"up": "up", "down": "down"}.get(name.rpartition(" ")[2], "across") for name in further]
+    parted = [name.rpartition(" ") for name in further]
+    ways = [way if way in ("up", "down") else "wan" for _, _, way in parted]
+    names = [name for machine in cluster.machines for name in (machine.name, machine.name)]
+    names += [
+        own if way != "wan" else name for name, way, (own, _, _) in zip(further, ways, parted, strict=True)
+    ]
     more = {
         "machine": np.full(len(further), -1),
         "direction": np.array(ways, dtype=str),
@@ -156,7 +160,7 @@ def _links(driver: Driver) -> dict[str, np.ndarray]:
         "busy": nbytes / capacity,
     }
     joined = {name: np.concatenate([column, more[name]]) for name, column in table.items()}
-    return joined | {"name": np.array([*names, *further])}
+    return joined | {"name": np.array(names, dtype=str)}
 
 
 def _nics(driver: Driver) -> dict[str, np.ndarray]:
