@@ -96,6 +96,10 @@ def check(plan: Plan) -> None:
             "fair",
             "fifo or a number: only links shaped by the kernel are shared fairly",
         )
+    network = scenario.cluster.network
+    if plan.algorithm.collective and network.collective == "native" and network.allreduce != "ring":
+        why = "ring, or collective: messages (gloo and NCCL choose their native all-reduce themselves)"
+        raise ScenarioError("cluster.network.allreduce", network.allreduce, why)
     if scenario.run.links == "paced":
         if scenario.cluster.network.admission not in ("fifo", 1):
             raise ScenarioError(

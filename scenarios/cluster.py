@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
+from core.collectives import ALGORITHMS
 from scenarios.compute import Slowdown, StepTime
 from scenarios.errors import ScenarioError, unknown
 from scenarios.fields import (
@@ -150,9 +151,10 @@ class Network:
     backplane            bytes/s that all traffic between machines shares (a switch's backplane, or
                          one host that plays them all); 0: no such limit
     collective           native (closed form; gloo or NCCL in reality) | messages (a program)
-    allreduce            algorithm of the all-reduce
-    allreduce_alpha      seconds per ring step of the native closed form; 0: the path's latency
-    allreduce_bandwidth  bytes/s of the native ring; 0: that of the slowest NIC
+    allreduce            ring | tree | halving_doubling | hierarchical (docs/collectives.md)
+    allreduce_alpha      seconds per step of the native closed form; 0: the path's latency
+    allreduce_bandwidth  bytes/s per connection of the native closed form; 0: what the NICs leave
+    allreduce_chunk      bytes of the pieces in which the tree's all-reduce is pipelined
     """
 
     admission: str | int = of_kind("fifo", _admission)
@@ -161,9 +163,10 @@ class Network:
     overhead: float = amount(0.0, "seconds")
     backplane: float = amount(0.0, "bytes/s")
     collective: str = choice("native", "native", "messages")
-    allreduce: str = choice("ring", "ring")
+    allreduce: str = choice("ring", *ALGORITHMS)
     allreduce_alpha: float = amount(0.0, "seconds")
     allreduce_bandwidth: float = amount(0.0, "bytes/s")
+    allreduce_chunk: float = amount(1e6, "bytes", low=1e3)
 
     def __post_init__(self) -> None:
         check(self)

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 
+from core.collectives import CHOICE, Choice
 from core.node import Algorithm, Node
 from core.optimizer import MomentumSGD, Schedule
 from core.record import Ledger
@@ -90,7 +91,14 @@ class Plan:
             live=set(range(n)) if live is None else live,
             ledger=ledger if ledger is not None else Ledger(id),
             stream=self._stream,
+            memory={CHOICE: self.reduction},
         )
+
+    @cached_property
+    def reduction(self) -> Choice:
+        """The all-reduce of the scenario, and which workers share a machine."""
+        network = self.scenario.cluster.network
+        return Choice(network.allreduce, self.machine_of[: self.workers], network.allreduce_chunk)
 
     @property
     def _stream(self) -> Callable[[int, str], np.random.Generator]:

@@ -1,52 +1,32 @@
-"""Closed-form all-reduce: what a ring costs when all workers are in step.
+"""Native all-reduce: all workers meet, and after the closed form's time go on with the mean.
 
 Rules this module obeys:
 
-* Ring (Patarasuk and Yuan 2009): 2 (n-1) steps, in each of which every worker sends one n-th of the
-  tensor to its right-hand neighbour; T = 2 (n-1) (alpha + bytes / n / bandwidth).
-* alpha is the largest latency on the ring plus the overhead per message, bandwidth that of the link
-  with the least room per ring connection through it; the scenario may give both.
+* How long it takes is ``sim.reductions``'s business.
 * It starts when all workers that have not ended have joined; until then they wait, then receive. A
   crash in its course starts it anew among the survivors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
-from core.collectives import completed
+from core.collectives import Choice, completed
 from core.record import PARTS
 from scenarios.schema import Network as NetworkSettings
 from sim.clock import Alarm
-from sim.fluid import Link
 from sim.network import Network
+from sim.reductions import reduction_cost
 
 if TYPE_CHECKING:
     from sim.checkpoint import Registry
     from sim.host import Host
     from sim.programs import Pump
 
-__all__ = ["NativeAllReduce", "ring_seconds"]
+__all__ = ["NativeAllReduce"]
 
 WAIT, RECEIVE = PARTS.index("wait"), PARTS.index("receive")
-
-
-def ring_seconds(members: int, nbytes: float, alpha: float, bandwidth: float) -> float:
-    """Seconds of a ring all-reduce of ``nbytes`` over ``members``: 2 (n-1) (alpha + nbytes/n/bandwidth)."""
-    return 2 * (members - 1) * (alpha + nbytes / members / bandwidth) if members > 1 else 0.0
-
-
-def _ring_path(network: Network, members: Sequence[Host]) -> tuple[float, float]:
-    """(largest latency with overhead, least bytes/s per connection) of the ring over ``members`` in order."""
-    uses: dict[Link, int] = {}
-    latency = 0.0
-    for i, host in enumerate(members):
-        pair = network.pair(host, members[(i + 1) % len(members)])
-        latency = max(latency, pair.latency + pair.overhead)
-        for link in pair.path:
-            uses[link] = uses.get(link, 0) + 1
-    return latency, min(link.capacity / count for link, count in uses.items())
 
 
 class NativeAllReduce(Alarm):
@@ -58,8 +38,10 @@ class NativeAllReduce(Alarm):
 
     registry: Registry | None = None
 
-    def __init__(self, network: Network, settings: NetworkSettings, active: Collection[Host]) -> None:
-        self._network, self._settings, self._active = network, settings, active
+    def __init__(
+        self, network: Network, settings: NetworkSettings, choice: Choice, active: Collection[Host]
+    ) -> None:
+        self._network, self._settings, self._choice, self._active = network, settings, choice, active
         self._joined: dict[int, tuple[Pump, Any]] = {}
         self._members: tuple[Host, ...] = ()
         self._due = -1.0
@@ -85,12 +67,10 @@ class NativeAllReduce(Alarm):
         self._book(WAIT)
         if members != self._members:
             self._members = members
-            latency, rate = _ring_path(self._network, members) if len(members) > 1 else (0.0, 1.0)
-            self._alpha = self._settings.allreduce_alpha or latency
-            self._rate = self._settings.allreduce_bandwidth or rate
+            self._cost = reduction_cost(self._network, self._settings, self._choice, members)
         nbytes = max(tensor.nbytes for _, tensor in self._joined.values())
         now = self._network.clock._now
-        self._due = now + ring_seconds(len(members), nbytes, self._alpha, self._rate)
+        self._due = now + self._cost(nbytes)
         self._network.clock.at(self._due, self)
 
     def _book(self, kind: int, exclude: int = -1) -> None:

@@ -101,7 +101,9 @@ class Driver:
         for host, device in zip(self.hosts, shared, strict=False):
             host.device = self.processor if self.processor is not None and run.compute == "native" else device
         native = settings.collective == "native"
-        self.collective = NativeAllReduce(self.network, settings, self.active.keys()) if native else None
+        self.collective = (
+            NativeAllReduce(self.network, settings, plan.reduction, self.active.keys()) if native else None
+        )
         if self.collective is not None and registry is not None:
             self.collective.registry = registry
 

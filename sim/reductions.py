@@ -1,0 +1,135 @@
+"""What an all-reduce takes by its schedule, when all workers are in step: alpha-beta closed forms.
+
+Rules this module obeys:
+
+* They read the schedules that the message program performs (``core.collectives.schedules``), so the two
+  cannot disagree about who sends what to whom.
+* A phase takes alpha + load: alpha is the largest latency among its transfers plus the overhead of the
+  messages that share a NIC; the load is that of the link with the most bytes per capacity. Phases
+  follow one another (Thakur, Rabenseifner and Gropp 2005).
+* The trees are pipelined (Sanders, Speck and Traeff 2009): the first chunk goes up and down the higher
+  tree, a hop of 2 h at a time; after that the busiest link sets the pace, once per chunk.
+* The scenario may give alpha, and the bandwidth of a connection; then links are not looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from math import isinf
+from typing import TYPE_CHECKING, NamedTuple
+
+from core.collectives import Choice, ring_steps, schedule_of
+from core.collectives.schedules import SEND, Op, Schedule
+from core.collectives.trees import families, height
+from scenarios.schema import Network as NetworkSettings
+from sim.fluid import Link
+from sim.network import Network, Pair
+
+if TYPE_CHECKING:
+    from sim.host import Host
+
+__all__ = ["Cost", "reduction_cost", "ring_seconds"]
+
+Cost = Callable[[float], float]
+"""Bytes of a tensor -> seconds of its all-reduce."""
+
+
+def ring_seconds(members: int, nbytes: float, alpha: float, bandwidth: float) -> float:
+    """Seconds of a ring all-reduce of ``nbytes`` over ``members``: 2 (n-1) (alpha + nbytes/n/bandwidth)."""
+    return ring_steps(members) * (alpha + nbytes / members / bandwidth) if members > 1 else 0.0
+
+
+def reduction_cost(
+    network: Network, settings: NetworkSettings, choice: Choice, members: Sequence[Host]
+) -> Cost:
+    """How long an all-reduce of ``choice`` among ``members`` (in order of rank) takes, by bytes."""
+    if len(members) == 1:
+        return lambda nbytes: 0.0
+    if choice.algorithm == "ring":
+        return _ring(network, settings, members)
+    ranks = tuple(host.id for host in members)
+    if choice.algorithm == "tree":
+        return lambda nbytes: _tree(network, settings, schedule_of(choice, ranks, nbytes), members, nbytes)
+    return _phases(network, settings, schedule_of(choice, ranks, 0), members)
+
+
+def _ring(network: Network, settings: NetworkSettings, members: Sequence[Host]) -> Cost:
+    """alpha: largest latency plus overhead; bandwidth: of the link with the least room per connection."""
+    uses: dict[Link, int] = {}
+    latency, count = 0.0, len(members)
+    for i, host in enumerate(members):
+        pair = network.pair(host, members[(i + 1) % count])
+        latency = max(latency, pair.latency)
+        for link in pair.path:
+            uses[link] = uses.get(link, 0) + 1
+    alpha = settings.allreduce_alpha or latency + network.overhead
+    rate = settings.allreduce_bandwidth or min(link.capacity / shared for link, shared in uses.items())
+    return lambda nbytes: ring_seconds(count, nbytes, alpha, rate)
+
+
+class _Load(NamedTuple):
+    """alpha, seconds; seconds per byte of the whole tensor; messages that share a NIC direction."""
+
+    alpha: float
+    per_byte: float
+    sharing: int
+
+
+def _load(
+    network: Network, settings: NetworkSettings, members: Sequence[Host], sends: Iterable[tuple[int, Op]],
+    grain: int,
+) -> _Load:  # fmt: skip
+    """What transfers (from place, op) that go on at once cost."""
+    shares: dict[Link, float] = {}
+    uses: dict[Link, int] = {}
+    latency = largest = 0.0
+    for place, op in sends:
+        source, target = members[place], members[op.peer]
+        pair = source.pairs.get(target.id) or Pair(network, source, target)
+        latency = max(latency, pair.latency)
+        share = (op.stop - op.start) / grain
+        largest = max(largest, share)
+        for link in pair.path:
+            shares[link] = shares.get(link, 0.0) + share
+            if not pair.direct:
+                uses[link] = uses.get(link, 0) + 1
+    if not shares:
+        return _Load(0.0, 0.0, 0)
+    sharing = max(uses.values(), default=1)
+    alpha = settings.allreduce_alpha or latency + sharing * network.overhead
+    if settings.allreduce_bandwidth:
+        return _Load(alpha, largest / settings.allreduce_bandwidth, sharing)
+    return _Load(alpha, max(share / link.capacity for link, share in shares.items()), sharing)
+
+
+def _phases(
+    network: Network, settings: NetworkSettings, schedule: Schedule, members: Sequence[Host]
+) -> Cost:
+    """The phases of the only lane, one after the other."""
+    alpha = per_byte = 0.0
+    for phase in schedule.lanes[0]:
+        sends = [(p, op) for p in range(len(members)) for op in phase.step(p, 0) if op.kind == SEND]
+        load = _load(network, settings, members, sends, schedule.grain)
+        alpha += phase.count * load.alpha
+        per_byte += phase.count * load.per_byte
+    return lambda nbytes: alpha + nbytes * per_byte
+
+
+def _tree(
+    network: Network, settings: NetworkSettings, schedule: Schedule, members: Sequence[Host], nbytes: float
+) -> float:
+    """2 h hops of the first chunk, then the others as fast as the busiest link takes them."""
+    places = range(len(members))
+    sends = [
+        (place, op)
+        for lane in schedule.lanes
+        for place in places
+        for op in lane[0].step(place, 0)
+        if op.kind == SEND
+    ]
+    load = _load(network, settings, members, sends, schedule.grain)
+    hop = _load(network, settings, members, sends[:1], schedule.grain)
+    chunks, hops = schedule.grain // 2, 2 * max(height(tree) for tree in families(len(members)))
+    serial = 0.0 if isinf(network.slots) else load.sharing * network.overhead
+    slot = nbytes * load.per_byte + serial
+    return hops * (hop.alpha + nbytes * hop.per_byte) + (chunks - 1) * slot
