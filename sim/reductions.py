@@ -15,7 +15,7 @@ Rules this module obeys:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from math import isinf
+from math import ceil, isinf
 from typing import TYPE_CHECKING, NamedTuple
 
 from core.collectives import Choice, ring_steps, schedule_of
@@ -44,7 +44,7 @@ def reduction_cost(
 ) -> Cost:
     """How long an all-reduce of ``choice`` among ``members`` (in order of rank) takes, by bytes."""
     if len(members) == 1:
-        return lambda nbytes: 0.0
+        return lambda _: 0.0
     if choice.algorithm == "ring":
         return _ring(network, settings, members)
     ranks = tuple(host.id for host in members)
@@ -59,20 +59,28 @@ def _ring(network: Network, settings: NetworkSettings, members: Sequence[Host]) 
     latency, count = 0.0, len(members)
     for i, host in enumerate(members):
         pair = network.pair(host, members[(i + 1) % count])
-        latency = max(latency, pair.latency)
+        latency = max(latency, pair.latency + pair.overhead)
         for link in pair.path:
             uses[link] = uses.get(link, 0) + 1
-    alpha = settings.allreduce_alpha or latency + network.overhead
+    alpha = settings.allreduce_alpha or latency
     rate = settings.allreduce_bandwidth or min(link.capacity / shared for link, shared in uses.items())
     return lambda nbytes: ring_seconds(count, nbytes, alpha, rate)
 
 
 class _Load(NamedTuple):
-    """alpha, seconds; seconds per byte of the whole tensor; messages that share a NIC direction."""
+    """What transfers that go on at once cost.
+
+    alpha      seconds before the bytes of the last one move
+    per_byte   seconds per byte of the whole tensor, on the busiest link
+    sharing    most messages in one NIC direction; serial: most from one member to one other
+    overhead   the largest per message, seconds
+    """
 
     alpha: float
     per_byte: float
     sharing: int
+    serial: int
+    overhead: float
 
 
 def _load(
@@ -82,11 +90,13 @@ def _load(
     """What transfers (from place, op) that go on at once cost."""
     shares: dict[Link, float] = {}
     uses: dict[Link, int] = {}
-    latency = largest = 0.0
+    between: dict[tuple[int, int], int] = {}
+    latency = overhead = largest = 0.0
     for place, op in sends:
+        between[place, op.peer] = between.get((place, op.peer), 0) + 1
         source, target = members[place], members[op.peer]
         pair = source.pairs.get(target.id) or Pair(network, source, target)
-        latency = max(latency, pair.latency)
+        latency, overhead = max(latency, pair.latency), max(overhead, pair.overhead)
         share = (op.stop - op.start) / grain
         largest = max(largest, share)
         for link in pair.path:
@@ -94,17 +104,16 @@ def _load(
             if not pair.direct:
                 uses[link] = uses.get(link, 0) + 1
     if not shares:
-        return _Load(0.0, 0.0, 0)
+        return _Load(0.0, 0.0, 0, 0, 0.0)
     sharing = max(uses.values(), default=1)
-    alpha = settings.allreduce_alpha or latency + sharing * network.overhead
-    if settings.allreduce_bandwidth:
-        return _Load(alpha, largest / settings.allreduce_bandwidth, sharing)
-    return _Load(alpha, max(share / link.capacity for link, share in shares.items()), sharing)
+    serial = max(between.values())
+    alpha = settings.allreduce_alpha or latency + max(1, ceil(sharing / network.slots)) * overhead
+    rate = settings.allreduce_bandwidth
+    load = largest / rate if rate else max(share / link.capacity for link, share in shares.items())
+    return _Load(alpha, load, sharing, serial, overhead)
 
 
-def _phases(
-    network: Network, settings: NetworkSettings, schedule: Schedule, members: Sequence[Host]
-) -> Cost:
+def _phases(network: Network, settings: NetworkSettings, schedule: Schedule, members: Sequence[Host]) -> Cost:
     """The phases of the only lane, one after the other."""
     alpha = per_byte = 0.0
     for phase in schedule.lanes[0]:
@@ -118,7 +127,11 @@ def _phases(
 def _tree(
     network: Network, settings: NetworkSettings, schedule: Schedule, members: Sequence[Host], nbytes: float
 ) -> float:
-    """2 h hops of the first chunk, then the others as fast as the busiest link takes them."""
+    """2 h hops of the first chunk, then the others as fast as the busiest link takes them.
+
+    Under ``fifo`` the overhead of a message keeps a NIC busy, under k beside others; under ``fair`` no
+    message asks ahead, so that those between the same two members pay their latency one by one.
+    """
     places = range(len(members))
     sends = [
         (place, op)
@@ -130,6 +143,11 @@ def _tree(
     load = _load(network, settings, members, sends, schedule.grain)
     hop = _load(network, settings, members, sends[:1], schedule.grain)
     chunks, hops = schedule.grain // 2, 2 * max(height(tree) for tree in families(len(members)))
-    serial = 0.0 if isinf(network.slots) else load.sharing * network.overhead
-    slot = nbytes * load.per_byte + serial
-    return hops * (hop.alpha + nbytes * hop.per_byte) + (chunks - 1) * slot
+    first, slot = hop.alpha + nbytes * hop.per_byte, nbytes * load.per_byte
+    if isinf(network.slots):
+        slot = max(slot, load.serial * first)
+    elif network.slots > 1:
+        slot = max(slot, load.sharing / network.slots * load.overhead)
+    else:
+        slot += load.sharing * load.overhead
+    return hops * first + (chunks - 1) * slot

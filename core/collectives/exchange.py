@@ -20,7 +20,17 @@ from typing import Any
 
 from core.collectives import trees
 from core.collectives.schedules import (
-    ADD, SCALE, SEND, Choice, Op, Schedule, groups_of, halving_doubling, hierarchical, ring,
+    ADD,
+    FLUSH,
+    SCALE,
+    SEND,
+    Choice,
+    Op,
+    Schedule,
+    groups_of,
+    halving_doubling,
+    hierarchical,
+    ring,
 )  # fmt: skip
 from core.effects import Effect, Flush, Receive, Send
 from core.node import LEFT, Left, Message, Node
@@ -106,6 +116,8 @@ def exchange(node: Node, state: State, tensor: Any) -> Generator[Effect, Any, bo
                     piece = Message(PIECE, parts, state.round, versions=state.epoch, number=float(op.lane))
                     sent[to] = None
                     yield Send((to, piece), window=schedule.window)
+                elif op.kind == FLUSH:
+                    yield Flush(members[op.peer])
                 elif op.kind == SCALE:
                     node.tensors.scale(parts, 1 / len(members))
                 else:

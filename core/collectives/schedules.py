@@ -24,15 +24,16 @@ from math import inf
 from typing import NamedTuple
 
 __all__ = [
-    "ADD", "ALGORITHMS", "SCALE", "SEND", "TAKE",
+    "ADD", "ALGORITHMS", "FLUSH", "SCALE", "SEND", "TAKE",
     "Choice", "Op", "Phase", "Schedule", "Step", "groups_of", "halving_doubling", "hierarchical", "ring",
     "ring_steps",
 ]  # fmt: skip
 
 ALGORITHMS = ("ring", "tree", "halving_doubling", "hierarchical")
 
-SEND, ADD, TAKE, SCALE = range(4)
-"""Kinds of ``Op``: send parts; receive and add them; receive and keep them; scale them to the mean."""
+SEND, ADD, TAKE, SCALE, FLUSH = range(5)
+"""Kinds of ``Op``: send parts; receive and add them; receive and keep them; scale them to the mean; wait
+until what was sent to the peer is delivered."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,8 @@ def ring(members: int) -> Schedule:
 def halving_doubling(members: int) -> Schedule:
     """Halve the vector and double the distance log2 p times, then the reverse; p is a power of two.
 
+    A step is over when both its send and its receive are (``MPI_Sendrecv``).
+
     With n - p = r > 0 members too many, the even ones of the first 2 r fold their vector into their
     right-hand neighbour's before, and get the result from it after.
     """
@@ -155,7 +158,7 @@ def halving_doubling(members: int) -> Schedule:
                 return ()
             kept, given = halves(own, level)
             peer = place_of(own ^ 1 << level)
-            ops = (Op(SEND, peer, *given), Op(ADD, peer, *kept))
+            ops = (Op(SEND, peer, *given), Op(ADD, peer, *kept), Op(FLUSH, peer, *given))
             return (*ops, Op(SCALE, place, *kept)) if 2 << level == power else ops
 
         return Phase(1, step)
@@ -167,7 +170,7 @@ def halving_doubling(members: int) -> Schedule:
                 return ()
             kept, given = halves(own, level)
             peer = place_of(own ^ 1 << level)
-            return Op(SEND, peer, *kept), Op(TAKE, peer, *given)
+            return Op(SEND, peer, *kept), Op(TAKE, peer, *given), Op(FLUSH, peer, *kept)
 
         return Phase(1, step)
 

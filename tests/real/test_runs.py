@@ -148,6 +148,11 @@ def test_a_slow_worker_computes_longer_by_its_factor() -> None:
             "fifo",
         ),
         (
+            {"algorithm": "arsgd", "cluster": {"network": {"collective": "native", "allreduce": "tree"}}},
+            "cluster.network.allreduce",
+            "collective: messages",
+        ),
+        (
             {"cluster": {"machines": 1, "workers_per_machine": 2}, "run": {"links": "paced"}},
             "run.links",
             "nodes 0 and 1 share machine",

@@ -1,0 +1,177 @@
+"""Closed forms of the all-reduce against its messages, event by event; and what may be asked for."""
+
+from __future__ import annotations
+
+from math import log2
+from typing import Any
+
+import numpy as np
+import pytest
+
+import sim
+from core.collectives import ALGORITHMS
+from scenarios.errors import ScenarioError
+from scenarios.plan import plan
+from scenarios.schema import Scenario
+from sim.driver import Driver
+
+BYTES = 4 * 9_240_000
+RATE, LATENCY, OVERHEAD = 1e9, 1e-3, 2e-4
+ALPHA, TRANSFER = LATENCY + OVERHEAD, BYTES / RATE
+
+
+def scenario(workers: int, algorithm: str, collective: str, steps: int = 2, **cluster: Any) -> Scenario:
+    network = {
+        "allreduce": algorithm, "collective": collective, "overhead": OVERHEAD, "inbox": 2,
+        **cluster.pop("network", {}),
+    }  # fmt: skip
+    return Scenario.from_dict({
+        "cluster": {
+            "workers": workers, "bandwidth": RATE, "latency": LATENCY, "local_bandwidth": 4 * RATE,
+            "local_latency": LATENCY / 4, "network": network,
+            "compute": {"model": "constant", "mean": 1.0}, **cluster,
+        },
+        "workload": {"parameters": BYTES // 4, "batch": 1, "data": "synthetic", "samples": 1},
+        "algorithm": {"name": "arsgd"}, "run": {"steps": steps},
+    })  # fmt: skip
+
+
+def seconds(*args: Any, **cluster: Any) -> float:
+    """Of one all-reduce among workers in step."""
+    return sim.simulate(scenario(*args, steps=2, **cluster)).duration / 2 - 1
+
+
+def both(workers: int, algorithm: str, **cluster: Any) -> tuple[float, float]:
+    native = seconds(workers, algorithm, "native", **cluster)
+    return native, seconds(workers, algorithm, "messages", **cluster)
+
+
+@pytest.mark.parametrize("admission", ["fifo", "fair"])
+@pytest.mark.parametrize("workers", range(2, 17))
+def test_hierarchical_is_exact(workers: int, admission: str) -> None:
+    """Without company on the machines: a ring. With it: in, ring, out, wherever all machines are full."""
+    network = {"admission": admission}
+    ring = 2 * (workers - 1) * (ALPHA + TRANSFER / workers)
+    native, messages = both(workers, "hierarchical", network=network)
+    assert native == pytest.approx(ring)
+    assert messages == pytest.approx(native, rel=1e-6)
+    for each in (2, 3, workers):
+        if workers % each == 0:
+            inside = LATENCY / 4 + OVERHEAD + (each - 1) * TRANSFER / 4
+            machines = workers // each
+            across = 2 * (machines - 1) * (ALPHA + TRANSFER / machines)
+            native, messages = both(workers, "hierarchical", network=network, workers_per_machine=each)
+            assert native == pytest.approx(2 * inside + across)
+            assert messages == pytest.approx(native, rel=1e-6)
+
+
+@pytest.mark.parametrize("admission", ["fifo", "fair"])
+@pytest.mark.parametrize("workers", range(2, 17))
+def test_halving_doubling_is_exact_for_powers_of_two(workers: int, admission: str) -> None:
+    """Else members that are not folded begin at once, and what they send delays what folds.
+
+    That is at most what they send while they halve, (1 - 1/p) of the tensor.
+    """
+    power = 1 << (workers.bit_length() - 1)
+    theory = 2 * log2(power) * ALPHA + 2 * (1 - 1 / power) * TRANSFER
+    theory += 2 * (ALPHA + TRANSFER) if workers > power else 0
+    native, messages = both(workers, "halving_doubling", network={"admission": admission})
+    assert native == pytest.approx(theory)
+    if workers == power:
+        assert messages == pytest.approx(native, rel=1e-6)
+    else:
+        assert native * (1 - 1e-6) <= messages <= native + (1 - 1 / power) * TRANSFER + ALPHA
+
+
+@pytest.mark.parametrize(("admission", "bound"), [("fifo", 2.0), ("fair", 1.5), (4, 1.5)])
+@pytest.mark.parametrize("workers", range(2, 17))
+def test_the_tree_comes_near_its_closed_form(workers: int, admission: Any, bound: float) -> None:
+    """Sanders colours the edges so that nobody ever has two partners at once; grants are greedy.
+
+    Under ``fifo`` a sender waits for a receiver that is busy while another would be free, which costs up
+    to twice the time; shared links lose less. Queued messages ask ahead, so latency shows less often
+    than the closed form has it: at most once per hop.
+    """
+    network = {"admission": admission, "allreduce_chunk": 1e6}
+    native, messages = both(workers, "tree", network=network)
+    hops = 2 * np.ceil(log2(workers))
+    assert native - hops * LATENCY <= messages <= bound * native
+    assert messages >= BYTES / RATE * min(2, 2 * (workers - 1) / workers)
+
+
+def test_the_tree_needs_fewer_steps_than_the_ring_and_as_many_bytes() -> None:
+    """Small tensors: 2 h alpha against 2 (n-1) alpha."""
+    small = {"network": {"allreduce_alpha": "10 ms"}}
+    ring, tree, halving = (
+        seconds(16, algorithm, "native", **small) for algorithm in ("ring", "tree", "halving_doubling")
+    )
+    assert halving < ring
+    assert tree < ring
+    big = [seconds(16, name, "native", latency=0, network={"overhead": 0}) for name in ("ring", "tree")]
+    assert big[1] == pytest.approx(2 * TRANSFER, rel=0.3)
+    assert big[0] == pytest.approx(2 * 15 / 16 * TRANSFER)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_given_constants_replace_what_the_links_say(algorithm: str) -> None:
+    """Phases of one connection each: alpha per phase, its bytes by the given bandwidth."""
+    network = {"allreduce_alpha": 0.5, "allreduce_bandwidth": BYTES * 10}
+    found = seconds(2, algorithm, "native", network=network)
+    phases, tensors = {"ring": (2, 1.0), "halving_doubling": (2, 1.0), "hierarchical": (2, 1.0)}.get(
+        algorithm, (2, None)
+    )
+    if tensors is not None:
+        assert found == pytest.approx(phases * 0.5 + tensors / 10)
+    else:
+        assert found >= phases * 0.5
+
+
+def test_halving_doubling_suffers_from_ranks_dealt_out_in_turn() -> None:
+    """Neighbours exchange half of the tensor: beside each other it costs no network, dealt out it does."""
+    machines = [{"name": f"m{i}", "bandwidth": RATE, "latency": LATENCY / 2} for i in range(4)]
+    cluster = scenario(8, "halving_doubling", "native").to_dict()["cluster"]
+    for name in ("machines", "workers_per_machine", "bandwidth", "latency", "local_bandwidth",
+                 "local_latency"):  # fmt: skip
+        cluster.pop(name)
+    found = {}
+    for placing, placement in {
+        "blocks": [r // 2 for r in range(8)], "round robin": [r % 4 for r in range(8)],
+    }.items():  # fmt: skip
+        for collective in ("native", "messages"):
+            tree = scenario(8, "halving_doubling", collective).to_dict()
+            listed = [{**m, "up": m["bandwidth"], "down": m["bandwidth"]} for m in machines]
+            for machine in listed:
+                del machine["bandwidth"]
+            network = {**tree["cluster"]["network"], "collective": collective}
+            tree["cluster"] = {
+                **cluster, "machines": listed, "placement": placement, "network": network,
+                "servers": {"placement": "beside"},
+            }  # fmt: skip
+            found[placing, collective] = sim.simulate(Scenario.from_dict(tree)).duration
+    assert found["round robin", "native"] > 1.2 * found["blocks", "native"] - 0.5
+    assert found["round robin", "messages"] > found["blocks", "messages"]
+
+
+@pytest.mark.parametrize("collective", ["native", "messages"])
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("at", [0.5, 1.02, 1.06, 2.1])
+def test_all_reduce_goes_on_with_the_survivors(collective: str, algorithm: str, at: float) -> None:
+    made = Driver(plan(scenario(6, algorithm, collective, steps=4, workers_per_machine=2)))
+    made.crash(2, at)
+    record = made.run()
+    assert record.nodes["steps"][[0, 1, 3, 4, 5]].tolist() == [4] * 5
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_bytes_in_the_record_are_the_theoretical_ones(algorithm: str) -> None:
+    record = sim.simulate(scenario(8, algorithm, "messages", steps=3))
+    total = record.nodes["bytes_out"].sum()
+    assert total == pytest.approx(3 * 2 * 7 * BYTES, rel=1e-6)
+
+
+def test_unknown_algorithms_are_refused_with_those_that_exist() -> None:
+    with pytest.raises(ScenarioError, match=r"cluster\.network\.allreduce: 'halving-doubling'") as caught:
+        scenario(4, "halving-doubling", "native")
+    assert "halving_doubling" in str(caught.value)
+    with pytest.raises(ScenarioError, match=r"allreduce_chunk"):
+        scenario(4, "tree", "native", network={"allreduce_chunk": 10})
