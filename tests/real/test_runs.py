@@ -148,11 +148,6 @@ def test_a_slow_worker_computes_longer_by_its_factor() -> None:
             "fifo",
         ),
         (
-            {"algorithm": "arsgd", "cluster": {"network": {"collective": "native", "allreduce": "tree"}}},
-            "cluster.network.allreduce",
-            "collective: messages",
-        ),
-        (
             {"cluster": {"machines": 1, "workers_per_machine": 2}, "run": {"links": "paced"}},
             "run.links",
             "nodes 0 and 1 share machine",
@@ -174,3 +169,19 @@ def test_cuda_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_faults_must_name_nodes_that_exist() -> None:
     with pytest.raises(ScenarioError, match=r"faults\.kill: 7"):
         real.train(tiny("asp"), kill={7: 1})
+
+
+@pytest.mark.parametrize("allreduce", ["tree", "halving_doubling", "hierarchical"])
+def test_native_all_reduces_are_the_librarys_own(allreduce: str) -> None:
+    network = {"collective": "native", "allreduce": allreduce}
+    with pytest.raises(ScenarioError, match="collective: messages") as caught:
+        real.train(tiny("arsgd", cluster={"network": network}))
+    assert caught.value.path == "cluster.network.allreduce"
+
+
+@pytest.mark.parametrize("allreduce", ["tree", "halving_doubling", "hierarchical"])
+def test_every_all_reduce_by_messages(allreduce: str) -> None:
+    """Three workers on two machines: replicas stay equal."""
+    cluster = {"machines": 2, "workers_per_machine": 2, "network": {"allreduce": allreduce}}
+    scenario = tiny("arsgd", 3, cluster=cluster)
+    must_hold(real.train(scenario), scenario)
