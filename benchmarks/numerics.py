@@ -4,10 +4,11 @@
                                    [--algorithms A ...] [--cpu] [--json]
 
 Overhead: a run with numerics (without evaluation of the model) against bare evaluation of as many
-gradients by the same evaluator, in the same chunks, at parameters of their own for every worker.
-``with_tensors`` is all of the difference; ``simulator`` leaves out the algorithm's own tensor
-operations (a server's update, copies of the model), which no trainer is spared; they are timed in a run
-of their own. ``timing_only_us`` is a run without numerics.
+gradients by the same evaluator, in the same chunks, at parameters of their own for every worker, and
+against a loop that does the run's gradients and tensor operations again, in the same order, and nothing
+else (``benchmarks/tape.py``): what no trainer is spared. ``simulator`` is what the run takes longer than
+that loop, over bare gradients; ``with_tensors`` all of the difference. ``timing_only_us`` is a run without
+numerics.
 Batched: gradients of N workers at N different points, together and one by one; one by one with one thread
 of torch and with all of them, of which the faster counts.
 All sides alternate within one process; medians over the repeats.
@@ -87,36 +88,31 @@ class Bare:
                     self.evaluator.several([self._points[r] for r in ranks], [(r, step) for r in ranks])
 
 
-def simulated(chosen: Any, bare: Bare, tensors: Any = None) -> None:
-    """The run, with the bare measurement's evaluator."""
+def simulated(chosen: Any, gradients: Any, tensors: Any = None) -> None:
+    """The run, with these gradients."""
     from scenarios.plan import plan
     from sim.driver import Driver
 
-    with bare.evaluator:
-        Driver(plan(chosen), gradients=bare.evaluator, tensors=tensors).run()
+    Driver(plan(chosen), gradients=gradients, tensors=tensors).run()
 
 
-def tensor_work(chosen: Any, bare: Bare) -> float:
-    """Seconds that the algorithm's own tensor operations take in a run."""
-    from core.tensors import OPERATIONS
-    from sim.programs import Metered
+def within(evaluator: Any, work: Callable[[], Any]) -> Callable[[], None]:
+    """``work`` with as many threads as the evaluator chose."""
 
-    spent = [0.0]
+    def call() -> None:
+        with evaluator:
+            work()
 
-    def timed(name: str) -> Callable[..., Any]:
-        operation = getattr(Metered, name)
+    return call
 
-        def call(*args: Any, **kwargs: Any) -> Any:
-            start = clock()
-            result = operation(*args, **kwargs)
-            spent[0] += clock() - start
-            return result
 
-        return call
+def taped(chosen: Any, evaluator: Any) -> Callable[[], None]:
+    """The run's tensor work, to be done again without the run."""
+    from benchmarks.tape import Tape
 
-    kind = type("Timed", (Metered,), {name: timed(name) for name in OPERATIONS})
-    simulated(chosen, bare, lambda _: kind({}, {}))
-    return spent[0]
+    tape = Tape(evaluator)
+    tape.record(lambda: simulated(chosen, tape, lambda _: tape.tensors()))
+    return tape.play
 
 
 def overhead(model: str, algorithm: str, batched: str, threads: int, args: Any) -> dict[str, Any]:
@@ -126,21 +122,23 @@ def overhead(model: str, algorithm: str, batched: str, threads: int, args: Any) 
     chosen = scenario(algorithm, MODELS[model], args.workers, args.steps, batched)
     timing = chosen.override({"run.numerics": False})
     bare = Bare(chosen, threads)
-    bare(), simulated(chosen, bare)
-    rows = []
+    own, rows = bare.evaluator, []
+    run_it, play = within(own, lambda: simulated(chosen, own)), within(own, taped(chosen, own))
+    bare(), run_it(), play()
     for _ in range(args.repeats):
-        before = seconds(bare)
-        run, work = seconds(lambda: simulated(chosen, bare)), tensor_work(chosen, bare)
-        rows.append((run, (before + seconds(bare)) / 2, work, seconds(lambda: sim.simulate(timing))))
+        before, loop = seconds(bare), seconds(play)
+        run = seconds(run_it)
+        loop, alone = (loop + seconds(play)) / 2, (before + seconds(bare)) / 2
+        rows.append((run, alone, loop, seconds(lambda: sim.simulate(timing))))
     micro = 1e6 / (args.workers * args.steps)
-    run, alone, work, events = (micro * statistics.median(column) for column in zip(*rows, strict=True))
-    own = statistics.median((run - alone - work) / alone for run, alone, work, _ in rows)
+    run, alone, loop, events = (micro * statistics.median(column) for column in zip(*rows, strict=True))
+    simulator = statistics.median((run - loop) / alone for run, alone, loop, _ in rows)
     whole = statistics.median((run - alone) / alone for run, alone, _, _ in rows)
     return {
-        "model": model, "algorithm": algorithm, "batched": bare.evaluator.choice.batched,
+        "model": model, "algorithm": algorithm, "batched": own.choice.batched,
         "threads": threads, "run_us": round(run, 1), "gradients_us": round(alone, 1),
-        "tensors_us": round(work, 1), "timing_only_us": round(events, 1),
-        "simulator": round(own, 3), "with_tensors": round(whole, 3),
+        "loop_us": round(loop, 1), "timing_only_us": round(events, 1),
+        "simulator": round(simulator, 3), "with_tensors": round(whole, 3),
     }  # fmt: skip
 
 

@@ -42,6 +42,7 @@ from real.pipe import End
 from real.tensors import TimedTensors
 from real.transport import ZmqTransport
 from scenarios.errors import ScenarioError
+from scenarios.memory import keep_pages
 from scenarios.plan import Plan, plan
 from scenarios.schema import Scenario
 from scenarios.steptime import StepTimes
@@ -53,7 +54,7 @@ BEAT = 0.2
 """Seconds between heartbeats."""
 
 _PR_SET_TIMERSLACK = 29
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
+_M_ARENA_MAX = -8
 _OPENING = 30.0
 
 
@@ -99,8 +100,7 @@ def _tune() -> None:
     libc.prctl(_PR_SET_TIMERSLACK, 1000, 0, 0, 0)
     if hasattr(libc, "mallopt"):
         libc.mallopt(_M_ARENA_MAX, 1)
-        libc.mallopt(_M_MMAP_THRESHOLD, 32 << 20)
-        libc.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
+    keep_pages()
 
 
 def _moving() -> float:

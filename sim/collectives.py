@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.collectives import Choice, completed
 from core.record import PARTS
+from core.tensors import Tensors
 from scenarios.schema import Network as NetworkSettings
 from sim.clock import Alarm
 from sim.network import Network
@@ -106,7 +107,7 @@ def _average(tensors: list[Any]) -> None:
     first = tensors[0]
     if len(tensors) < 2 or not hasattr(first, "__add__"):
         return
-    total = first.clone() if hasattr(first, "clone") else first.copy()
+    total = Tensors.copy_of(first)
     for tensor in tensors[1:]:
         total += tensor
     total /= len(tensors)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,7 @@ TOLERANCE = {"rtol": 1e-5, "atol": 1e-6}
 """Batched against one by one: float32 sums in another order, relative to gradients of about 0.1."""
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def scenario(algorithm: str = "asp", workers: int = 4, steps: int = 6, **changes: Any) -> Scenario:
