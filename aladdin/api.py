@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import scenarios
-from aladdin.saving import EVERY, taking
+from aladdin.saving import EVERY, stopping, taking
 from core.record import Record
 from scenarios import Scenario, ScenarioError
 from scenarios.hardware import environment, hardware
@@ -111,7 +111,7 @@ def simulate(
     checkpoint: str | Path | None = None,
     every: str | float = EVERY,
     on_progress: Progress | None = None,
-    on_clock: Callable[[float], None] | None = None,
+    on_clock: Callable[[float, int], None] | None = None,
 ) -> Result:
     """Run ``scenario`` in virtual time: what it would do on its cluster, in a moment on this machine.
 
@@ -119,14 +119,16 @@ def simulate(
     out          run directory to write; must not exist yet
     checkpoint   with ``run.numerics``: file in which the run is saved ``every`` so long (seconds, or text
                  such as "5 min") and on Ctrl-C; if it exists the run goes on from there. Removed at the end
-    on_progress  see ``Progress``; on_clock: called likewise with the simulated seconds
+    on_progress  see ``Progress``; on_clock: called likewise with the simulated seconds and the steps begun
 
-    Raises ``core.errors.Diverged`` when a loss is no finite number; what was recorded by then is its
-    ``record``, and is written to ``out``, too.
+    Raises ``core.errors.Diverged`` when a loss is no finite number, and ``sim.Interrupted`` (a
+    ``KeyboardInterrupt``) on Ctrl-C; what was recorded by then is its ``record``, says that it is
+    incomplete, and is written to ``out``, too. (With a checkpoint, Ctrl-C saves that instead.)
     """
     chosen = load(scenario, algorithm=algorithm, overrides=overrides)
-    with taking(checkpoint, every) as checkpoints:
-        options = {"checkpoints": checkpoints, "on_clock": on_clock, "timer": time.perf_counter}
+    with taking(checkpoint, every) as checkpoints, stopping() as stop:
+        options = {"checkpoints": checkpoints, "on_clock": on_clock, "timer": time.perf_counter,
+                   "stop": stop}  # fmt: skip
         return execute("sim", chosen, profile, out, on_progress, options=options)
 
 
@@ -162,7 +164,7 @@ def runs(
     checkpoint: str | Path | None = None,
     every: str | float = EVERY,
     on_progress: Callable[[str, int, int], None] | None = None,
-    on_clock: Callable[[str, float], None] | None = None,
+    on_clock: Callable[[str, float, int], None] | None = None,
 ) -> Iterator[Result]:
     """The same scenario under several algorithms, one after the other, each as it is finished.
 
@@ -189,9 +191,10 @@ def runs(
         if driver == "real":
             yield execute(driver, one, profile, folder, advance, into)
             continue
-        with taking(checkpoint, every) as checkpoints:
+        with taking(checkpoint, every) as checkpoints, stopping() as stop:
             clock = partial(on_clock, one.algorithm.name) if on_clock else None
-            options = {"checkpoints": checkpoints, "on_clock": clock, "timer": time.perf_counter}
+            options = {"checkpoints": checkpoints, "on_clock": clock, "timer": time.perf_counter,
+                       "stop": stop}  # fmt: skip
             result = execute(driver, one, profile, folder, advance, into, options)
         yield result
 
@@ -370,12 +373,12 @@ def execute(driver: str, scenario: Scenario, profile: Any, out: str | Path | Non
         scenario, flags = _calibrated(scenario, profile)
     try:
         record = _driver(driver)(scenario, on_progress=on_progress, **(options or {}))
-    except Exception as stop:
+    except (Exception, KeyboardInterrupt) as stop:
         unfinished = getattr(stop, "record", None)
         if isinstance(unfinished, Record):
             if not any("incomplete" in flag for flag in unfinished.manifest.get("flags", [])):
                 flags.append("interrupted: the run is not complete")
-            stop.path = _finish(unfinished, flags, path, into).path  # type: ignore[attr-defined]
+            stop.path = _finish(unfinished, flags, path, into).path  # type: ignore[union-attr]
         raise
     return _finish(record, flags, path, into)
 

@@ -1,10 +1,11 @@
-"""When a simulation's checkpoints are taken: every so often, and on Ctrl-C.
+"""When a simulation's checkpoints are taken, and what Ctrl-C does to one: it saves, or keeps what there is.
 
 Rules this module obeys:
 
-* Ctrl-C is only noted; the simulation saves when a worker begins its next step, where nothing is half
-  done, and ends there. A second Ctrl-C ends it at once.
-* Signals are handled in the main thread only; elsewhere Ctrl-C is not ours.
+* Ctrl-C is only noted; the simulation saves, or keeps its record, when a worker begins its next step, where
+  nothing is half done, and ends there. A second Ctrl-C ends it at once, and keeps nothing.
+* Signals are handled in the main thread only; elsewhere Ctrl-C is not ours. Without checkpoints it is not
+  either where it has another meaning already.
 * Importing this costs nothing: the command line does so for its help.
 """
 
@@ -20,8 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sim.checkpoint import Checkpoints
+    from sim.interrupts import Stop
 
-__all__ = ["EVERY", "taking"]
+__all__ = ["EVERY", "stopping", "taking"]
 
 EVERY = "5 min"
 """Between two checkpoints, if nothing else is said."""
@@ -67,3 +69,26 @@ def taking(path: str | Path | None, every: str | float = EVERY) -> Iterator[Chec
     finally:
         if ours:
             signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def stopping() -> Iterator[Stop]:
+    """While inside, Ctrl-C asks the simulation that is given this to end at its next step."""
+    from sim.interrupts import Stop
+
+    asking = Stop()
+
+    def ask(_: int, __: Any) -> None:
+        if asking.asked:
+            raise KeyboardInterrupt
+        asking.asked = True
+
+    ours = threading.current_thread() is threading.main_thread()
+    if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield asking
+        return
+    signal.signal(signal.SIGINT, ask)
+    try:
+        yield asking
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

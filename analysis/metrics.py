@@ -27,8 +27,8 @@ from core.record import PARTS, Record, Table
 
 __all__ = [
     "Window", "accuracy", "breakdown", "busiest", "busiest_link", "consensus", "gradients_per_message",
-    "rates", "reached", "slow_ranks", "speedup", "staleness", "step_seconds", "summary", "throughput",
-    "window",
+    "rates", "reached", "sampled", "slow_ranks", "speedup", "staleness", "step_seconds", "summary",
+    "throughput", "window",
 ]  # fmt: skip
 
 STEP_PARTS = PARTS[:-1]
@@ -92,12 +92,31 @@ def rates(record: Record, within: Window | None = None) -> dict[int, float]:
     if within.seconds <= 0:
         return dict.fromkeys(batch, 0.0)
     steps = np.bincount(record.steps["node"], weights=within.weight, minlength=max(batch, default=-1) + 1)
-    return {rank: float(steps[rank]) * samples / within.seconds for rank, samples in batch.items()}
+    shown = sampled(record)
+    return {
+        rank: float(steps[rank]) * samples / within.seconds
+        for rank, samples in batch.items() if shown is None or rank in shown
+    }  # fmt: skip
 
 
-def throughput(record: Record) -> float:
-    """Samples per second of all workers together (DESIGN, section 5); 0 for a run without steps."""
-    return float(sum(rates(record).values()))
+def sampled(record: Record) -> set[int] | None:
+    """The workers whose steps have rows, where not all workers' have (``run.step_ranks``); else None."""
+    if "steps" not in record.manifest.get("sampled", {}):
+        return None
+    return set(np.unique(record.steps["node"]).tolist())
+
+
+def throughput(record: Record, within: Window | None = None) -> float:
+    """Samples per second of all workers together (DESIGN, section 5); 0 for a run without steps.
+
+    Where only some workers' steps have rows, theirs is scaled up by the samples of all over theirs.
+    """
+    total, shown = float(sum(rates(record, within).values())), sampled(record)
+    if shown is None or not shown:
+        return total
+    nodes = record.nodes
+    own = np.isin(nodes["node"], sorted(shown))
+    return total * float(nodes["samples"].sum()) / max(float(nodes["samples"][own].sum()), 1.0)
 
 
 def step_seconds(record: Record) -> float:
@@ -317,7 +336,7 @@ def summary(record: Record) -> dict[str, Any]:
             "start": within.start,
             "stop": within.stop,
         },
-        "throughput": float(sum(by_rank.values())),
+        "throughput": throughput(record, within),
         "throughput_by_worker": [by_rank[rank] for rank in sorted(by_rank)],
         "speedup": speedup(record),
         "step": parts["all"]["step"],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from core.algorithms import ALGORITHMS
 from core.record import Record
 
-__all__ = ["DRIVERS", "count", "driver", "label", "rank", "title"]
+__all__ = ["DRIVERS", "count", "driver", "label", "rank", "sampled", "title"]
 
 DRIVERS = {"sim": "predicted", "real": "measured"}
 
@@ -36,3 +36,8 @@ def title(record: Record, with_driver: bool = True) -> str:
     """The algorithm of a run, and whether it was predicted or measured."""
     name = label(record.manifest.get("scenario", {}).get("algorithm", {}).get("name", "unknown"))
     return f"{name}, {driver(record.manifest.get('driver', 'unknown'))}" if with_driver else name
+
+
+def sampled(record: Record) -> str:
+    """Which part of the run its spans show, in words; empty where they show all of it."""
+    return str(record.manifest.get("sampled", {}).get("spans", ""))

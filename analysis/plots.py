@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from analysis import metrics
-from analysis.names import count, label
+from analysis.names import count, label, sampled
 from analysis.names import driver as driver_name
 from analysis.names import title as title_of
 from core.record import KINDS, PARTS, Record
@@ -177,7 +177,8 @@ def timeline(records: Sequence[Record], *, start: float | None = None, seconds: 
     for axes, record, rows in zip(np.atleast_1d(grid), records, panels, strict=True):
         begin = _begin(record, seconds) if start is None else start
         seen |= _draw_rows(axes, record, rows, begin, seconds, scale)
-        axes.set_title(title_of(record), **HEADING | {"fontsize": 10.5, "pad": 4})
+        part = f" (part of the run: {sampled(record)})" if sampled(record) else ""
+        axes.set_title(title_of(record) + part, **HEADING | {"fontsize": 10.5, "pad": 4})
         axes.set_xlabel(f"time ({unit}) from {begin * scale:.4g} {unit} after the start", fontsize=9)
     _part_legend(figure, [kind for kind in KINDS if kind in seen])
     return figure
@@ -186,8 +187,12 @@ def timeline(records: Sequence[Record], *, start: float | None = None, seconds: 
 def _rows(record: Record, workers: int, servers: int) -> list[tuple[int, str]]:
     """(node, name) of the rows that are shown."""
     nodes, roles = record.nodes["node"], record.nodes["role"].astype(str)
+    if sampled(record):
+        shown = np.isin(nodes, np.unique(record.spans["node"]))
+        nodes, roles = nodes[shown], roles[shown]
     chosen = [*nodes[roles == "worker"][:workers], *nodes[roles != "worker"][:servers]]
-    first = int(nodes[roles != "worker"].min()) if (roles != "worker").any() else 0
+    everybody = record.nodes["role"].astype(str) == "worker"
+    first = int(everybody.sum())
     slow = metrics.slow_ranks(record)
     return [
         (int(node), f"server {node - first}") if roles[nodes == node][0] != "worker"
@@ -197,8 +202,10 @@ def _rows(record: Record, workers: int, servers: int) -> list[tuple[int, str]]:
 
 
 def _begin(record: Record, seconds: float) -> float:
-    within = metrics.window(record)
-    return max(0.0, min(within.start, record.duration - seconds)) if within.kind == "steady" else 0.0
+    within, end = metrics.window(record), record.duration
+    if sampled(record) and len(record.spans["end"]):
+        end = float(record.spans["end"].max())
+    return max(0.0, min(within.start, end - seconds)) if within.kind == "steady" else 0.0
 
 
 def _draw_rows(axes: Axes, record: Record, rows: list[tuple[int, str]], begin: float, seconds: float,

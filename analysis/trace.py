@@ -5,6 +5,7 @@ Rules this module obeys:
 * One process per node, named by its role (and by its run, where several are shown); one thread for
   its programs, one for its uplink. Several runs stand side by side in one file.
 * Complete events (``ph: X``), times in microseconds since the start of the run.
+* Where the spans are those of a part of the run, the processes' names say so, and ``otherData`` says which.
 
 Format: Trace Event Format (Chromium project), "JSON Object Format", "Complete Events",
 "Metadata Events".
@@ -18,6 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from analysis.names import sampled
 from core.record import KINDS, Record
 from scenarios.errors import ScenarioError
 
@@ -39,7 +41,9 @@ def events(runs: Mapping[str, Record]) -> list[dict[str, Any]]:
             raise ScenarioError(
                 f"trace of {name}: the run has no spans; record it with --spans (run.spans: true)"
             )
-        found += _metadata(record, name if len(runs) > 1 else "", first)
+        part = "part of the run" if sampled(record) else ""
+        run = ", ".join(filter(None, (name if len(runs) > 1 else "", part)))
+        found += _metadata(record, run, first)
         found += _spans(record, first)
         first += int(record.nodes["node"].max()) + 1
     return found
@@ -48,7 +52,13 @@ def events(runs: Mapping[str, Record]) -> list[dict[str, Any]]:
 def write(runs: Mapping[str, Record], path: str | Path) -> Path:
     """Write the trace of ``runs`` to the JSON file ``path``; an existing file is replaced whole."""
     path = Path(path)
-    text = json.dumps({"displayTimeUnit": "ms", "traceEvents": events(runs)}, separators=(",", ":"))
+    parts = {name: f"part of the run: {sampled(record)}" for name, record in runs.items() if sampled(record)}
+    document = {
+        "displayTimeUnit": "ms",
+        "traceEvents": events(runs),
+        **({"otherData": parts} if parts else {}),
+    }
+    text = json.dumps(document, separators=(",", ":"))
     partial = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -66,7 +76,10 @@ def _metadata(record: Record, run: str, first: int) -> Iterator[dict[str, Any]]:
     nodes, roles = record.nodes["node"], record.nodes["role"].astype(str)
     servers = nodes[roles != "worker"]
     base = int(servers.min()) if len(servers) else 0
+    shown = set(record.spans["node"].tolist()) if sampled(record) else set(nodes.tolist())
     for node, role in zip(nodes.tolist(), roles.tolist(), strict=True):
+        if node not in shown:
+            continue
         own = f"worker {node}" if role == "worker" else f"{role} {node - base}"
         pid = first + node
         yield _meta("process_name", pid, PROGRAM, name=f"{run}: {own}" if run else own)

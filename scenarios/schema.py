@@ -190,6 +190,10 @@ class Run:
     links                    native: as fast as the machine's are. paced: held to ``cluster.machines``
     device                   cpu | cuda (real runs)
     spans                    record every span of time, for timelines and traces
+    span_ranks               simulations: of so many workers (and servers) only; 0: of all
+    most_spans               simulations: no more than so many, the first ones; 0: without limit
+    step_ranks               simulations: record the steps and gradients of so many workers only, drawn by
+                             ``seed``; 0: of all. Totals are exact, rates are extrapolated
     heartbeat_timeout        seconds of silence after which a node is taken for dead
     evaluate                 measure loss and accuracy at the end, outside the clock
     numerics                 simulations: evaluate real gradients of the real model in virtual time
@@ -210,6 +214,9 @@ class Run:
     links: str = choice("native", "native", "paced")
     device: str = choice("cpu", "cpu", "cuda")
     spans: bool = boolean(False)
+    span_ranks: int = whole(0)
+    most_spans: int = whole(5_000_000)
+    step_ranks: int = whole(0)
     heartbeat_timeout: float = amount(5.0, "seconds", above=0.0)
     evaluate: bool = boolean(True)
     numerics: bool = boolean(False)

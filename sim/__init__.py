@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from sim.errors import Deadlock, Diverged
+from sim.interrupts import Interrupted, Stop
 
 if TYPE_CHECKING:
     from core.record import Record
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from sim.checkpoint import Checkpoints
     from sim.numerics import Gradients
 
-__all__ = ["Deadlock", "Diverged", "simulate"]
+__all__ = ["Deadlock", "Diverged", "Interrupted", "Stop", "simulate"]
 
 
 def simulate(
@@ -21,20 +22,24 @@ def simulate(
     *,
     gradients: Gradients | None = None,
     on_progress: Callable[[int, int], None] | None = None,
-    on_clock: Callable[[float], None] | None = None,
+    on_clock: Callable[[float, int], None] | None = None,
     timer: Callable[[], float] | None = None,
     checkpoints: Checkpoints | None = None,
+    stop: Stop | None = None,
 ) -> Record:
     """What ``scenario`` would do on its cluster.
 
     gradients    values instead of Phantoms (see ``sim.numerics.Gradients``); by default those of the
                  workload's own model and data if ``run.numerics`` is on (imports torch)
-    on_progress  called now and then with (done, total); on_clock: with the simulated seconds
+    on_progress  called now and then with (done, total); on_clock: with the simulated
+                 seconds and the steps that workers have begun, all together
     timer        seconds of real time, by which ``run.batched: auto`` measures; without it, it guesses
     checkpoints  where to save a run with numerics, and to resume it from
+    stop         set its ``asked``, from a signal handler or a callback, to end the run at the next step
 
     Raises ``Deadlock`` when programs wait for what cannot happen, ``Diverged`` when a loss is not finite,
-    ``CheckpointError`` (a ``ScenarioError``) for a checkpoint of another run.
+    ``Interrupted`` (a ``KeyboardInterrupt``) when stopped, both with the ``record`` of what there was by
+    then, ``CheckpointError`` (a ``ScenarioError``) for a checkpoint of another run.
     """
     from scenarios.plan import plan
     from sim.driver import Driver
@@ -48,6 +53,7 @@ def simulate(
         on_progress=on_progress,
         on_clock=on_clock,
         checkpoints=checkpoints,
+        stop=stop,
     )
     if values is None:
         return driver.run()

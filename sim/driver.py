@@ -20,7 +20,7 @@ from math import inf
 from typing import Any
 
 from core.node import GRADIENT, Message, Node
-from core.record import GRADIENT_COLUMNS, KINDS, SPAN_COLUMNS, STEP_COLUMNS, Ledger, Record, StepLog
+from core.record import KINDS, Ledger, Record
 from core.tensors import Phantom, Tensors
 from scenarios.errors import ScenarioError
 from scenarios.plan import Plan
@@ -31,15 +31,20 @@ from sim.collectives import NativeAllReduce
 from sim.compute import Device, devices
 from sim.errors import Deadlock, Diverged
 from sim.host import Host, Roster
+from sim.interrupts import Interrupted, Stop
 from sim.network import Network, Pair, Transfer
 from sim.numerics import Gradients, Numerics
 from sim.programs import COMPUTING, ENDED, PAYING, RECEIVING, Metered, Pump
 from sim.routes import routes
+from sim.sampling import Sampling
 from sim.tables import length, record
 
 __all__ = ["Driver"]
 
 TRANSFER = KINDS.index("transfer")
+
+STRIDE = 2048
+"""Progress is told after so many steps at the latest."""
 
 NAMED = 20
 """At most so many waiting programs are named by a ``Deadlock``."""
@@ -54,10 +59,12 @@ class Driver:
         *,
         gradients: Gradients | None = None,
         on_progress: Callable[[int, int], None] | None = None,
-        on_clock: Callable[[float], None] | None = None,
+        on_clock: Callable[[float, int], None] | None = None,
         tensors: Callable[[int], Tensors] | None = None,
         checkpoints: Checkpoints | None = None,
+        stop: Stop | None = None,
     ) -> None:
+        self._stop = stop or Stop()
         self.plan, self.gradients, self.on_progress, self._on_clock = plan, gradients, on_progress, on_clock
         scenario = plan.scenario
         cluster, run = scenario.cluster, scenario.run
@@ -80,9 +87,8 @@ class Driver:
         self.window, self.checkpoints = settings.window, checkpoints
         self.draw = StepTimes(cluster, run.seed).draw
         self.roster = Roster()
-        self.step_log, self.gradient_log = StepLog(STEP_COLUMNS), StepLog(GRADIENT_COLUMNS)
-        self.spans = StepLog(SPAN_COLUMNS) if run.spans else None
-        if self.spans is not None:
+        self.logs = Sampling(run, cluster.workers)
+        if self.logs.spans is not None:
             self.network.observer = self._transferred
         self._budget(run.steps, run.seconds, run.samples)
         self._costs = (dict(cluster.tensor_rates), dict(cluster.tensor_seconds))
@@ -126,7 +132,9 @@ class Driver:
         batch = self.plan.scenario.workload.batch
         n = self.plan.scenario.cluster.workers
         self._total = steps * n or -(-samples // batch) or max(1, round(seconds * 1000))
-        self._stride = max(1, self._total // 200)
+        unit = batch if samples else 1
+        self._stride = unit * min(max(1, self._total // 200), STRIDE)
+        self._watched = self.on_progress is not None or self._on_clock is not None
 
     def _host(self, id: int) -> Host:
         """Node ``id``, without programs yet.
@@ -135,10 +143,12 @@ class Driver:
         """
         plan = self.plan
         server = id in plan.servers
-        host = Host(id, server, self.clock, self.roster, self.step_log, self.spans)
+        logs = self.logs
+        steps, spans = logs.steps_of(id, server), logs.spans_of(id, server)
+        host = Host(id, server, self.clock, self.roster, steps, spans)
         self.network.attach(host, plan.machine_of[id])
         host.tensors = self._tensors(id)
-        ledger = Ledger(id, self.gradient_log, lambda: self.clock._now)
+        ledger = Ledger(id, logs.accounts, lambda: self.clock._now)
         shared = plan.algorithm.centralized and not server
         live = self._live if shared else self._everybody
         host.told = inf if shared else 0
@@ -180,10 +190,10 @@ class Driver:
             self._check()
             if self.numerics is not None and self.plan.scenario.run.evaluate:
                 self.numerics.evaluate(length(self))
-        except Diverged as stop:
+        except (Diverged, Interrupted) as stop:
             self._halt()
             stop.record = record(self)
-            stop.record.manifest["flags"] = [f"incomplete: {stop}"]
+            stop.record.manifest["flags"].insert(0, f"incomplete: {stop}")
             raise
         finally:
             gc.unfreeze()
@@ -246,24 +256,29 @@ class Driver:
         self._started += host.node.batch if self._samples != inf else 1
         if self.checkpoints is not None:
             self.checkpoints.step(self)
-        if self.on_progress is not None and self._started % self._stride == 0:
+        if self._stop.asked:
+            raise Interrupted(self.clock._now, self.begun)
+        if self._watched and self._started % self._stride == 0:
             self._progress()
         return False
 
+    @property
+    def begun(self) -> int:
+        """Steps that workers have begun, all together."""
+        batch = self.plan.scenario.workload.batch
+        return self._started // batch if self._samples != inf else self._started
+
     def _progress(self) -> None:
-        done = self._started
-        if self._samples != inf:
-            done //= self.plan.scenario.workload.batch
-        elif self._seconds != inf:
-            done = round(self.clock._now * 1000)
-        assert self.on_progress is not None
-        self.on_progress(min(done, self._total), self._total)
+        done = self.begun if self._seconds == inf else round(self.clock._now * 1000)
+        if self.on_progress is not None:
+            self.on_progress(min(done, self._total), self._total)
         if self._on_clock is not None:
-            self._on_clock(self.clock._now)
+            self._on_clock(self.clock._now, self.begun)
 
     def _transferred(self, transfer: Transfer) -> None:
-        assert self.spans is not None
-        self.spans.append((transfer.pair.source.id, TRANSFER, transfer.began, self.clock._now))
+        source = self.hosts[transfer.pair.source.id]
+        if source.spans is not None:
+            source.spans.append((source.id, TRANSFER, transfer.began, self.clock._now))
 
     def pairs(self, host: Host, addressed: Sequence[tuple[int, Message]]) -> list[tuple[Pair, Message]]:
         """The connections of messages; those to nodes that have left, as far as ``host`` knows, fall out.
@@ -354,7 +369,8 @@ class Driver:
         scenario = self.plan.scenario
         environment = self.numerics.environment() if self.numerics is not None else {}
         found: dict[str, Any] = {"driver": "sim", "seed": scenario.run.seed, "scenario": scenario.to_dict()}
-        return {**found, "flags": [], **({"environment": environment} if environment else {})}
+        found |= {"flags": self.logs.flags(), **self.logs.manifest()}
+        return {**found, **({"environment": environment} if environment else {})}
 
 
 class _Crash(Alarm):

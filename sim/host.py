@@ -24,6 +24,7 @@ from sim.network import Pair, Transfer
 if TYPE_CHECKING:
     from sim.compute import Device
     from sim.programs import Pump
+    from sim.sampling import Sums
 
 __all__ = ["Entry", "Host", "Roster", "matches"]
 
@@ -108,7 +109,13 @@ class Host(Endpoint):
     device: Device | None
 
     def __init__(
-        self, id: int, server: bool, clock: Clock, roster: Roster, steps: StepLog, spans: StepLog | None
+        self,
+        id: int,
+        server: bool,
+        clock: Clock,
+        roster: Roster,
+        steps: StepLog | Sums,
+        spans: StepLog | None,
     ) -> None:
         super().__init__(id)
         self.server, self.clock, self.roster = server, clock, roster

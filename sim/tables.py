@@ -2,8 +2,9 @@
 
 Rules this module obeys:
 
-* A worker's parts are the sums over its step rows, so the tables agree; what came before a first
-  step that never ended is added. ``idle`` is what is left of the run's length.
+* A worker's parts are the sums over its step rows, whether they are kept or not (``sim/sampling.py``), so
+  the tables agree; what came before a first step that never ended is added. ``idle`` is what is left of
+  the run's length.
 * A server's waiting is idle: it has nothing to do.
 * A gradient counts as applied (or pending) once it is so on all servers; ``lost`` is the rest.
 """
@@ -28,7 +29,8 @@ INTEGERS = ("node", "step", "blends", "server", "source", "count", "kind")
 def record(driver: Driver) -> Record:
     """The record of ``driver``'s run."""
     hosts = driver.hosts
-    steps = driver.step_log.table(INTEGERS)
+    logs = driver.logs
+    steps = logs.steps.table(INTEGERS)
     rows = _parts(driver, steps, length(driver))
     nodes: dict[str, Any] = {
         "node": np.array([host.id for host in hosts], dtype=np.int64),
@@ -46,8 +48,8 @@ def record(driver: Driver) -> Record:
         manifest={"schema": SCHEMA_VERSION, **driver.manifest},
         nodes=nodes,
         steps=steps,
-        gradients=driver.gradient_log.table(INTEGERS),
-        spans=driver.spans.table(INTEGERS) if driver.spans is not None else {},
+        gradients=logs.gradients.table(INTEGERS),
+        spans=logs.spans.table(INTEGERS) if logs.spans is not None else {},
         links=_links(driver),
         observations=_observations(hosts),
         **_numbers(driver),
@@ -83,6 +85,8 @@ def _parts(driver: Driver, steps: dict[str, np.ndarray], length: float) -> np.nd
     idle = len(PARTS) - 1
     for i, part in enumerate(PARTS[:idle]):
         np.add.at(rows[:, i], steps["node"], steps[part])
+    for rank, sums in driver.logs.sums(driver.hosts).items():
+        rows[rank, :idle] = sums
     wait = PARTS.index("wait")
     for host in driver.hosts:
         row = rows[host.id]

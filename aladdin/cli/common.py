@@ -3,14 +3,15 @@
 Rules this module obeys:
 
 * stdout is for results alone: a table for people, or one JSON document.
-* Progress bars appear on stderr, and only where that is a terminal.
+* Progress bars appear on stderr, only where that is a terminal, and only if it takes a while.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -89,6 +90,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document inst
 
 Runs = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories, or folders of them.")]
 
+AFTER = 2.0
+"""Seconds after which a bar appears."""
+
 WIDTH = 140
 """Columns of a table that goes to a file or a pipe."""
 
@@ -166,38 +170,54 @@ def kept_in(path: Path | None) -> Iterator[None]:
 
 
 class Bars:
-    """A bar per name: call with (name, done, total); a total of 0 is unknown."""
+    """A bar per name: call with (name, done, total); a total of 0 is unknown.
 
-    def __init__(self, bars: Progress) -> None:
-        self._bars = bars
+    Bars appear ``AFTER`` so many seconds: what is over sooner needs none. ``timer`` counts them.
+    """
+
+    def __init__(self, bars: Progress, unit: str, timer: Callable[[], float] = time.monotonic) -> None:
+        self._bars, self._unit, self._timer = bars, unit, timer
         self._tasks: dict[str, TaskID] = {}
+        self._clocks: dict[str, tuple[float, int]] = {}
+        self._begun, self._shown = timer(), False
 
     def __call__(self, name: str, done: float, total: int) -> None:
         if name not in self._tasks:
-            self._tasks[name] = self._bars.add_task(name, total=total or None)
+            self._tasks[name] = self._bars.add_task(name, total=total or None, told="")
         self._bars.update(self._tasks[name], completed=done, total=total or None)
+        if name not in self._clocks:
+            of = f" of {total:,}" if total else ""
+            self._bars.update(self._tasks[name], told=f"{done:,.0f}{of} {self._unit}")
+        if not self._shown and self._timer() - self._begun >= AFTER:
+            self._shown = True
+            self._bars.start()
 
-    def clock(self, name: str, now: float) -> None:
-        """Simulated seconds that have passed, shown beside the name of a bar that is there."""
-        if name in self._tasks:
-            self._bars.update(self._tasks[name], description=f"{name}, {now:.4g} s simulated")
+    def clock(self, name: str, now: float, steps: int) -> None:
+        """How far a simulation is: simulated seconds, steps, and steps per second since the first call."""
+        if name not in self._tasks:
+            return
+        since, before = self._clocks.setdefault(name, (self._timer(), steps))
+        passed = self._timer() - since
+        rate = f", {(steps - before) / passed:,.0f} steps/s" if passed > 0 else ""
+        self._bars.update(self._tasks[name], told=f"{now:,.4g} s simulated, {steps:,} steps{rate}")
 
 
 @contextmanager
 def progress(unit: str = "steps") -> Iterator[Bars]:
     """Bars on stderr, as long as the context lasts."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
     from rich.progress import TimeRemainingColumn as Remaining
 
     columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit),
-        TimeElapsedColumn(), TextColumn("left"), Remaining(),
+        TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(),
+        TextColumn("{task.fields[told]}"), TimeElapsedColumn(), TextColumn("left"), Remaining(),
     )  # fmt: skip
-    with Progress(
-        *columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()
-    ) as bars:
-        yield Bars(bars)
+    bars = Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
+    try:
+        yield Bars(bars, unit)
+    finally:
+        bars.stop()
 
 
 @contextmanager

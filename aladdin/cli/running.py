@@ -32,6 +32,9 @@ def run(driver: str, scenario: str, names: str, sets: list[str] | None, *, spans
                 results.append(result)  # noqa: PERF402 (kept one by one: a later one may fail)
     except BaseException as error:
         stop = error
+        kept = getattr(error, "record", None)
+        if isinstance(error, KeyboardInterrupt) and kept is not None:
+            results.append(api.Result(kept, getattr(error, "path", None)))
     if results:
         _print(results, as_json, stopped=stop is not None)
     if stop is not None:
