@@ -181,11 +181,11 @@ class Driver:
             main = algorithm.server(host.node) if host.server else algorithm.worker(host.node)
             companions = () if host.server else algorithm.companions(host.node)
             host.programs = [Pump(self, host, main, True), *(Pump(self, host, c, False) for c in companions)]
-        for host in self.hosts[self.workers :] + self.hosts[: self.workers]:
-            for pump in host.programs:
-                pump.run(None)
-        gc.freeze()
         try:
+            for host in self.hosts[self.workers :] + self.hosts[: self.workers]:
+                for pump in host.programs:
+                    pump.run(None)
+            gc.freeze()
             self.clock.drain()
             self._check()
             if self.numerics is not None and self.plan.scenario.run.evaluate:

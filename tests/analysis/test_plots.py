@@ -170,3 +170,15 @@ def test_runs_are_paired_only_where_it_is_clear_which_belong_together() -> None:
     assert [(one["algorithm"], one["predicted"], one["measured"]) for one in pictures.pairs(runs)] == [
         ("bsp", 50.0, 51.0)
     ]
+
+
+def test_a_timeline_of_a_part_of_the_run_says_so_and_shows_the_nodes_that_it_has() -> None:
+    record = make([STEP] * 3, spans=True, steps=40, sampled={"spans": "the first 9 of 90 spans, until 1 s"})
+    keep = (record.spans["node"] != 0) & (record.spans["end"] <= 1.0)
+    record.spans = {name: values[keep] for name, values in record.spans.items()}
+    axes = plots.timeline([record]).axes[0]
+    assert (
+        axes.get_title(loc="left") == "ASP, predicted (part of the run: the first 9 of 90 spans, until 1 s)"
+    )
+    assert [text.get_text() for text in axes.get_yticklabels()][:2] == ["worker 1", "worker 2"]
+    assert "from 0 s after the start" in axes.get_xlabel()

@@ -71,3 +71,13 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(ScenarioError, match=r"cannot be written .No space left on device"):
         trace.write({"run": record}, tmp_path / "t.json")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_trace_of_a_part_of_the_run_says_so(tmp_path: Path) -> None:
+    record = make([STEP] * 3, spans=True, sampled={"spans": "2 of 3 workers"})
+    keep = record.spans["node"] != 1
+    record.spans = {name: values[keep] for name, values in record.spans.items()}
+    document = json.loads(trace.write({"run": record}, tmp_path / "t.json").read_text())
+    assert document["otherData"] == {"run": "part of the run: 2 of 3 workers"}
+    names = [event["args"]["name"] for event in document["traceEvents"] if event["name"] == "process_name"]
+    assert names == ["part of the run: worker 0", "part of the run: worker 2", "part of the run: server 0"]
