@@ -38,7 +38,8 @@ def command(
     whom. Takes seconds on any machine, for any number of workers.
 
     With --set run.numerics=true it also trains the model, in virtual time: how soon is it accurate?
-    Such runs can be long; --checkpoint saves them.
+    Such runs can be long; --checkpoint saves them. Ctrl-C ends any run and keeps what it has recorded,
+    marked as incomplete.
 
     Example: compare all algorithms on the paper's VGG-16, with twice the workers:
 

@@ -154,3 +154,22 @@ def test_stopped_it_keeps_what_is_finished(
     document = json.loads((tmp_path / "p" / "servers.json").read_text())
     assert document["complete"] is False
     assert [one["outcome"] for one in document["rows"]] == ["done", "done", "stopped"]
+
+
+def test_a_run_that_fails_is_a_row_and_exit_code_3(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = pool.perform
+
+    def perform(job: dict[str, Any], on_progress: Any = None) -> dict[str, Any]:
+        if job["scenario"]["cluster"]["servers"]["count"] == 2:
+            return {"outcome": "failed", "message": "deadlock", "summary": None, "curves": None, "path": None}
+        return real(job, on_progress)
+
+    monkeypatch.setattr(pool, "perform", perform)
+    argv = ["plan-servers", "demo", "-a", "bsp", "--placement", "beside", "--sharding", "memory",
+            "--counts", "1,2", "--set", "run.steps=5", "--jobs", "1"]  # fmt: skip
+    assert cli.main(argv) == 3
+    out = capsys.readouterr().out
+    assert "2, beside, memory: deadlock" in out
+    assert "recommended: 1 server beside the workers" in out

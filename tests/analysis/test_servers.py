@@ -6,6 +6,8 @@ import io
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
 
 from analysis import servers
@@ -133,3 +135,38 @@ def test_row_takes_its_figures_from_a_summary() -> None:
     assert found["gradients_per_message"] == 5.0
     assert found["link"] is None
     assert set(found) == set(servers.row(None))
+
+
+ROWS = st.lists(
+    st.tuples(
+        st.integers(1, 16), st.floats(1.0, 1000.0), st.sampled_from(["dedicated", "beside"]),
+        st.sampled_from(["memory", "layer"]), st.floats(1.0, 5.0), st.booleans(),
+    ),
+    min_size=1, max_size=12,
+)  # fmt: skip
+
+
+@given(ROWS, st.floats(0.0, 0.5))
+def test_nothing_cheaper_is_as_good_as_what_is_recommended(rows: list[Any], tolerance: float) -> None:
+    made = [
+        one(number, rate if done else None, placement, sharding, sums=sums)
+        for number, rate, placement, sharding, sums, done in rows
+    ]
+    index, reasons = servers.recommend(made, tolerance)
+    done = [row for row in made if row["outcome"] == "done"]
+    if index is None:
+        assert not done
+        return
+    chosen = made[index]
+    best = max(row["throughput"] for row in done)
+    near = [row for row in done if row["throughput"] >= best * (1 - tolerance)]
+    assert chosen in near
+    least = min(row["gradients_per_message"] for row in near)
+    assert chosen["gradients_per_message"] <= least * (1 + servers.SUMMED)
+
+    def price(row: dict[str, Any]) -> tuple[int, int]:
+        return (row["servers"] if row["placement"] == "dedicated" else 0), row["servers"]
+
+    good = [row for row in near if row["gradients_per_message"] <= least * (1 + servers.SUMMED)]
+    assert price(chosen) == min(map(price, good))
+    assert reasons
