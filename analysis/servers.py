@@ -32,16 +32,20 @@ __all__ = ["SUMMED", "Row", "figure", "recommend", "row", "tables", "title"]
 Row = Mapping[str, Any]
 """servers, placement, sharding, outcome, message; largest_shard ({"bytes", "share"}, or None);
 and of a run that is done: throughput (samples/s), speedup, step (s), fraction (share of a step by part),
-staleness (mean, updates), gradients_per_message, link ({"name", "direction", "use"}). None where unknown."""
+slowest (the slowest worker's samples over the mean worker's), staleness (mean, updates),
+gradients_per_message, link ({"name", "direction", "use"}). None where unknown."""
 
 SUMMED = 0.1
 """Rows are alike in the gradients that a message sums up within this share."""
+
+UNEVEN = 0.7
+"""Where the slowest worker makes a smaller share of the mean worker's samples, a reader should know."""
 
 BLOCKED = ("send", "wait", "receive")
 
 WORDS = {"memory": "memory-wise", "layer": "layer-wise"}
 
-WIDE = 126
+WIDE = 136
 """Columns that a full table takes; on narrower terminals the breakdown gets a table of its own."""
 
 COLOURS = {"dedicated": "#0072B2", "beside": "#D55E00"}
@@ -52,11 +56,12 @@ STYLES = {"memory": ("-", "o"), "layer": ((0, (5, 2)), "s")}
 def row(summary: Mapping[str, Any] | None) -> dict[str, Any]:
     """What a row takes from a run's ``metrics.summary``."""
     if summary is None:
-        names = ("throughput", "speedup", "step", "fraction", "staleness", "gradients_per_message", "link")
-        return dict.fromkeys(names)
-    parts = summary["breakdown"]["all"]
+        names = ("throughput", "speedup", "slowest", "step", "fraction", "staleness")
+        return dict.fromkeys((*names, "gradients_per_message", "link"))
+    parts, rates = summary["breakdown"]["all"], summary["throughput_by_worker"]
     return {
         "throughput": summary["throughput"], "speedup": summary["speedup"], "step": parts["step"],
+        "slowest": min(rates) * len(rates) / sum(rates) if any(rates) else None,
         "fraction": parts["fraction"], "staleness": (summary["staleness"] or {}).get("mean"),
         "gradients_per_message": summary["gradients_per_message"], "link": summary["link"],
     }  # fmt: skip
@@ -91,6 +96,10 @@ def _summed(one: Row) -> float:
     return one["gradients_per_message"] or 1.0
 
 
+def _slowest(one: Row) -> float:
+    return 1.0 if one["slowest"] is None else float(one["slowest"])
+
+
 def _cost(one: Row) -> tuple[int, int, float]:
     machines = one["servers"] if one["placement"] == "dedicated" else 0
     return machines, one["servers"], -one["throughput"]
@@ -112,6 +121,13 @@ def _reasons(chosen: Row, best: Row, done: Sequence[Row], near: Sequence[Row],
         away = f", {1 - chosen['throughput'] / best['throughput']:.1%} less than the best, {title(best)}"
         found = [f"{chosen['throughput']:,.0f} samples/s" + (", the most of all" if chosen is best else away)]
     found += _numbers(chosen, done, sums) + _others(chosen, done, sums)
+    if _slowest(chosen) < UNEVEN:
+        evener = [one for one in done if _slowest(one) >= UNEVEN]
+        found.append(
+            f"the slowest worker makes {_slowest(chosen):.0%} of the mean worker's samples"
+            + (f"; where all are closer, {_best(evener, sums)['throughput']:,.0f} samples/s at most, with "
+               f"{title(_best(evener, sums))}" if evener else "")
+        )  # fmt: skip
     blocked, link = sum(chosen["fraction"][part] for part in BLOCKED), chosen["link"]
     if blocked > 0.05 and link is not None:
         found.append(
@@ -194,8 +210,9 @@ def tables(rows: Sequence[Row], chosen: int | None = None, head: str = "", width
 
 def _table(rows: Sequence[Row], chosen: int | None, head: str, groups: Sequence[str]) -> Table:
     sums = any(_summed(one) > 1.005 for one in rows)
+    uneven = any(_slowest(one) < UNEVEN for one in rows)
     heads: dict[str, list[str]] = {
-        "rates": ["largest\nshard", "samples/s"],
+        "rates": ["largest\nshard", "samples/s", *(["slowest\nworker %"] if uneven else [])],
         "parts": [f"{part}\n%" for part in PART_HEADS.values()],
         "rest": [*(["gradients\na message"] if sums else []), "busiest link"],
     }
@@ -208,7 +225,7 @@ def _table(rows: Sequence[Row], chosen: int | None, head: str, groups: Sequence[
             made.add_column(name, justify="left" if name == "busiest link" else "right", no_wrap=True)
     made.add_column("", no_wrap=True)
     for index, one in enumerate(rows):
-        cells, style, mark = _cells(one, sums), "", ""
+        cells, style, mark = _cells(one, sums, uneven), "", ""
         if index == chosen:
             style, mark = "bold", "◀ recommended"
         first = (str(one["servers"]), one["placement"], one["sharding"])
@@ -216,17 +233,17 @@ def _table(rows: Sequence[Row], chosen: int | None, head: str, groups: Sequence[
     return made
 
 
-def _cells(one: Row, sums: bool) -> dict[str, list[str]]:
+def _cells(one: Row, sums: bool, uneven: bool) -> dict[str, list[str]]:
     """The cells of a row, by group of columns."""
     shard = one["largest_shard"]
     largest = "–" if shard is None else f"{size(shard['bytes'])} ({shard['share']:.0%})"
     if one["outcome"] != "done":
-        rates = [largest, f"[yellow]{one['outcome']}[/]"]
+        rates = [largest, f"[yellow]{one['outcome']}[/]", *([""] if uneven else [])]
         return {"rates": rates, "parts": [""] * len(PART_HEADS), "rest": [""] * (1 + sums)}
     link = one["link"]
     busiest = "–" if link is None else f"{link['name']} {link['direction']} {link['use']:.0%}"
     return {
-        "rates": [largest, f"{one['throughput']:,.0f}"],
+        "rates": [largest, f"{one['throughput']:,.0f}", *([f"{100 * _slowest(one):.0f}"] if uneven else [])],
         "parts": [f"{100 * share:.1f}" if share else "–" for share in map(one["fraction"].get, PART_HEADS)],
         "rest": [*([f"{_summed(one):.2f}"] if sums else []), busiest],
     }

@@ -16,7 +16,8 @@ from tests.analysis.fakes import STEP, make
 
 
 def one(number: int, rate: float | None, placement: str = "dedicated", sharding: str = "memory",
-        share: float | None = None, sums: float = 1.0, blocked: float = 0.4) -> dict[str, Any]:  # fmt: skip
+        share: float | None = None, sums: float = 1.0, blocked: float = 0.4,
+        slowest: float = 1.0) -> dict[str, Any]:  # fmt: skip
     done = rate is not None
     fraction = {
         "compute": 1 - blocked,
@@ -30,8 +31,9 @@ def one(number: int, rate: float | None, placement: str = "dedicated", sharding:
         "servers": number, "placement": placement, "sharding": sharding,
         "outcome": "done" if done else "refused", "message": "" if done else "too many",
         "largest_shard": {"bytes": 4e8 * share, "share": share} if done else None,
-        "throughput": rate, "speedup": None, "step": 1.0, "fraction": fraction if done else None,
-        "staleness": None, "gradients_per_message": sums if done else None,
+        "throughput": rate, "speedup": None, "slowest": slowest if done else None, "step": 1.0,
+        "fraction": fraction if done else None, "staleness": None,
+        "gradients_per_message": sums if done else None,
         "link": {"name": "server0", "direction": "up", "use": 0.97} if done else None,
     }  # fmt: skip
 
@@ -75,6 +77,19 @@ def test_of_equally_fast_rows_the_one_whose_gradients_arrive() -> None:
     assert reasons[0].startswith("throughput hardly depends on the servers here")
     assert reasons[1].endswith("1.20 gradients a message here")
     assert reasons[2:] == ["with 8: 1.15 gradients a message", "with 2: 1.50 gradients a message"]
+
+
+def test_workers_that_are_left_behind_are_told() -> None:
+    """Workers beside a lone server reach it without the network; throughput hides that the others starve."""
+    rows = [one(1, 200.0, "beside", slowest=0.35), one(4, 150.0), one(4, 190.0, "beside", slowest=0.6)]
+    chosen, reasons = servers.recommend(rows)
+    assert chosen == 0
+    assert (
+        "the slowest worker makes 35% of the mean worker's samples; where all are closer, "
+        "150 samples/s at most, with 4 dedicated servers, memory-wise"
+    ) in reasons
+    assert "slowest" in text(rows, 0, 140)
+    assert "slowest" not in text([one(1, 100.0)], 0, 140)
 
 
 def test_fewer_gradients_a_message_do_not_outweigh_throughput() -> None:
