@@ -37,8 +37,7 @@ MOST = 32
 
 ROW, ROW_BYTES = 64, 8 * 2**20
 """So many gradients, of so many bytes in all, are evaluated one by one but right after each other: that
-keeps the code in the processor's caches, and the gradients too. Of the digits MLP's, 64 instead of 16
-halve what a simulation costs beside them."""
+keeps the code in the processor's caches, and the gradients too."""
 
 ROUNDS = 3
 """Timed rounds of each way of evaluation; the fastest counts."""
