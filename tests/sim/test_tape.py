@@ -22,15 +22,14 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def test_a_tape_ends_at_the_parameters_of_the_run(algorithm: str, batched: str) -> None:
     made = plan(scenario(algorithm, **{"run.batched": batched}))
     tape = tape_module.Tape(evaluator(made))
-    driver = Driver(made, gradients=tape, tensors=lambda _: tape.tensors())
     ends: list[Any] = []
 
     def run() -> None:
+        driver = Driver(made, gradients=tape, tensors=lambda _: tape.tensors())
         driver.run()
         ends.extend(node.params.clone() for node in driver.nodes)
 
     tape.record(run)
-    del driver
     tape.play()
     held = [x for x in tape._held if x is not None]
     assert all(any(torch.equal(end, x) for x in held if x.shape == end.shape) for end in ends)
