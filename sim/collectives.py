@@ -74,6 +74,10 @@ class NativeAllReduce(Alarm):
         self._due = now + self._cost(nbytes)
         self._network.clock.at(self._due, self)
 
+    def halt(self) -> None:
+        """The run ends in its midst: book what was under way until now."""
+        self._book(RECEIVE if self._due >= 0 else WAIT)
+
     def _book(self, kind: int, exclude: int = -1) -> None:
         now = self._network.clock._now
         for rank, (pump, _) in self._joined.items():

@@ -41,7 +41,7 @@ from sim.tables import length, record
 
 __all__ = ["Driver"]
 
-TRANSFER = KINDS.index("transfer")
+COMPUTE, UPDATE, TRANSFER = (KINDS.index(name) for name in ("compute", "update", "transfer"))
 
 STRIDE = 2048
 """Progress is told after so many steps at the latest."""
@@ -214,14 +214,18 @@ class Driver:
     def _halt(self) -> None:
         """The run is stopped in its midst: book what was under way until now."""
         now = self.clock._now
+        if self.collective is not None:
+            self.collective.halt()
         for host in self.hosts:
             if host.ended:
                 continue
             main = host.programs[0]
             if main.state == COMPUTING:
                 host.compute += now - main.since
+                host.span(COMPUTE, main.since, now)
             elif main.state == PAYING:
                 host.update += now - main.since
+                host.span(UPDATE, main.since, now)
             elif host.blocked:
                 host.unblock()
             if main.state != COMPUTING and host.node.step and not host.server:

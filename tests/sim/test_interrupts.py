@@ -9,7 +9,7 @@ import pytest
 
 import sim
 from analysis import metrics
-from core.record import PARTS, Record
+from core.record import KINDS, PARTS, Record
 from scenarios import Scenario
 
 TREE = {
@@ -56,13 +56,23 @@ def test_what_is_kept_is_the_beginning_of_the_full_run(algorithm: str) -> None:
     assert (part.steps["end"] <= part.duration).all()
 
 
-@pytest.mark.parametrize("algorithm", ["asp", "bsp", "aladdin", "arsgd"])
-def test_every_second_until_then_is_booked(algorithm: str) -> None:
-    part, _ = stopped(scenario(algorithm), 50)
-    totals = sum(part.nodes[part_] for part_ in PARTS)
-    assert totals == pytest.approx(np.full(len(totals), part.duration))
-    begun = part.nodes["compute"][part.nodes["role"] == "worker"]
-    assert (begun > 0).all()
+@pytest.mark.parametrize("after", [50, 51, 52, 54])
+@pytest.mark.parametrize(
+    "algorithm", ["asp", "bsp", "aladdin", "easgd", "arsgd", "local_sgd", "dpsgd", "adpsgd"]
+)
+def test_every_second_until_then_is_booked(algorithm: str, after: int) -> None:
+    part, _ = stopped(scenario(algorithm, spans=True), after)
+    workers = part.nodes["role"] == "worker"
+    booked = sum(part.nodes[name][workers] for name in PARTS if name != "idle")
+    assert booked == pytest.approx(np.full(6, part.duration))
+    row = sum(part.steps[name] for name in PARTS if name != "idle")
+    assert row == pytest.approx(part.steps["end"] - part.steps["start"])
+    assert (part.nodes["compute"][workers] > 0).all()
+    spans = part.spans
+    lasted = spans["end"] - spans["start"]
+    for rank in range(6):
+        own = lasted[(spans["node"] == rank) & (spans["kind"] != KINDS.index("transfer"))].sum()
+        assert own == pytest.approx(part.duration)
 
 
 def test_the_record_says_that_it_is_not_complete() -> None:
