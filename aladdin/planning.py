@@ -23,7 +23,7 @@ from scenarios import Scenario, ScenarioError
 
 __all__ = ["PLACEMENTS", "ServerPlan", "plan_servers"]
 
-PLACEMENTS = ("dedicated", "beside")
+PLACEMENTS = ("dedicated", "beside", "spread")
 
 MOST = 16
 """Servers that a sweep tries at most, where it is not told."""
@@ -84,7 +84,7 @@ def plan_servers(
     scenario: api.Source,
     *,
     counts: Sequence[int] | str | None = None,
-    placements: Sequence[str] | str = PLACEMENTS,
+    placements: Sequence[str] | str | None = None,
     shardings: Sequence[str] | str = SHARDINGS,
     algorithm: str | None = None,
     tolerance: float = 0.02,
@@ -98,7 +98,8 @@ def plan_servers(
 
     counts       numbers of servers, a list or a text such as ``"1,2,4"``; default: doubled from 1 up to the
                  number of workers, at most 16
-    placements   out of ``dedicated`` and ``beside``; shardings: out of ``memory`` and ``layer``; likewise
+    placements   likewise, out of ``dedicated``, ``beside`` and ``spread``; default: the first two, and the
+                 third where the cluster has racks or sites. shardings: out of ``memory`` and ``layer``
     algorithm    one with servers; default: the scenario's own
     tolerance    share of the best throughput that is not worth a further server
     overrides, profile  as in ``aladdin.simulate``
@@ -114,6 +115,8 @@ def plan_servers(
     base = api.load(scenario, algorithm=algorithm, overrides={**(overrides or {}), **fixed})
     _check(base, tolerance)
     numbers = _numbers(counts, base.cluster.workers)
+    if placements is None:
+        placements = PLACEMENTS if base.cluster.topology is not None else PLACEMENTS[:2]
     wanted = [
         (number, placement, sharding)
         for placement in _names(placements, PLACEMENTS, "placements")
@@ -249,7 +252,7 @@ def _names(given: Sequence[str] | str, known: Sequence[str], what: str) -> list[
     """Names out of a list or a text with commas, each once, all of them ``known``."""
     names = [name.strip() for name in (given.split(",") if isinstance(given, str) else given)]
     if not names or not set(names) <= set(known):
-        raise ScenarioError(what, given, f"{' or '.join(known)}, or both: {','.join(known)}")
+        raise ScenarioError(what, given, f"some of {', '.join(known)}, such as {','.join(known[:2])}")
     return list(dict.fromkeys(names))
 
 

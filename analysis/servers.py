@@ -43,12 +43,14 @@ UNEVEN = 0.7
 
 BLOCKED = ("send", "wait", "receive")
 
+WHERE = {"beside": " beside the workers", "spread": " beside the workers, spread over racks and sites"}
+
 WORDS = {"memory": "memory-wise", "layer": "layer-wise"}
 
 WIDE = 136
 """Columns that a full table takes; on narrower terminals the breakdown gets a table of its own."""
 
-COLOURS = {"dedicated": "#0072B2", "beside": "#D55E00"}
+COLOURS = {"dedicated": "#0072B2", "beside": "#D55E00", "spread": "#009E73"}
 
 STYLES = {"memory": ("-", "o"), "layer": ((0, (5, 2)), "s")}
 
@@ -71,7 +73,7 @@ def title(one: Row) -> str:
     """``4 dedicated servers, memory-wise``."""
     number, where = one["servers"], one["placement"]
     what = "dedicated server" if where == "dedicated" else "server"
-    servers = count(number, what) + (" beside the workers" if where == "beside" else "")
+    servers = count(number, what) + WHERE.get(where, "")
     return servers if number == 1 else f"{servers}, {WORDS[one['sharding']]}"
 
 
@@ -161,19 +163,18 @@ def _numbers(chosen: Row, done: Sequence[Row], sums: bool) -> list[str]:
 
 
 def _others(chosen: Row, done: Sequence[Row], sums: bool) -> list[str]:
-    """The best row with the other placement, and the same servers with the other sharding."""
+    """The best row with each other placement, and the same servers with the other sharding."""
     found = []
-    others = [
-        one for one in done
-        if one["placement"] != chosen["placement"] and one["sharding"] == chosen["sharding"]
-    ]  # fmt: skip
-    if others:
-        other = _best(others, sums)
-        words = "beside the workers" if other["placement"] == "beside" else "on machines of their own"
-        found.append(f"{words} at best {_against(other, chosen, sums)} ({count(other['servers'], 'server')})")
+    alike = [one for one in done if one["sharding"] == chosen["sharding"]]
+    for where in dict.fromkeys(one["placement"] for one in alike):
+        if where != chosen["placement"]:
+            other = _best([one for one in alike if one["placement"] == where], sums)
+            words = WHERE.get(where, " on machines of their own").strip()
+            number = count(other["servers"], "server")
+            found.append(f"{words} at best {_against(other, chosen, sums)} ({number})")
     for other in done if chosen["servers"] > 1 else ():
-        alike = all(other[what] == chosen[what] for what in ("placement", "servers"))
-        if alike and other["sharding"] != chosen["sharding"]:
+        same = all(other[what] == chosen[what] for what in ("placement", "servers"))
+        if same and other["sharding"] != chosen["sharding"]:
             share = other["largest_shard"]["share"]
             why = f": its largest shard is {share:.1%} of the model" if share > 1.1 / other["servers"] else ""
             found.append(f"{WORDS[other['sharding']]}: {_against(other, chosen, sums)}{why}")
@@ -272,7 +273,7 @@ def figure(rows: Sequence[Row], chosen: int | None = None, head: str = "") -> Fi
             ring = {"markersize": 15, "markerfacecolor": "none", "color": "#222222", "markeredgewidth": 1.4}
             place.plot(rows[chosen]["servers"], value(rows[chosen]), "o", **ring)
     handles, labels = axes.flat[0].get_legend_handles_labels()
-    drawn.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False,
+    drawn.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 4), frameon=False,
                  handlelength=3.2)  # fmt: skip
     note = " (ringed: recommended)" if chosen is not None else ""
     drawn.suptitle(head + note, x=0.01, ha="left", fontweight="bold")

@@ -26,8 +26,14 @@ def command(
         ),
     ] = None,
     placement: Annotated[
-        str, typer.Option("--placement", metavar="A,B", help="dedicated, beside (the workers), or both.")
-    ] = "dedicated,beside",
+        str | None,
+        typer.Option(
+            "--placement",
+            metavar="A,B",
+            help="Out of dedicated, beside (the workers), and spread (beside them, "
+            "over racks and sites). Default: the first two, and the third where there are racks or sites.",
+        ),
+    ] = None,
     sharding: Annotated[
         str, typer.Option("--sharding", metavar="A,B", help="memory (equal parts), layer, or both.")
     ] = "memory,layer",

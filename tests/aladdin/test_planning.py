@@ -80,6 +80,18 @@ def test_it_does_not_matter_how_many_processes_there_are() -> None:
     assert plan(**options, jobs=2).rows == plan(**options, jobs=1).rows
 
 
+def test_racks_and_sites_are_a_reason_to_spread_servers() -> None:
+    overrides = {"run.steps": 4}
+    found = plan("datacenter", algorithm="bsp", counts="8", shardings="memory", overrides=overrides)
+    assert [one["placement"] for one in found.rows] == ["dedicated", "beside", "spread"]
+    beside, spread = found.rows[1:]
+    assert beside["link"]["name"].startswith("rack")
+    assert spread["link"]["use"] < beside["link"]["use"]
+    assert spread["throughput"] > 2 * beside["throughput"]
+    flat = plan(algorithm="bsp", counts="2", shardings="memory")
+    assert [one["placement"] for one in flat.rows] == ["dedicated", "beside"]
+
+
 def test_counts_double_up_to_the_workers() -> None:
     options: dict[str, Any] = {"algorithm": "bsp", "placements": "beside", "shardings": "memory"}
     assert [one["servers"] for one in plan("demo", **options).rows] == [1, 2, 4]
@@ -96,7 +108,10 @@ def test_counts_double_up_to_the_workers() -> None:
         ({"algorithm": "asp", "counts": [1.5]}, "counts"),
         ({"algorithm": "asp", "counts": []}, "counts"),
         ({"algorithm": "asp", "counts": 4}, "counts"),
-        ({"algorithm": "asp", "placements": "besides"}, "placements: 'besides' is not valid; expected ded"),
+        (
+            {"algorithm": "asp", "placements": "besides"},
+            "placements: 'besides' is not valid; expected some of ded",
+        ),
         ({"algorithm": "asp", "shardings": ["rows"]}, "shardings"),
         ({"algorithm": "asp", "tolerance": 1.0}, "tolerance: 1.0 is not valid; expected a share"),
         ({"algorithm": "asp", "jobs": 0}, "jobs"),
