@@ -7,13 +7,15 @@ Rules this module obeys:
   ``tests.conformance.scripted`` under a test's thumb).
 * A program never learns which driver runs it.
 * The set is closed. An algorithm that seems to need another effect needs a design note first
-  (``docs/decisions.md`` holds the one for ``Flush``).
+  (``docs/decisions.md`` holds those for ``Flush`` and ``Produced``).
 
 ========================  ==============================================  ===========================
 effect                    result sent back into the program               blocks
 ========================  ==============================================  ===========================
 ``Compute()``             flat gradient at the node's parameters as they  for the step time
                           were when the step began, a fresh tensor
+``Compute(ready)``        the same, as soon as its first piece is there   until the first piece
+``Produced()``            ``None``                                        until the next piece is there
 ``Send((to, msg), ...)``  ``None`` once every message is taken            until every window has room
 ``TrySend((to, msg)..)``  ``True`` if all are taken, else ``False``       never
 ``Flush(to, ...)``        ``None``                                        until all sent is delivered
@@ -30,17 +32,35 @@ worker's budget, nothing else in ordinary operation.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from core.node import Message
 
-__all__ = ["AllReduce", "Compute", "Effect", "Flush", "Now", "Poll", "Receive", "Send", "TrySend"]
+__all__ = ["AllReduce", "Compute", "Effect", "Flush", "Now", "Poll", "Produced", "Receive", "Send", "TrySend"]
 
 
 @dataclass(frozen=True, slots=True)
 class Compute:
-    """One mini-batch gradient at the node's parameters as they are now; raises ``Finished``."""
+    """One mini-batch gradient at the node's parameters as they are now; raises ``Finished``.
+
+    With ``ready`` given it comes in pieces: the k-th is there after the share ``ready[k]`` of the step's
+    time. The result is the whole tensor when its first piece is there; the others may be used after as
+    many ``Produced``, all of which must come before the next ``Compute``. The step counts with the last.
+    """
+
+    ready: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        shares = (0.0, *self.ready)
+        if self.ready and not (self.ready[-1] == 1.0 and all(a <= b for a, b in pairwise(shares))):
+            raise ValueError(f"Compute(ready={self.ready}): shares of the step must rise, the last be 1")
+
+
+@dataclass(frozen=True, slots=True)
+class Produced:
+    """Block until the next piece of the gradient that ``Compute(ready)`` began is there."""
 
 
 @dataclass(slots=True, init=False, unsafe_hash=True)
@@ -125,4 +145,4 @@ class Now:
     """Seconds since the start of the run."""
 
 
-Effect = Compute | Send | TrySend | Flush | Receive | Poll | AllReduce | Now
+Effect = Compute | Produced | Send | TrySend | Flush | Receive | Poll | AllReduce | Now

@@ -86,6 +86,7 @@ class Node:
     optimizer  momentum SGD for ``params``
     schedule   learning rate by global samples
     batch      samples per worker step
+    layers     elements of each layer, in order of the flat vector; empty where nobody said
     live       ranks of the workers that have not left, as far as this node was told
     step       completed ``Compute`` effects (workers)
     version    updates applied to ``params`` (servers); version of the model last adopted (workers)
@@ -104,6 +105,7 @@ class Node:
     optimizer: MomentumSGD = field(default_factory=MomentumSGD)
     schedule: Schedule = field(default_factory=Schedule)
     batch: int = 1
+    layers: tuple[int, ...] = ()
     live: set[int] = field(default_factory=set)
     step: int = 0
     version: int = 0

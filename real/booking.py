@@ -6,6 +6,7 @@ Rules this module obeys:
   in, else send where the node's own bytes moved out, else wait. The rest of the time the program
   ran: update (tensor work, and the program's own few microseconds).
 * Rows follow ``core.record``: a worker's row spans from one ``Compute`` to the next.
+* While a gradient is produced piece by piece (until ``computing``), all time is compute.
 * A server has no rows; what would be wait is idle for it.
 """
 
@@ -35,7 +36,7 @@ class Booker:
         self.spans = StepLog(SPAN_COLUMNS) if spans else None
         self.joins: list[tuple[int, int, float, float]] = []
         self.start = self.end = 0.0
-        self.mark = 0.0
+        self.mark = self.computing = 0.0
         self._row: tuple[int, float, list[float], int] | None = None
 
     def begin(self, now: float) -> None:
@@ -66,7 +67,8 @@ class Booker:
 
     def reduce(self, rounds: int, now: float) -> None:
         """It was in native all-reduce number ``rounds``: receive for now, split once all joins are known."""
-        self.joins.append((rounds, len(self.rows), self.mark - self.zero, now - self.zero))
+        began = min(max(self.mark, self.computing), now)
+        self.joins.append((rounds, len(self.rows), began - self.zero, now - self.zero))
         self._book(_RECEIVE, self.mark, now)
         self.mark = max(self.mark, now)
 
@@ -93,6 +95,10 @@ class Booker:
             self.spans.append((self.node, KINDS.index("transfer"), start - self.zero, end - self.zero))
 
     def _book(self, part: int, start: float, end: float) -> None:
+        if part != _COMPUTE and start < self.computing:
+            covered = min(end, self.computing)
+            self._book(_COMPUTE, start, covered)
+            start = covered
         if end > start:
             self.parts[part] += end - start
             if self.spans is not None:

@@ -28,16 +28,32 @@ __all__ = ["Computer", "Step"]
 
 
 class Step:
-    """One gradient under way. ``end`` is when the step may end (monotonic), None until it is known."""
+    """One gradient under way. ``end`` is when the step may end (monotonic), None until it is known.
 
-    __slots__ = ("base", "end", "error", "factor", "gradient", "loss", "number", "params", "start")
+    Of its pieces, which are there after the shares ``ready`` of a paced step, ``taken`` were asked for.
+    """
 
-    def __init__(self, number: int, params: Any, start: float, base: float, factor: float) -> None:
+    __slots__ = (
+        "base", "end", "error", "factor", "gradient", "loss", "number", "params", "ready", "start", "taken",
+    )  # fmt: skip
+
+    def __init__(
+        self, number: int, params: Any, start: float, base: float, factor: float,
+        ready: tuple[float, ...] = (),
+    ) -> None:  # fmt: skip
+        self.ready, self.taken = ready or (1.0,), 1
         self.number, self.params, self.start, self.base, self.factor = number, params, start, base, factor
         self.gradient: Any = None
         self.loss = float("nan")
         self.end: float | None = None
         self.error: BaseException | None = None
+
+    @property
+    def due(self) -> float | None:
+        """When the piece asked for last may be handed out; None until that is known."""
+        if self.end is None or self.taken == len(self.ready):
+            return self.end
+        return self.start + (self.end - self.start) * self.ready[self.taken - 1]
 
 
 class Computer:
@@ -58,10 +74,12 @@ class Computer:
         self._jobs: queue.SimpleQueue[Step] = queue.SimpleQueue()
         threading.Thread(target=self._run, name="computer", daemon=True).start()
 
-    def start(self, params: Any, step: int, now: float, zero: float) -> Step:
+    def start(
+        self, params: Any, step: int, now: float, zero: float, ready: tuple[float, ...] = ()
+    ) -> Step:
         """Begin step ``step``; ``now`` and ``zero`` (the run's start) are monotonic seconds."""
         base, factor = self._times.draw(self._rank, step, now - zero)
-        job = Step(step, params, now, base, factor)
+        job = Step(step, params, now, base, factor, ready)
         self._jobs.put(job)
         return job
 

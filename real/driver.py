@@ -26,7 +26,7 @@ from math import isfinite
 from typing import Any, cast
 
 from core import collectives
-from core.effects import AllReduce, Compute, Effect, Flush, Now, Poll, Receive, Send, TrySend
+from core.effects import AllReduce, Compute, Effect, Flush, Now, Poll, Produced, Receive, Send, TrySend
 from core.node import Finished, Left, Message, Node
 from real.booking import Booker
 from real.compute import Computer, Step
@@ -98,6 +98,7 @@ class Driver:
         self._stop = self._finish = False
         self._programs: list[_Running] = []
         self._draining: list[int] = []
+        self._open: Step | None = None
 
     # ---- from other threads -------------------------------------------------------------------
 
@@ -181,7 +182,7 @@ class Driver:
 
     def _patience(self) -> float | None:
         """Seconds until a step may end; None if only an event can help."""
-        ends = [p.step.end for p in self._programs if p.step is not None and p.step.end is not None]
+        ends = [p.step.due for p in self._programs if p.step is not None and p.step.due is not None]
         ends += [p.round.failed + _GRACE for p in self._programs if p.round is not None and p.round.failed]
         return max(0.0, min(ends) - time.monotonic()) if ends else None
 
@@ -249,7 +250,9 @@ class Driver:
     def _begin(self, program: _Running, effect: Effect) -> None:
         """Start what an effect sets in motion (once; ``_attempt`` then asks whether it is done)."""
         if isinstance(effect, Compute):
-            self._begin_step(program)
+            self._begin_step(program, effect)
+        elif isinstance(effect, Produced):
+            self._begin_piece(program)
         elif isinstance(effect, AllReduce):
             self._begin_round(program, effect)
         elif self.device != "cpu" and isinstance(effect, Send | TrySend):
@@ -258,10 +261,13 @@ class Driver:
             if program.main:
                 self.booker.active(time.monotonic())  # copying is the program's own work
 
-    def _begin_step(self, program: _Running) -> None:
+    def _begin_step(self, program: _Running, effect: Compute) -> None:
         now, node = time.monotonic(), self.node
         if self.computer is None:
             program.thrown = TypeError(f"node {node.id} is a server: it cannot Compute")
+            return
+        if self._open is not None:
+            program.thrown = TypeError("Compute before all pieces of the last gradient were asked for")
             return
         if not self.hooks.more(node.step, now - self.booker.zero):
             program.thrown = Finished(
@@ -273,7 +279,16 @@ class Driver:
             self.booker.row(node.step, now, node.blends)
         alone = len(self._programs) == 1
         params = node.params if alone else node.params.clone()
-        program.step = self.computer.start(params, node.step, now - program.lag, self.booker.zero)
+        program.step = self.computer.start(
+            params, node.step, now - program.lag, self.booker.zero, effect.ready
+        )
+
+    def _begin_piece(self, program: _Running) -> None:
+        if self._open is None:
+            program.thrown = TypeError("Produced, but no piece of a gradient is to come")
+            return
+        program.step = self._open
+        self._open.taken += 1
 
     def _begin_round(self, program: _Running, effect: AllReduce) -> None:
         if self.group is None or self.node.workers == 1:
@@ -295,10 +310,10 @@ class Driver:
 
     def _answer(self, program: _Running) -> Any:
         effect, endpoint = program.effect, self.endpoint
-        if isinstance(effect, Compute):
+        if isinstance(effect, Compute | Produced):
             step = cast(Step, program.step)
-            ready = step.end is not None and (step.error is not None or time.monotonic() >= step.end)
-            return step.gradient if ready else _AGAIN
+            ready = step.due is not None and (step.error is not None or time.monotonic() >= step.due)
+            return (step.gradient if isinstance(effect, Compute) else None) if ready else _AGAIN
         if isinstance(effect, Send):
             return None if endpoint.submit(effect.pairs, effect.window, program.lag) else _AGAIN
         if isinstance(effect, TrySend):
@@ -333,7 +348,7 @@ class Driver:
         """When a punctual host would have resumed the blocked program; now where nothing is emulated."""
         if program.step is not None:
             assert self.computer is not None
-            return min(program.step.end or now, now) if self.computer.paced else now
+            return min(program.step.due or now, now) if self.computer.paced else now
         if not self.endpoint.links.paced or program.round is not None:
             return now
         return program.due if isinstance(program.effect, Receive) else self.endpoint.confirmed
@@ -345,6 +360,9 @@ class Driver:
         if step is not None:
             if step.error is not None:
                 raise step.error
+            self._open = step if step.taken < len(step.ready) else None
+            self.booker.computing = cast(float, step.end)
+        if step is not None and self._open is None:
             self.node.step += 1
             self.losses.append((now - self.booker.zero, step.number, step.loss))
             if not isfinite(step.loss):
@@ -362,7 +380,7 @@ class Driver:
     def _book(self, program: _Running, now: float) -> None:
         """Book the blocked stretch that ends now."""
         effect = program.effect
-        if isinstance(effect, Compute):
+        if isinstance(effect, Compute | Produced):
             self.booker.compute(now)
             self.endpoint.forget(now)
         elif program.round is not None:

@@ -100,6 +100,9 @@ def check(plan: Plan) -> None:
     if plan.algorithm.collective and network.collective == "native" and network.allreduce != "ring":
         why = "ring, or collective: messages (gloo and NCCL choose their native all-reduce themselves)"
         raise ScenarioError("cluster.network.allreduce", network.allreduce, why)
+    if getattr(plan.algorithm, "overlap", None) == "backward" and scenario.run.compute == "native":
+        why = "none, or run.compute: paced (a native step hands out its gradient as a whole)"
+        raise ScenarioError("algorithm.options.overlap", "backward", why)
     if scenario.run.links == "paced":
         if scenario.cluster.network.admission not in ("fifo", 1):
             raise ScenarioError(

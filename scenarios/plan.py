@@ -88,6 +88,7 @@ class Plan:
             optimizer=MomentumSGD(scenario.algorithm.momentum),
             schedule=self.schedule,
             batch=scenario.workload.batch,
+            layers=self.layers,
             live=set(range(n)) if live is None else live,
             ledger=ledger if ledger is not None else Ledger(id),
             stream=self._stream,

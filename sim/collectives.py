@@ -83,12 +83,13 @@ class NativeAllReduce(Alarm):
         for rank, (pump, _) in self._joined.items():
             host = pump.host
             if rank != exclude:
-                if kind == WAIT:
-                    host.wait += now - host.mark
-                else:
-                    host.receive += now - host.mark
-                if host.spans is not None and now > host.mark:
-                    host.spans.append((rank, kind, host.mark, now))
+                if host.backward is None:
+                    if kind == WAIT:
+                        host.wait += now - host.mark
+                    else:
+                        host.receive += now - host.mark
+                    if host.spans is not None and now > host.mark:
+                        host.spans.append((rank, kind, host.mark, now))
                 host.mark = now
 
     def fire(self) -> None:

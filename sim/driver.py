@@ -220,6 +220,10 @@ class Driver:
             if host.ended:
                 continue
             main = host.programs[0]
+            if host.backward is not None:
+                host.backward.stop(now)
+                host.end = now
+                continue
             if main.state == COMPUTING:
                 host.compute += now - main.since
                 host.span(COMPUTE, main.since, now)

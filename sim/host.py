@@ -22,6 +22,7 @@ from sim.endpoint import Endpoint
 from sim.network import Pair, Transfer
 
 if TYPE_CHECKING:
+    from sim.backward import Backward
     from sim.compute import Device
     from sim.programs import Pump
     from sim.sampling import Sums
@@ -68,6 +69,7 @@ class Host(Endpoint):
     """A node in the simulator."""
 
     __slots__ = (
+        "backward",
         "blends",
         "clock",
         "compute",
@@ -85,6 +87,7 @@ class Host(Endpoint):
         "mark",
         "matched",
         "node",
+        "pieces",
         "programs",
         "receive",
         "roster",
@@ -129,6 +132,8 @@ class Host(Endpoint):
         self.heard = 0
         self.ended = self.leaving = self.crashed = False
         self.want: Receive | Poll | None = None
+        self.backward: Backward | None = None
+        self.pieces: Backward | None = None
         self.matched = self.blends = self.lost = 0
         self.compute = self.update = self.send = self.wait = self.receive = 0.0
         self.mark = self.row = self.end = 0.0
@@ -138,6 +143,8 @@ class Host(Endpoint):
 
     def block(self, want: Receive | Poll | None) -> None:
         """The main program is blocked from now on; ``want`` is what it awaits, if a message."""
+        if self.backward is not None:
+            return
         self.mark = self.clock._now
         self.blocked = True
         self.want = want
@@ -150,6 +157,8 @@ class Host(Endpoint):
 
     def unblock(self) -> None:
         """The main program goes on."""
+        if not self.blocked:
+            return
         now = self.clock._now
         if now > self.mark:
             self.book(now)

@@ -16,10 +16,11 @@ from heapq import heappush
 from typing import TYPE_CHECKING, Any
 
 from core.collectives import all_reduce
-from core.effects import AllReduce, Compute, Effect, Flush, Now, Poll, Receive, Send, TrySend
+from core.effects import AllReduce, Compute, Effect, Flush, Now, Poll, Produced, Receive, Send, TrySend
 from core.node import LEFT, MODEL, Finished, Program
 from core.record import PARTS
 from core.tensors import Tensors
+from sim.backward import Backward
 from sim.clock import NORMAL, Alarm
 from sim.compute import Nobody
 from sim.host import Entry, Host
@@ -32,7 +33,7 @@ __all__ = ["Metered", "Pump"]
 
 COMPUTE, UPDATE = PARTS.index("compute"), PARTS.index("update")
 
-RUNNING, COMPUTING, PAYING, RECEIVING, SENDING, FLUSHING, REDUCING, ENDED = range(8)
+RUNNING, COMPUTING, PAYING, RECEIVING, SENDING, FLUSHING, REDUCING, ENDED, PRODUCING = range(9)
 
 NOBODY = Nobody()
 
@@ -90,7 +91,7 @@ class Pump(Alarm):
         if state == COMPUTING:
             self._computed()
         elif state == PAYING:
-            if self.main:
+            if self.main and self.host.backward is None:
                 host, now = self.host, self.driver.clock._now
                 host.update += now - self.since
                 if host.spans is not None:
@@ -174,12 +175,50 @@ class Pump(Alarm):
         self.state, self.since = COMPUTING, now
         if driver.paced_gradient and driver.processor is not None:
             driver.processor.run(NOBODY, driver.paced_gradient, 1.0)
+        if host.pieces is not None or effect.ready:
+            return self._in_pieces(effect, base, factor)
         if host.device is None:
             clock = driver.clock
             heappush(clock._queue, (now + base * factor, NORMAL, next(clock._eid), self))  # type: ignore[misc]
         else:
             host.device.run(self, base, factor)
         return BLOCKED
+
+    def _in_pieces(self, effect: Compute, base: float, factor: float) -> object:
+        """Begin a step whose gradient comes in pieces, and wait for the first."""
+        host, last = self.host, self.host.pieces
+        if last is not None and last.taken < len(last.ready):
+            missing = len(last.ready) - last.taken
+            raise TypeError(f"node {host.id} yielded Compute with {missing} pieces not asked for (Produced)")
+        self.state = PRODUCING
+        host.pieces = host.backward = Backward(self, effect.ready or (1.0,), base, factor)
+        return BLOCKED
+
+    def _produced(self, effect: Produced) -> Any:
+        pieces = self.host.pieces
+        if pieces is None or pieces.taken >= len(pieces.ready):
+            raise TypeError(f"node {self.host.id} yielded {effect!r}, but no piece of a gradient is to come")
+        pieces.taken += 1
+        if not pieces.waited_for:
+            return None
+        self.state = PRODUCING
+        return BLOCKED
+
+    def produced(self, pieces: Backward) -> None:
+        """One more piece is there: go on if that was waited for."""
+        if self.state == PRODUCING and not pieces.waited_for:
+            self.state = RUNNING
+            self.run(pieces.gradient if pieces.taken == 1 else None)
+
+    def uncovered(self) -> None:
+        """The backward pass is over: from now on the program's time is what it is blocked in."""
+        host, state = self.host, self.state
+        if state == RECEIVING:
+            host.block(self.want)
+        elif state in (SENDING, FLUSHING):
+            host.block(None)
+        else:
+            self.since = host.mark = host.clock._now
 
     def _computed(self) -> None:
         host = self.host
@@ -248,7 +287,7 @@ class Pump(Alarm):
             roster.listening.pop(self, None)
         if host.told < len(roster.log):
             host.learn(None)
-        if self.main:
+        if self.main and host.blocked:
             now = host.clock._now
             if now > host.mark:
                 host.book(now)
@@ -406,6 +445,7 @@ class Departure(Alarm):
 
 HANDLERS: dict[type, Callable[[Pump, Any], Any]] = {
     Compute: Pump._compute,
+    Produced: Pump._produced,
     Receive: Pump._receive,
     Send: Pump._send,
     TrySend: Pump._try_send,

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from core.collectives import ALGORITHMS
 from core.record import PARTS, Record
 from scenarios.plan import plan
 from scenarios.schema import Scenario
@@ -73,6 +74,7 @@ def draw(name: str, seed: int) -> Cluster:
                 "inbox": of(1, 2, 2, "unlimited"),
                 "overhead": of(0, 1e-4),
                 "collective": of("messages", "messages", "native"),
+                "allreduce": ALGORITHMS[seed % len(ALGORITHMS)],
             },
             "compute": of(
                 {"model": "constant", "mean": STEP},

@@ -54,8 +54,11 @@ class Contract:
 
 
 def _computed(audit: Audit, tags: Tags) -> np.ndarray:
-    """(workers, steps): one where a gradient was handed to its worker."""
-    return np.array([[float(step < node.step) for step in range(tags.steps)] for node in audit.workers])
+    """(workers, steps): one where a gradient was handed to its worker, be it in part, before it died."""
+    begun = {node.id: node.step for node in audit.workers}
+    if getattr(audit.algorithm, "overlap", None) == "backward":
+        begun |= {step.rank: step.step + 1 for step in audit.steps if step.rank in audit.died}
+    return np.array([[float(step < begun[node.id]) for step in range(tags.steps)] for node in audit.workers])
 
 
 def _close(found: np.ndarray, expected: Any, what: str) -> None:
@@ -374,7 +377,10 @@ CONTRACTS: dict[str, Contract] = {
     "aladdin": Contract(_aladdin_options, after=_of_aladdin),
     "aladdin_l1": Contract(_aladdin_options, after=_of_aladdin),
     "aladdin_l2": Contract(_aladdin_options, after=_of_aladdin),
-    "arsgd": Contract(after=_together(_sum_moves_by_gradients, _agree_at(lambda *_: True))),
+    "arsgd": Contract(
+        lambda rng, _: {"overlap": ("none", "backward")[int(rng.integers(2))], "buckets": int(rng.integers(4))},
+        after=_together(_sum_moves_by_gradients, _agree_at(lambda *_: True)),
+    ),
     "local_sgd": Contract(
         lambda rng, _: {"h": int(rng.integers(1, 5))},
         after=_together(_sum_moves_by_gradients, _agree_at(lambda a, step: step % a.h == 0)),

@@ -20,7 +20,7 @@ from itertools import accumulate
 from typing import Any
 
 from core.collectives import all_reduce
-from core.effects import AllReduce, Compute, Flush, Now, Poll, Receive, Send, TrySend
+from core.effects import AllReduce, Compute, Flush, Now, Poll, Produced, Receive, Send, TrySend
 from core.node import LEFT, Algorithm, Finished, Left, Message, Node, Program
 
 Action = tuple[Any, ...]
@@ -44,6 +44,7 @@ class Task:
         self.result: Any = None
         self.failure: BaseException | None = None
         self.gradient: Any = None
+        self.pieces = 0
         self.done = False
 
 
@@ -189,6 +190,8 @@ class Scripted:
         effect, node = task.effect, task.node
         if isinstance(effect, Compute):
             task.result = task.gradient
+        elif isinstance(effect, Produced):
+            task.result = None
         elif isinstance(effect, Send):
             limit = self.window if effect.window is None else effect.window
             if not self._room(node.id, effect.pairs, limit):
@@ -208,8 +211,9 @@ class Scripted:
 
     def _resume(self, index: int) -> None:
         task = self.tasks[index]
-        if isinstance(task.effect, Compute) and task.failure is None:
-            task.node.step += 1
+        if isinstance(task.effect, Compute | Produced) and task.failure is None:
+            task.pieces -= 1
+            task.node.step += task.pieces == 0
         value, failure = task.result, task.failure
         task.result = task.failure = task.effect = None
         task.ready = False
@@ -235,6 +239,8 @@ class Scripted:
             if node.step >= self.budget[node.id]:
                 task.failure, task.ready = Finished(), True
             else:
+                assert not task.pieces, "a step's pieces were not all asked for"
+                task.pieces = len(effect.ready) or 1
                 task.gradient = self.gradient(node.params, node.id, node.step)
         elif isinstance(effect, TrySend):
             task.result = self._room(node.id, effect.pairs, self.window)
