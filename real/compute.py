@@ -74,9 +74,7 @@ class Computer:
         self._jobs: queue.SimpleQueue[Step] = queue.SimpleQueue()
         threading.Thread(target=self._run, name="computer", daemon=True).start()
 
-    def start(
-        self, params: Any, step: int, now: float, zero: float, ready: tuple[float, ...] = ()
-    ) -> Step:
+    def start(self, params: Any, step: int, now: float, zero: float, ready: tuple[float, ...] = ()) -> Step:
         """Begin step ``step``; ``now`` and ``zero`` (the run's start) are monotonic seconds."""
         base, factor = self._times.draw(self._rank, step, now - zero)
         job = Step(step, params, now, base, factor, ready)

@@ -378,7 +378,10 @@ CONTRACTS: dict[str, Contract] = {
     "aladdin_l1": Contract(_aladdin_options, after=_of_aladdin),
     "aladdin_l2": Contract(_aladdin_options, after=_of_aladdin),
     "arsgd": Contract(
-        lambda rng, _: {"overlap": ("none", "backward")[int(rng.integers(2))], "buckets": int(rng.integers(4))},
+        lambda rng, _: {
+            "overlap": ("none", "backward")[int(rng.integers(2))],
+            "buckets": int(rng.integers(4)),
+        },
         after=_together(_sum_moves_by_gradients, _agree_at(lambda *_: True)),
     ),
     "local_sgd": Contract(

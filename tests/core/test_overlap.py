@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -52,7 +53,7 @@ def test_buckets_cover_the_gradient_once(layers: list[int], nbytes: float, share
     assert found[0].stop == sum(layers)
     assert found[-1].start == 0
     assert found[-1].ready == 1.0
-    assert all(one.start == other.stop for one, other in zip(found, found[1:], strict=False))
+    assert all(one.start == other.stop for one, other in pairwise(found))
     assert all((b.stop - b.start) * 4 >= nbytes for b in found[:-1])
     Compute(tuple(bucket.ready for bucket in found))
 
@@ -214,7 +215,9 @@ def test_tensor_work_beside_the_backward_pass_costs_no_time(collective: str) -> 
 @pytest.mark.parametrize("collective", ["native", "messages"])
 @pytest.mark.parametrize("sharing", [{}, {"workers_per_device": 2}, {"compute": {"model": "lognormal"}}])
 def test_every_second_is_booked_once(options: dict[str, Any], collective: str, sharing: Any) -> None:
-    found = scenario(options, collective, 5, workers=4, tensor_seconds={"apply": 0.01, "scale": 0.02}, **sharing)
+    found = scenario(
+        options, collective, 5, workers=4, tensor_seconds={"apply": 0.01, "scale": 0.02}, **sharing
+    )
     tree = found.to_dict()
     tree["workload"] = {"model": "resnet50", "data": "cifar10", "batch": 1}
     tree["run"]["spans"] = True
