@@ -359,5 +359,5 @@ def _busiest_link(summary: Mapping[str, Any]) -> str:
     found = summary["link"]
     if found is None or "name" not in found or not found["use"]:
         return "–"
-    way = "" if found["direction"] == "wan" else f" {found['direction']}"
+    way = f" {found['direction']}" if found["direction"] in ("up", "down") else ""
     return f"{found['name']}{way} ({100 * found['use']:.0f} %)"

@@ -16,6 +16,9 @@ table          columns
 ``steps``      node, step, start, end, compute, update, send, wait, receive, blends
 ``gradients``  server, time, source, count, staleness (mean over the message's gradients)
 ``spans``      node, kind (index into ``KINDS``), start, end; empty unless asked for
+``links``      machine, direction (up, down), capacity, bytes, busy (seconds that the bytes take at full
+               rate); with a topology also name, and links beyond the NICs: machine -1, direction up, down
+               (a rack's), wan or shared (the backplane)
 ``observations`` node, kind, bytes, seconds: what probe programs measured
 ``curves``     time, step, epoch, samples, loss, accuracy, consensus, lemma (see below)
 ``losses``     time, node, step, loss of the mini-batch; beyond ``LOSS_ROWS`` means of groups

@@ -19,7 +19,7 @@ from scenarios.errors import ScenarioError
 
 __all__ = ["apply", "merge", "parse"]
 
-_TEXTS = ("name", "description", "workload.data_dir")
+_TEXTS = ("name", "description", "workload.data_dir", "cluster.heterogeneity.file")
 _BUDGETS = ("steps", "seconds", "samples")
 
 

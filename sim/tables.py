@@ -151,10 +151,11 @@ def _links(driver: Driver) -> dict[str, np.ndarray]:
                 carried[link] += pair.bytes
     capacity, nbytes = np.array([link.capacity for link in carried]), np.array([*carried.values()])
     parted = [name.rpartition(" ") for name in further]
-    ways = [way if way in ("up", "down") else "wan" for _, _, way in parted]
+    ways = [way if way in ("up", "down") else "wan" if own else "shared" for own, _, way in parted]
     names = [name for machine in cluster.machines for name in (machine.name, machine.name)]
     names += [
-        own if way != "wan" else name for name, way, (own, _, _) in zip(further, ways, parted, strict=True)
+        own if way in ("up", "down") else name
+        for name, way, (own, _, _) in zip(further, ways, parted, strict=True)
     ]
     more = {
         "machine": np.full(len(further), -1),

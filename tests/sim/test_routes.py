@@ -152,8 +152,8 @@ def test_the_links_of_a_record_have_names_and_the_busiest_is_found() -> None:
     assert record.links["machine"].tolist() == [0, 0, 1, 1, -1, -1]
     found = metrics.busiest_link(record)
     assert found == {
-        "name": "west > east", "machine": -1, "direction": "wan", "use": pytest.approx(30 / 69), "bytes": 3000.0,
-        "capacity": 100.0,
+        "name": "west > east", "machine": -1, "direction": "wan", "use": pytest.approx(30 / 69),
+        "bytes": 3000.0, "capacity": 100.0,
     }  # fmt: skip
     table = report.table([metrics.summary(record)])
     column = next(c for c in table.columns if "link" in str(c.header))
@@ -181,7 +181,7 @@ uplink: {bandwidth: %s, latency: 0.5 s, overhead: 0.125 s}
 """
 
 
-@pytest.mark.parametrize(("rate", "slowest"), [(20, 20), (100, 100), (1000, 100)])
+@pytest.mark.parametrize(("rate", "slowest"), [(20, 20), (100, 100), (199, 100), (1000, 100)])
 def test_a_ring_goes_as_fast_as_its_slowest_link(rate: float, slowest: float) -> None:
     """Four workers: 2 * 3 steps of 0.25 + 2 * 0.5 s latency, two overheads of 0.125 s, bytes / 4."""
     took = 6 * (1.25 + 0.25 + 1000 / 4 / slowest)
@@ -200,12 +200,29 @@ def test_workers_of_a_rack_share_the_uplink_of_its_ring() -> None:
     assert record.steps["end"] - record.steps["start"] == pytest.approx([1 + took] * 24)
 
 
+def test_an_uplink_that_nothing_can_fill_is_no_link() -> None:
+    """Four NICs of 1 byte/s and an up-link of 4: its latency counts, a place in the records it has none."""
+    wide = build(Cluster, yaml.safe_load(RACKS % 4))
+    found = routes(wide)
+    assert found is not None
+    assert (found(0, 4), found.delay(0, 4)) == ([], (0.5, 0.0))
+    uneven = yaml.safe_load(RACKS % 4) | {"heterogeneity": {"bandwidth": 0.5}}
+    made = build(Cluster, uneven)
+    fast = sum(machine.up for machine in made.machines[:4]) > 4
+    assert [name for name, _ in routes(made)(0, 4)][:1] == ["rack0 up"] * fast  # type: ignore[misc]
+    sends = [(0.0, i, 4 + i, 6.0) for i in range(4)]
+    assert deliveries(RACKS % 4, sends) == dict.fromkeys(range(4), 7.5)
+
+
 def test_the_backplane_lies_on_every_path_too() -> None:
-    text = RACKS % 100
+    text = RACKS % 3.5
     cluster = build(Cluster, yaml.safe_load(text) | {"network": {"backplane": 3}})
     found = routes(cluster)
     assert found is not None
-    assert found(0, 4) == [("rack0 up", 100.0), ("rack1 down", 100.0), ("backplane", 3.0)]
+    assert found(0, 4) == [("rack0 up", 3.5), ("rack1 down", 3.5), ("backplane", 3.0)]
     assert found(0, 1) == [("backplane", 3.0)]
     assert found.delay(0, 4) == (0.5, 0.0)
+    record = run(text, network={"backplane": 3})
+    ways = dict(zip(record.links["name"].tolist(), record.links["direction"].tolist(), strict=True))
+    assert ways["backplane"] == "shared"
     assert routes(build(Cluster, {})) is None
