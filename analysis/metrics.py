@@ -231,8 +231,8 @@ def busiest_link(record: Record) -> dict[str, Any] | None:
     Returns ``{"machine": index, "direction": up | down, "use", "bytes", "capacity"}``. ``use`` is the time
     that its bytes take at its full rate over the length of the run, warm-up and drain included: a link that
     is never free comes to a little less than 1. Simulations of a topology add ``name``, of the machine, rack
-    or WAN link; beyond the NICs ``machine`` is -1, and the direction may be ``wan`` or ``shared`` (backplane).
-    A closed-form all-reduce moves no messages and counts nowhere.
+    or WAN link; beyond the NICs ``machine`` is -1, and the direction may be ``wan`` or ``shared``
+    (the backplane). A closed-form all-reduce moves no messages and counts nowhere.
     """
     links, duration = record.links, record.duration
     if not len(links.get("busy", ())) or not duration:

@@ -181,3 +181,13 @@ def test_files_that_cannot_be_read(tmp_path) -> None:
         Profile.read(path)
     path.write_text("\ufeff" + json.dumps(PROFILE.to_dict()), encoding="utf-8")
     assert Profile.read(path) == PROFILE
+
+
+def test_a_profile_leaves_the_links_of_a_topology_as_they_are() -> None:
+    tree = {"racks": 2, "machines_per_rack": 2, "bandwidth": 1e9, "uplink": 5e8}
+    scenario = Scenario.from_dict({"cluster": tree, "run": {"steps": 5}})
+    predicted = PROFILE.apply(scenario)
+    assert predicted.cluster.machines == scenario.cluster.machines
+    assert predicted.cluster.topology == scenario.cluster.topology
+    assert predicted.cluster.network.overhead == 3e-5
+    assert Scenario.from_dict(predicted.to_dict()) == predicted

@@ -5,11 +5,15 @@ from __future__ import annotations
 from math import inf
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from analysis import metrics, report
-from core.record import Record
+from core.algorithms import ALGORITHMS
+from core.record import PARTS, Record
 from scenarios.cluster import Cluster
 from scenarios.fields import build
 from scenarios.schema import Scenario
@@ -168,6 +172,74 @@ def test_without_a_topology_links_have_no_names() -> None:
     assert "name" not in record.links
     assert "name" not in (metrics.busiest_link(record) or {})
     assert not any("link" in str(c.header) for c in report.table([metrics.summary(record)]).columns)
+
+
+@pytest.mark.parametrize("admission", ["fifo", 2, "fair"])
+@pytest.mark.parametrize("name", sorted(ALGORITHMS))
+def test_every_algorithm_runs_over_racks_and_sites(name: str, admission: str | int) -> None:
+    """Every second is booked once, and no link carries more than it can in the time of the run."""
+    text = """
+        sites: 2
+        racks_per_site: 2
+        machines_per_rack: 1
+        workers_per_machine: 2
+        bandwidth: 5000
+        latency: 0.01 s
+        uplink: {up: 3000, down: 1000, latency: 0.02 s, overhead: 1 ms}
+        wan: {between: [site0, site1], forth: 4000, back: 500, latency: 0.3 s, latency_back: 0.1 s}
+        servers: {count: 3, placement: spread}
+        heterogeneity: {speed: 0.3, bandwidth: 0.3}
+    """
+    record = run(text, name, network={"admission": admission, "collective": "messages"})
+    total = np.sum([record.nodes[part] for part in PARTS], axis=0)
+    np.testing.assert_allclose(total, record.duration, rtol=1e-9)
+    assert record.nodes["steps"][:8].tolist() == [3] * 8
+    assert record.links["busy"].max() <= record.duration
+    if "server" in record.nodes["role"] and record.nodes["bytes_in"].any():
+        carried = record.links["bytes"][record.links["direction"] == "wan"]
+        assert len(carried) == 2
+        assert carried.min() > 0
+
+
+SENDS = st.lists(
+    st.tuples(st.floats(0, 10), st.integers(0, 7), st.integers(0, 7), st.floats(0.1, 5)),
+    min_size=1,
+    max_size=25,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(SENDS, st.sampled_from(["fifo", 2, "fair"]), st.floats(0.3, 6), st.floats(0.3, 6), st.floats(0.1, 6))
+def test_whatever_is_sent_arrives_no_sooner_than_its_links_allow(
+    sends: list[tuple[float, int, int, float]], admission: str | int, up: float, down: float, wan: float
+) -> None:
+    """Eight machines in four racks at two sites: each link's bytes fit into the time it had."""
+    text = f"""
+        sites: 2
+        racks_per_site: 2
+        machines_per_rack: 2
+        bandwidth: 2
+        uplink: {{up: {up}, down: {down}, latency: 0.5 s}}
+        wan: {{bandwidth: {wan}, latency: 2 s}}
+        servers: {{placement: beside}}
+    """
+    found = deliveries(text, sends, admission=admission)
+    assert len(found) == len(sends)
+    loads: dict[tuple[str, int], list[int]] = {}
+    for i, (start, a, b, nbytes) in enumerate(sends):
+        crossed = 2 * (a // 4 != b // 4) + 2 * 0.5 * (a // 2 != b // 2)
+        least = min([2.0] + [up, down] * (a // 2 != b // 2) + [wan] * (a // 4 != b // 4))
+        if a != b:
+            assert found[i] >= start + crossed + nbytes / least - 1e-9
+        if a // 2 != b // 2:
+            loads.setdefault(("up", a // 2), []).append(i)
+            loads.setdefault(("down", b // 2), []).append(i)
+        if a // 4 != b // 4:
+            loads.setdefault(("wan", a // 4), []).append(i)
+    for (kind, _), own in loads.items():
+        rate = {"up": up, "down": down, "wan": wan}[kind]
+        first, last = min(sends[i][0] for i in own), max(found[i] for i in own)
+        assert sum(sends[i][3] for i in own) <= rate * (last - first) + 1e-9
 
 
 RING = """
