@@ -21,12 +21,14 @@ from core.node import Algorithm
 from core.sharding import partition
 from scenarios.cluster import Cluster, Layout, Machine, Network, Servers, Slowdown, StepTime
 from scenarios.errors import ScenarioError, unknown, unknown_field
+from scenarios.faults import Fault, check_faults, returns
 from scenarios.fields import (
     amount,
     boolean,
     build,
     check,
     choice,
+    each,
     integer,
     listed,
     nested,
@@ -39,7 +41,7 @@ from scenarios.fields import (
 from scenarios.workloads.layers import DATASETS, layer_sizes, training_samples
 
 __all__ = [
-    "AlgorithmChoice", "Cluster", "Layout", "Machine", "Network", "Run", "Scenario", "Servers", "Slowdown",
+    "AlgorithmChoice", "Cluster", "Fault", "Layout", "Machine", "Network", "Run", "Scenario", "Servers", "Slowdown",
     "StepTime", "Workload",
 ]  # fmt: skip
 
@@ -246,6 +248,7 @@ class Scenario:
     workload: Workload = nested(Workload)
     algorithm: AlgorithmChoice = nested(AlgorithmChoice)
     run: Run = nested(Run)
+    faults: tuple[Fault, ...] = each(Fault)
 
     def __post_init__(self) -> None:
         check(self)
@@ -260,6 +263,8 @@ class Scenario:
         if algorithm.collective and self.run.links == "paced" and network.collective == "native":
             why = f"{self.algorithm.name}'s native all-reduce would bypass paced links (run.links: paced)"
             raise ScenarioError("cluster.network.collective", "native", f"messages: {why}")
+        if self.faults:
+            self._check_faults(algorithm)
         if algorithm.centralized:
             count = self.cluster.servers.count
             try:
@@ -282,6 +287,19 @@ class Scenario:
             if getattr(run, name) > limit:
                 why = f"at most {limit:.15g}: {MOST_STEPS:,} steps of all {n} workers together"
                 raise ScenarioError(f"run.{name}", getattr(run, name), why)
+
+    def _check_faults(self, algorithm: Algorithm) -> None:
+        """Refuse faults that cannot happen, or that the algorithm does not bear."""
+        servers = self.cluster.servers.count if algorithm.centralized else 0
+        check_faults(self.faults, self.cluster.workers, servers, algorithm)
+        if algorithm.collective and self.cluster.network.collective == "messages" and returns(self.faults):
+            why = f"{self.algorithm.name}'s ring of messages takes in nobody while it runs"
+            raise ScenarioError("cluster.network.collective", "messages", f"native where workers join: {why}")
+
+    def compact(self) -> dict[str, Any]:
+        """Its fields; no faults are not worth a word."""
+        found = {f.name: getattr(self, f.name) for f in fields(self)}
+        return found if self.faults else {name: value for name, value in found.items() if name != "faults"}
 
     @classmethod
     def from_dict(cls, tree: Mapping[str, Any]) -> Scenario:

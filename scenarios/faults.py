@@ -1,0 +1,217 @@
+"""Faults: who crashes, leaves, joins and comes back, and when. Data that both drivers inject.
+
+Rules this module obeys:
+
+* A fault names its victims by rank (or server number) and its moment by time or by step, or gives rates.
+* Times by rate are exponential, from streams named by (seed, purpose, rank): what happens to one rank
+  never changes what happens to another.
+* A plan that cannot happen is refused: nobody of that name, who is away cannot go, who is there cannot
+  come, and somebody must be left to go on.
+
+=========  =============================================================================================
+kind       what happens
+=========  =============================================================================================
+``crash``  dies at once; what it had not delivered is lost
+``leave``  finishes its step, sends what it has to send, says goodbye
+``join``   starts late, or comes again after it has gone
+``churn``  every rank crashes and leaves at ``crash`` and ``leave`` (rates), again and again
+=========  =============================================================================================
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
+
+from core.node import Algorithm
+from scenarios.errors import ScenarioError
+from scenarios.fields import check, choice, integer, listed, of_kind, real
+from scenarios.units import DIMENSIONS
+
+__all__ = ["Fault", "check_faults", "late", "rate", "returns"]
+
+KINDS = ("crash", "leave", "join", "churn")
+
+_RATE = re.compile(r"\s*([-+]?[0-9][0-9_]*\.?[0-9]*(?:[eE][-+]?[0-9]+)?|[-+]?\.[0-9]+)\s*(?:per|/)\s*(\S+)\s*")
+_PER = {**{unit: float(seconds) for unit, seconds in DIMENSIONS["seconds"].items()},
+        "second": 1.0, "minute": 60.0, "hour": 3600.0, "d": 86400.0, "day": 86400.0, "week": 604800.0}  # fmt: skip
+MOST_OFTEN = 1000.0
+"""Events per second of one rank, at most."""
+
+
+def rate(value: Any, name: str) -> float:
+    """A kind of field: events per second; text such as ``0.5 per hour`` or ``2/min``."""
+    valid = "a rate of at least 0, such as '0.5 per hour'"
+    found: float = math.nan
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        found = float(value)
+    elif isinstance(value, str):
+        match = _RATE.fullmatch(value)
+        if match is not None and match[2] in _PER:
+            found = float(match[1].replace("_", "")) / _PER[match[2]]
+        elif match is not None:
+            raise ScenarioError(name, value, f"{valid}; units: {', '.join(_PER)}")
+    if not 0 <= found < math.inf:
+        raise ScenarioError(name, value, valid)
+    if found > MOST_OFTEN:
+        raise ScenarioError(name, value, f"a rate of at most {MOST_OFTEN:g} per second")
+    return found
+
+
+def _maybe(reads: Any) -> Any:
+    """A field that may be left out (None)."""
+    return of_kind(None, lambda value, name: None if value is None else reads(value, name))
+
+
+_seconds = real(dimension="seconds", low=0.0)
+_later = real(dimension="seconds", above=0.0)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One line of ``faults``.
+
+    kind     crash | leave | join | churn
+    ranks    workers it befalls; ``churn``: left out, all of them
+    servers  servers it befalls, by number from 0 (``crash`` and ``churn``)
+    at       seconds; of ``churn``: from when on
+    step     instead of ``at``: when the worker has completed so many steps
+    back     seconds after which the victim comes back; left out: never
+    crash, leave  rates of ``churn``: events per second of each rank, or ``0.5 per hour``
+    checkpoint_every  seconds between a server's checkpoints; 0: every update is on stable storage
+    """
+
+    kind: str = choice("crash", *KINDS)
+    ranks: tuple[int, ...] = listed(integer(0))
+    servers: tuple[int, ...] = listed(integer(0))
+    at: float | None = _maybe(_seconds)
+    step: int | None = _maybe(integer(1))
+    back: float | None = _maybe(_later)
+    crash: float = of_kind(0.0, rate)
+    leave: float = of_kind(0.0, rate)
+    checkpoint_every: float = of_kind(0.0, _seconds)
+
+    NOT: ClassVar[dict[str, tuple[str, ...]]] = {
+        "crash": ("crash", "leave"),
+        "leave": ("crash", "leave", "servers", "checkpoint_every"),
+        "join": ("crash", "leave", "servers", "checkpoint_every", "step", "back"),
+        "churn": ("step",),
+    }
+    """Fields that a kind does not have."""
+
+    def __post_init__(self) -> None:
+        check(self)
+        for name in self.NOT[self.kind]:
+            if getattr(self, name):
+                raise ScenarioError(name, getattr(self, name), f"nothing: kind {self.kind} has no such field")
+        for name in ("ranks", "servers"):
+            if len(set(getattr(self, name))) < len(getattr(self, name)):
+                raise ScenarioError(name, getattr(self, name), "every number once")
+        if self.kind == "churn":
+            if not (self.crash or self.leave):
+                raise ScenarioError("crash", self.crash, "a rate above 0 for crash or leave")
+            if self.servers and (self.leave or self.ranks):
+                raise ScenarioError("servers", self.servers, "a churn of their own, with crash alone")
+        else:
+            self._check_moment()
+        if self.checkpoint_every and not self.servers:
+            raise ScenarioError("checkpoint_every", self.checkpoint_every, "nothing where no server crashes")
+
+    def _check_moment(self) -> None:
+        if self.at is not None and self.step is not None:
+            raise ScenarioError("step", self.step, f"nothing beside at ({self.at:g} s): one of the two")
+        if self.at is None and self.step is None:
+            needs = "at" if self.kind == "join" or self.servers else "at or step"
+            raise ScenarioError("at", hint=f"{needs} is missing: when does this {self.kind} happen?")
+        if not self.ranks and not self.servers:
+            raise ScenarioError("ranks", self.ranks, f"the ranks that this {self.kind} befalls")
+        if self.servers and self.step is not None:
+            raise ScenarioError("step", self.step, "at (a time) for servers, which make no steps")
+        if self.kind == "join" and self.at == 0:
+            raise ScenarioError("at", self.at, "a time above 0: who is there from the start needs no join")
+
+    def compact(self) -> dict[str, Any]:
+        """Only what is said."""
+        said = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: value for name, value in said.items() if name == "kind" or value not in (None, (), 0.0)
+                or (name == "at" and value is not None)}  # fmt: skip
+
+
+def late(faults: Iterable[Fault]) -> frozenset[int]:
+    """Ranks that are not there at the start: their first scheduled event by time is a join."""
+    first: dict[int, tuple[float, str]] = {}
+    for moment, kind, rank in _moments(faults):
+        first.setdefault(rank, (moment, kind))
+    by_step = {rank for fault in faults if fault.step is not None for rank in fault.ranks}
+    return frozenset(rank for rank, (_, kind) in first.items() if kind == "join" and rank not in by_step)
+
+
+def returns(faults: Iterable[Fault]) -> bool:
+    """Whether any worker may come while the run is under way."""
+    return any(f.kind == "join" or (f.back is not None and not f.servers) for f in faults)
+
+
+def _moments(faults: Iterable[Fault]) -> Iterator[tuple[float, str, int]]:
+    """(time, kind, rank) of all that workers are scheduled to do by time, in order; ``back`` is a join."""
+    found: list[tuple[float, str, int]] = []
+    for fault in faults:
+        if fault.kind == "churn" or fault.at is None:
+            continue
+        for rank in fault.ranks:
+            found.append((fault.at, fault.kind, rank))
+            if fault.back is not None:
+                found.append((fault.at + fault.back, "back", rank))
+    return iter(sorted(found))
+
+
+def check_faults(faults: Sequence[Fault], workers: int, servers: int, algorithm: Algorithm) -> None:
+    """Raise ``ScenarioError`` for faults that cannot happen in a cluster of so many workers and servers.
+
+    servers is 0 where the algorithm has none; what comes while it runs it must be able to take in.
+    """
+    joins = getattr(algorithm, "joins", False)
+    for i, fault in enumerate(faults):
+        for name, count in (("ranks", workers), ("servers", servers)):
+            for number in getattr(fault, name):
+                if number >= count:
+                    valid = f"numbers below {count}" if count else f"nothing: {algorithm.name} has no servers"
+                    raise ScenarioError(f"faults[{i}].{name}", number, valid)
+        if returns([fault]) and not joins:
+            field = "kind" if fault.kind == "join" else "back"
+            why = f"{algorithm.name} takes in nobody while it runs (docs/churn.md says who does)"
+            raise ScenarioError(f"faults[{i}].{field}", getattr(fault, field), f"no joins or returns: {why}")
+    _check_order(faults, workers, algorithm.centralized)
+
+
+def _check_order(faults: Sequence[Fault], workers: int, centralized: bool) -> None:
+    """Who is there can go, who has gone can come; and never is nobody left."""
+    by_step = {rank for fault in faults if fault.step is not None for rank in fault.ranks}
+    churned = any(fault.kind == "churn" and not fault.servers for fault in faults)
+    away = set(late(faults))
+    if len(away) == workers:
+        raise ScenarioError("faults", hint="all workers join later: somebody must be there from the start")
+    for moment, kind, rank in _moments(faults):
+        unsure = churned or rank in by_step
+        if kind in ("join", "back"):
+            if rank not in away and not unsure:
+                where = f"rank {rank} joins at {moment:g} s"
+                raise ScenarioError("faults", hint=f"{where}, but it has not left before and does not start late")
+            away.discard(rank)
+            continue
+        if rank in away and not unsure:
+            raise ScenarioError("faults", hint=f"rank {rank} cannot {kind} at {moment:g} s: it is not there")
+        away.add(rank)
+        if len(away) == workers and not (centralized and _comes(faults, moment)):
+            raise ScenarioError("faults", hint=f"nobody is left at {moment:g} s: all workers have gone by then")
+    gone = away | {rank for f in faults if f.step is not None and f.back is None for rank in f.ranks}
+    joined = {rank for f in faults if f.kind == "join" for rank in f.ranks}
+    if len(gone - joined | away) == workers:
+        raise ScenarioError("faults", hint="nobody is left in the end: all workers go, and none comes back")
+
+
+def _comes(faults: Sequence[Fault], after: float) -> bool:
+    """Whether any worker is scheduled to come after that time."""
+    return any(kind in ("join", "back") and moment > after for moment, kind, _ in _moments(faults))
