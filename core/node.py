@@ -93,6 +93,7 @@ class Node:
     blends     global models adopted or mixed in (workers)
     weight     push-sum weight that this worker holds (SGP, GoSGD); others leave it at 1
     ledger     what became of every gradient (servers)
+    joins      whether workers may join while the run is under way (servers)
     observations  what probe programs measured
     memory     state that outlives one program or effect, by its owner's name (collectives)
     """
@@ -114,6 +115,7 @@ class Node:
     ledger: Ledger = field(default_factory=Ledger)
     stream: Callable[[int, str], np.random.Generator] | None = None
     memory: dict[str, Any] = field(default_factory=dict)
+    joins: bool = False
     observations: StepLog = field(default_factory=lambda: StepLog(OBSERVATION_COLUMNS))
 
     def lr(self) -> float:

@@ -22,6 +22,7 @@ table          columns
 ``observations`` node, kind, bytes, seconds: what probe programs measured
 ``curves``     time, step, epoch, samples, loss, accuracy, consensus, lemma (see below)
 ``losses``     time, node, step, loss of the mini-batch; beyond ``LOSS_ROWS`` means of groups
+``events``     time, node, event (index into ``EVENTS``), incarnation; empty without faults
 =============  ======================================================================================
 
 ``weight`` in ``nodes`` is the push-sum weight that a worker holds at the end, 0 for servers and for the dead:
@@ -53,7 +54,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["KINDS", "PARTS", "SCHEMA_VERSION", "Ledger", "Record", "StepLog", "Table", "losses"]
+__all__ = ["EVENTS", "KINDS", "PARTS", "SCHEMA_VERSION", "Ledger", "Record", "StepLog", "Table", "losses"]
 
 SCHEMA_VERSION = 1
 
@@ -72,10 +73,14 @@ NODE_COLUMNS = (
 STEP_COLUMNS = ("node", "step", "start", "end", *PARTS[:-1], "blends")
 GRADIENT_COLUMNS = ("server", "time", "source", "count", "staleness")
 SPAN_COLUMNS = ("node", "kind", "start", "end")
-TABLES = ("nodes", "steps", "gradients", "spans", "curves", "links", "observations", "losses")
+TABLES = ("nodes", "steps", "gradients", "spans", "curves", "links", "observations", "losses", "events")
 OBSERVATION_COLUMNS = ("node", "kind", "bytes", "seconds")
 CURVE_COLUMNS = ("time", "step", "epoch", "samples", "loss", "accuracy", "consensus", "lemma")
 LOSS_COLUMNS = ("time", "node", "step", "loss")
+EVENT_COLUMNS = ("time", "node", "event", "incarnation")
+
+EVENTS = ("crash", "leave", "join", "ready")
+"""What befell a node: it died; said goodbye; is there (again); and has the parameters to go on from."""
 
 BLOCK = 512
 """Rows that a log packs at once."""
@@ -200,6 +205,7 @@ class Record:
     links: dict[str, np.ndarray] = field(default_factory=dict)
     observations: dict[str, np.ndarray] = field(default_factory=dict)
     losses: dict[str, np.ndarray] = field(default_factory=dict)
+    events: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def duration(self) -> float:

@@ -21,6 +21,7 @@ from core.optimizer import MomentumSGD, Schedule
 from core.record import Ledger
 from core.sharding import Shard, partition
 from core.tensors import Tensors
+from scenarios.faults import returns
 from scenarios.schema import Scenario
 from scenarios.streams import stream
 from scenarios.workloads.layers import layer_sizes, training_samples
@@ -93,6 +94,7 @@ class Plan:
             ledger=ledger if ledger is not None else Ledger(id),
             stream=self._stream,
             memory={CHOICE: self.reduction},
+            joins=returns(scenario.faults),
         )
 
     @cached_property

@@ -45,9 +45,14 @@ def simulate(
     from sim.driver import Driver
     from sim.numerics import evaluator
 
+    kind: type[Driver] = Driver
+    if scenario.faults:
+        from sim.faults import Faulty
+
+        kind = Faulty
     made = plan(scenario)
     values = evaluator(made, timer) if gradients is None and scenario.run.numerics else None
-    driver = Driver(
+    driver = kind(
         made,
         gradients=gradients if values is None else values,
         on_progress=on_progress,

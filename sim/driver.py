@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from math import inf
 from typing import Any
 
-from core.node import GRADIENT, Message, Node
+from core.node import GRADIENT, Joined, Left, Message, Node
 from core.record import KINDS, Ledger, Record
 from core.tensors import Phantom, Tensors
 from scenarios.errors import ScenarioError
@@ -51,7 +51,14 @@ NAMED = 20
 
 
 class Driver:
-    """One run. ``run()`` once; ``crash(rank, at)`` before it."""
+    """One run. ``run()`` once; ``crash(rank, at)`` before it. Faults of a scenario: ``sim.faults.Faulty``.
+
+    late  ranks that are not there at the start
+    """
+
+    events: StepLog | None = None
+    kind_of_host: type[Host] = Host
+    late: frozenset[int] = frozenset()
 
     def __init__(
         self,
@@ -101,7 +108,7 @@ class Driver:
         workers = len(plan.machine_of) - len(plan.servers)
         self.workers = workers
         shared = devices(self.clock, workers, cluster.workers_per_device, cluster.device_slots)
-        self._everybody, self._live = set(range(workers)), set(range(workers))
+        self._everybody, self._live = set(range(workers)) - self.late, set(range(workers)) - self.late
         self.hosts = [self._host(id) for id in range(len(plan.machine_of))]
         self.active = dict.fromkeys(self.hosts[:workers])
         for host, device in zip(self.hosts, shared, strict=False):
@@ -145,16 +152,19 @@ class Driver:
         server = id in plan.servers
         logs = self.logs
         steps, spans = logs.steps_of(id, server), logs.spans_of(id, server)
-        host = Host(id, server, self.clock, self.roster, steps, spans)
+        host = self.kind_of_host(id, server, self.clock, self.roster, steps, spans)
         self.network.attach(host, plan.machine_of[id])
-        host.tensors = self._tensors(id)
-        ledger = Ledger(id, logs.accounts, lambda: self.clock._now)
         shared = plan.algorithm.centralized and not server
-        live = self._live if shared else self._everybody
         host.told = inf if shared else 0
-        host.node = plan.node(id, self._params(id, server), host.tensors, ledger, live)
-        host.gradient = Phantom(plan.parameters)
+        self._seat(host, self._live if shared else self._everybody)
         return host
+
+    def _seat(self, host: Host, live: set[int]) -> None:
+        """A node for ``host``, as it is at its beginning."""
+        host.tensors = self._tensors(host.id)
+        ledger = Ledger(host.id, self.logs.accounts, lambda: self.clock._now)
+        host.node = self.plan.node(host.id, self._params(host.id, host.server), host.tensors, ledger, live)
+        host.gradient = Phantom(self.plan.parameters)
 
     def _params(self, id: int, server: bool) -> Any:
         plan = self.plan
@@ -178,6 +188,8 @@ class Driver:
         """All programs to their end; what the run leaves behind."""
         algorithm = self.plan.algorithm
         for host in self.hosts:
+            if host.id in self.late:
+                continue
             main = algorithm.server(host.node) if host.server else algorithm.worker(host.node)
             companions = () if host.server else algorithm.companions(host.node)
             host.programs = [Pump(self, host, main, True), *(Pump(self, host, c, False) for c in companions)]
@@ -232,7 +244,7 @@ class Driver:
                 host.span(UPDATE, main.since, now)
             elif host.blocked:
                 host.unblock()
-            if main.state != COMPUTING and host.node.step and not host.server:
+            if main.state != COMPUTING and host.node.step > host.base and not host.server:
                 host.close_row(now)
             host.end = now
         self._close()
@@ -293,13 +305,15 @@ class Driver:
 
         Once the others are taken, ``dropped`` counts the gradients in what fell out.
         """
-        found, known, departed = [], host.pairs, self.roster.departed
+        found, known, departed, back = [], host.pairs, self.roster.departed, self.roster.back
         for to, message in addressed:
             pair = known.get(to)
             if pair is None:
                 pair = self.network.pair(host, self.hosts[to])
             message.source = host.id
             if departed and to in departed and (self.hosts[to].crashed or to not in host.node.live):
+                continue
+            if back and host.told < back.get(to, 0):
                 continue
             found.append((pair, message))
         return found
@@ -317,7 +331,7 @@ class Driver:
             return
         now = self.clock._now
         host.ended, host.end = True, now
-        if not host.server and host.node.step:
+        if not host.server and host.node.step > host.base:
             host.close_row(now)
         self.active.pop(host, None)
         if self.collective is not None:
@@ -338,11 +352,18 @@ class Driver:
 
     def depart(self, host: Host) -> None:
         """Tell everybody that ``host`` has left."""
-        left = self.roster.leave(host.id)
         self._live.discard(host.id)
+        self.tell(self.roster.leave(host.id))
+
+    def tell(self, news: Left | Joined) -> None:
+        """Wake whoever waits to hear of it."""
         for pump in tuple(self.roster.listening):
             if pump in self.roster.listening:
-                pump.hear(left)
+                pump.hear(news)
+
+    def others(self, host: Host) -> Sequence[Host]:
+        """Hosts among which are all that have a connection to ``host``."""
+        return self.hosts
 
     def lose(self, host: Host) -> None:
         """``host`` dies now."""
@@ -358,8 +379,9 @@ class Driver:
         if self.numerics is not None:
             self.numerics.drop(host.gradient)
         self.active.pop(host, None)
+        self.roster.quiet = False
         self.roster.departed.add(host.id)  # now: who gets room by what is dropped must not send to it again
-        for transfer in self.network.drop(host, self.hosts):
+        for transfer in self.network.drop(host, self.others(host)):
             if transfer.message.tag == GRADIENT:
                 self.hosts[transfer.pair.source.id].lost += transfer.message.count
         if self.collective is not None:

@@ -29,7 +29,10 @@ class Endpoint:
     watching     asks for calls of ``released``
     lag          seconds by which its messages ask late
     pairs        its connections by receiver
+    sources      nodes that have a connection to it, where somebody asks
     """
+
+    sources: list[Endpoint] | None = None
 
     __slots__ = ("blocked", "id", "lag", "nic", "out", "outstanding", "pairs", "queue", "watching")
 

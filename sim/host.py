@@ -15,7 +15,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from core.effects import Poll, Receive
-from core.node import LEFT, Left, Message, Node
+from core.node import JOINED, LEFT, Joined, Left, Message, Node
 from core.record import PARTS, StepLog
 from sim.clock import Clock
 from sim.endpoint import Endpoint
@@ -32,18 +32,25 @@ __all__ = ["Entry", "Host", "Roster", "matches"]
 COMPUTE, UPDATE, SEND, WAIT, RECEIVE, IDLE = range(len(PARTS))
 
 Entry = tuple[int, Any, Pair | None]
-"""(sequence, message or Left, connection that it came by)."""
+"""(sequence, message, Left or Joined, connection that it came by)."""
 
 
 class Roster:
-    """Who has left, in order; and which blocked programs want to know."""
+    """Who has left and joined, in order; and which blocked programs want to know.
 
-    __slots__ = ("departed", "listening", "log", "sequence")
+    departed  who is not there; quiet: nobody has ever been away
+    back      of those that have joined: length of the log that tells of it. Who has not read so far knows
+              only of a node that is gone
+    """
+
+    __slots__ = ("back", "departed", "listening", "log", "quiet", "sequence")
 
     def __init__(self) -> None:
         self.sequence = 0
-        self.log: list[tuple[int, Left]] = []
+        self.log: list[tuple[int, Left | Joined]] = []
         self.departed: set[int] = set()
+        self.back: dict[int, int] = {}
+        self.quiet = True
         self.listening: dict[Pump, None] = {}
 
     def leave(self, rank: int) -> Left:
@@ -52,7 +59,18 @@ class Roster:
         self.sequence += 1
         self.log.append((self.sequence, left))
         self.departed.add(rank)
+        self.quiet = False
         return left
+
+    def join(self, rank: int) -> Joined:
+        """Note an arrival."""
+        joined = Joined(rank)
+        self.sequence += 1
+        self.log.append((self.sequence, joined))
+        self.departed.discard(rank)
+        self.back[rank] = len(self.log)
+        self.quiet = False
+        return joined
 
 
 def matches(want: Receive | Poll, message: Message) -> bool:
@@ -70,6 +88,7 @@ class Host(Endpoint):
 
     __slots__ = (
         "backward",
+        "base",
         "blends",
         "clock",
         "compute",
@@ -78,6 +97,7 @@ class Host(Endpoint):
         "end",
         "ended",
         "gradient",
+        "greeted",
         "heard",
         "idle",
         "inbox",
@@ -129,7 +149,7 @@ class Host(Endpoint):
         self.senders: list[Pump] = []
         self.incoming: dict[Transfer, None] = {}
         self.told: float = 0
-        self.heard = 0
+        self.heard = self.greeted = self.base = 0
         self.ended = self.leaving = self.crashed = False
         self.want: Receive | Poll | None = None
         self.backward: Backward | None = None
@@ -256,16 +276,19 @@ class Host(Endpoint):
         """The first thing in the inbox that ``want`` asks for, taken out of it; None if there is none."""
         found = self._find(want)
         if found is None:
+            source = want.source
+            gone = source is not None and (source in self.roster.departed or self._replaced(source))
             if self.told < len(self.roster.log):
                 self.learn(None)
-            if want.source is not None and want.source in self.roster.departed:
-                return Left(want.source)
-            return None
+            return Left(source) if gone and source is not None else None
         sequence, message, pair = found
         if self.told < len(self.roster.log):
             self.learn(sequence)
         if pair is None:
-            self.heard += 1
+            if message.tag == LEFT:
+                self.heard += 1
+            else:
+                self.greeted += 1
         else:
             queue = self.inbox[message.tag]
             if queue[0] is found:
@@ -279,8 +302,8 @@ class Host(Endpoint):
         tags = (want.tag,) if type(want.tag) is str else want.tag
         best: Entry | None = None
         for tag in tags:
-            if tag == LEFT:
-                entry = self._departure(want.source)
+            if tag == LEFT or tag == JOINED:
+                entry = self._news(tag, want.source)
             else:
                 queue = self.inbox.get(tag)
                 entry = next((e for e in queue if matches(want, e[1])), None) if queue else None
@@ -288,24 +311,56 @@ class Host(Endpoint):
                 best = entry
         return best
 
-    def _departure(self, source: int | None) -> Entry | None:
-        """The next departure that this node has not heard of; of a given source, see ``take``."""
+    def _news(self, tag: str, source: int | None) -> Entry | None:
+        """The next departure or arrival that this node has not heard of; of a given source, see ``take``."""
         log = self.roster.log
-        while source is None and self.heard < len(log):
-            sequence, left = log[self.heard]
-            if left.rank != self.id:
-                return sequence, left, None
-            self.heard += 1
-        return None
+        at = self.heard if tag == LEFT else self.greeted
+        while source is None and at < len(log) and (log[at][1].rank == self.id or log[at][1].tag != tag):
+            at += 1
+        if tag == LEFT:
+            self.heard = at
+        else:
+            self.greeted = at
+        return (*log[at], None) if source is None and at < len(log) else None
+
+    def _replaced(self, source: int) -> bool:
+        """Whether ``source`` has gone and come again since this node last knew."""
+        log = self.roster.log
+        unread = log[int(self.told) :] if self.told < len(log) else []
+        return any(news.rank == source and news.tag == LEFT for _, news in unread)
 
     def learn(self, before: int | None) -> None:
-        """Strike those who left (before a sequence number) from the node's ``live``."""
+        """Bring the node's ``live`` up to date with who left and joined (before a sequence number)."""
         log = self.roster.log
         told = int(self.told)
-        gone = set()
+        gone, come = set(), set()
         while told < len(log) and (before is None or log[told][0] <= before):
-            gone.add(log[told][1].rank)
+            news = log[told][1]
+            here, away = (come, gone) if news.tag == JOINED else (gone, come)
+            here.add(news.rank)
+            away.discard(news.rank)
             told += 1
         self.told = told
-        if gone:
-            self.node.live = self.node.live - gone
+        if gone or come:
+            self.node.live = (self.node.live - gone) | come if come else self.node.live - gone
+
+    # The record
+
+    @property
+    def made(self) -> int:
+        """Steps that it has completed."""
+        return self.node.step
+
+    @property
+    def mixed(self) -> int:
+        """Global models that it has adopted or mixed in."""
+        return self.node.blends
+
+    @property
+    def absent(self) -> bool:
+        """Whether its replica is none of those that the model is made of."""
+        return self.crashed
+
+    def unrecorded(self) -> tuple[float, ...]:
+        """Seconds by part (without idle) that are in no row."""
+        return self.compute, self.update, self.send, self.wait, self.receive

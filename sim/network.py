@@ -394,6 +394,8 @@ class Network:
         found = source.pairs.get(target.id)
         if found is None:
             found = source.pairs[target.id] = Pair(self, source, target)
+            if target.sources is not None:
+                target.sources.append(source)
         return found
 
     def between(self, a: Nic, b: Nic) -> tuple[Link, ...]:

@@ -198,7 +198,7 @@ class Numerics:
     def _quality(self) -> list[float]:
         """Loss and accuracy of the model, the replicas' consensus distance, the model's from their mean."""
         driver = self._driver
-        nodes = [host.node for host in driver.hosts if not host.server and not host.crashed]
+        nodes = [host.node for host in driver.hosts if not host.server and not host.absent]
         model, distance, lemma = judged(
             [node.params for node in nodes],
             [node.weight for node in nodes],

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.collectives import all_reduce
 from core.effects import AllReduce, Compute, Effect, Flush, Now, Poll, Produced, Receive, Send, TrySend
-from core.node import LEFT, MODEL, Finished, Program
+from core.node import JOINED, LEFT, MODEL, Finished, Program
 from core.record import PARTS
 from core.tensors import Tensors
 from sim.backward import Backward
@@ -38,6 +38,8 @@ RUNNING, COMPUTING, PAYING, RECEIVING, SENDING, FLUSHING, REDUCING, ENDED, PRODU
 NOBODY = Nobody()
 
 BLOCKED, FINISHED, RETURN = object(), object(), object()
+
+NEWS = frozenset({LEFT, JOINED})
 
 
 class Metered(Tensors):
@@ -168,7 +170,7 @@ class Pump(Alarm):
         base, factor = driver.draw(rank, node.step, now)
         if driver.cold and (host.receive or host.wait or host.send):
             base += driver.cold
-        if node.step:
+        if node.step > host.base:
             host.close_row(now)
         if driver.numerics is not None:
             host.gradient = driver.numerics.begin(host)
@@ -242,7 +244,7 @@ class Pump(Alarm):
     def _receive(self, effect: Receive) -> Any:
         host, tag = self.host, effect.tag
         listens = False
-        if effect.source is None and effect.step is None and type(tag) is str and tag != LEFT:
+        if effect.source is None and effect.step is None and type(tag) is str and tag not in NEWS:
             queue = host.inbox.get(tag)
             if queue:
                 return self._first(queue)
@@ -250,7 +252,7 @@ class Pump(Alarm):
             message = host.take(effect)
             if message is not None:
                 return message
-            listens = effect.source is not None or tag == LEFT or (type(tag) is not str and LEFT in tag)
+            listens = effect.source is not None or not NEWS.isdisjoint((tag,) if type(tag) is str else tag)
         self.state, self.want = RECEIVING, effect
         host.waiting.append(self)
         if listens:
@@ -294,22 +296,24 @@ class Pump(Alarm):
             host.blocked = False
         self.run(message)
 
-    def hear(self, left: Any) -> None:
-        """Node ``left.rank`` has left while this program waited."""
+    def hear(self, news: Any) -> None:
+        """Node ``news.rank`` has left or joined while this program waited."""
         host, want = self.host, self.want
         tags = (want.tag,) if type(want.tag) is str else want.tag
-        wants_departures = LEFT in tags and want.source is None
-        if left.rank == host.id or not (wants_departures or want.source == left.rank):
+        wanted = news.tag in tags and want.source is None
+        if news.rank == host.id or not (wanted or (want.source == news.rank and news.tag == LEFT)):
             return
-        if wants_departures:
+        if wanted and news.tag == LEFT:
             host.heard = len(host.roster.log)
+        elif wanted:
+            host.greeted = len(host.roster.log)
         host.waiting.remove(self)
-        self.wake(left)
+        self.wake(news)
 
     def _send(self, effect: Send) -> Any:
         driver, host = self.driver, self.host
         window = driver.window if effect.window is None else effect.window
-        if len(effect.pairs) == 1 and not host.roster.departed:
+        if len(effect.pairs) == 1 and host.roster.quiet:
             to, message = effect.pairs[0]
             only = host.pairs.get(to)
             if only is not None and only.undelivered < window:
@@ -330,7 +334,7 @@ class Pump(Alarm):
     def _try_send(self, effect: TrySend) -> bool:
         driver, host = self.driver, self.host
         window = driver.window
-        if len(effect.pairs) == 1 and not host.roster.departed:
+        if len(effect.pairs) == 1 and host.roster.quiet:
             to, message = effect.pairs[0]
             only = host.pairs.get(to)
             if only is not None:

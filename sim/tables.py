@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["length", "record"]
 
-INTEGERS = ("node", "step", "blends", "server", "source", "count", "kind")
+INTEGERS = ("node", "step", "blends", "server", "source", "count", "kind", "event", "incarnation")
 
 
 def record(driver: Driver) -> Record:
@@ -35,12 +35,12 @@ def record(driver: Driver) -> Record:
     nodes: dict[str, Any] = {
         "node": np.array([host.id for host in hosts], dtype=np.int64),
         "role": np.array(["server" if host.server else "worker" for host in hosts]),
-        "steps": np.array([host.node.step for host in hosts], dtype=np.int64),
-        "samples": np.array([host.node.step * host.node.batch for host in hosts], dtype=np.int64),
+        "steps": np.array([host.made for host in hosts], dtype=np.int64),
+        "samples": np.array([host.made * host.node.batch for host in hosts], dtype=np.int64),
         **{part: np.ascontiguousarray(rows[:, i]) for i, part in enumerate(PARTS)},
         "end": np.array([host.end for host in hosts]),
         **_traffic(hosts),
-        "blends": np.array([host.node.blends for host in hosts], dtype=np.int64),
+        "blends": np.array([host.mixed for host in hosts], dtype=np.int64),
         **_fates(driver),
         "weight": np.array([0.0 if host.server or host.crashed else host.node.weight for host in hosts]),
     }
@@ -52,6 +52,7 @@ def record(driver: Driver) -> Record:
         spans=logs.spans.table(INTEGERS) if logs.spans is not None else {},
         links=_links(driver),
         observations=_observations(hosts),
+        events=driver.events.table(INTEGERS) if driver.events is not None else {},
         **_numbers(driver),
     )
 
@@ -90,7 +91,7 @@ def _parts(driver: Driver, steps: dict[str, np.ndarray], length: float) -> np.nd
     wait = PARTS.index("wait")
     for host in driver.hosts:
         row = rows[host.id]
-        row[:idle] += (host.compute, host.update, host.send, host.wait, host.receive)
+        row[:idle] += host.unrecorded()
         if host.server:
             row[wait] = 0.0
         row[idle] = max(length - row[:idle].sum(), 0.0)
@@ -128,7 +129,7 @@ def _fates(driver: Driver) -> dict[str, np.ndarray]:
                 ledger.applied.get(i, 0) + h.get(i, 0) for ledger, h in zip(ledgers, held, strict=True)
             )
             pending[i] = arrived - applied[i]
-            lost[i] = max(host.node.step - arrived, 0)
+            lost[i] = max(host.made - arrived, 0)
         else:
             lost[i] = host.lost
     return {"applied": applied, "pending": pending, "lost": lost}

@@ -1,0 +1,309 @@
+"""Faults in virtual time: workers crash, leave, join and come back while a run is under way.
+
+Rules this module obeys:
+
+* One alarm stands for all that is to come: the timetable's next event. The run is over when nobody is
+  there any more and nobody can come, or somebody has met its budget; what was due later does not happen.
+* Who comes back is a new incarnation: a new node with new programs. Nothing of what was under way to or
+  from the old one reaches it, nor what somebody answers to the old one (``Roster.back``).
+* A worker that leaves is told at its next ``Compute`` that it has finished.
+* Under a collective, a joiner becomes a member at the moment at which the peer that it asked begins a
+  step: it gets what that peer begins the step with, and both are in the same round from then on.
+* Without servers, peers answer joiners without their programs' knowledge, as a transport would.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import Any
+
+from core.joining import JOIN, STATE, enter, state
+from core.node import Message, Program
+from core.record import EVENT_COLUMNS, EVENTS, PARTS, Record, StepLog
+from scenarios.faults import late
+from scenarios.plan import Plan
+from scenarios.streams import stream
+from scenarios.timetable import Event, Timetable
+from sim.clock import Alarm
+from sim.driver import Driver
+from sim.host import Host
+from sim.network import Transfer
+from sim.programs import COMPUTING, Pump
+
+__all__ = ["Faulty", "FaultyHost"]
+
+NOTHING = (0.0,) * (len(PARTS) - 1)
+
+
+class FaultyHost(Host):
+    """A node that may have several lives.
+
+    incarnation  how many lives it had before this one
+    going        it leaves at its next ``Compute``; after: and comes back so many seconds later
+    entering     it is there, but has no parameters yet
+    askers       joiners that wait for its parameters: (rank, incarnation)
+    sources      nodes that have a connection to it
+    """
+
+    __slots__ = (
+        "after", "askers", "blended", "carried", "driver", "entering", "going", "incarnation", "past", "sources",
+    )  # fmt: skip
+
+    driver: Faulty
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.going = self.entering = False
+        self.after: float | None = None
+        self.incarnation = self.past = self.blended = 0
+        self.carried = NOTHING
+        self.askers: list[tuple[int, int]] = []
+        self.sources = []
+
+    @property
+    def made(self) -> int:
+        return self.past + self.node.step - self.base
+
+    @property
+    def mixed(self) -> int:
+        return self.blended + self.node.blends
+
+    @property
+    def absent(self) -> bool:
+        return self.crashed or self.entering or (self.ended and self.going)
+
+    def unrecorded(self) -> tuple[float, ...]:
+        return tuple(a + b for a, b in zip(self.carried, super().unrecorded(), strict=True))
+
+    def delivered(self, transfer: Transfer) -> None:
+        if transfer.message.tag == JOIN and not self.server:
+            transfer.pair.read()
+            self.driver.asked(self, transfer.message.source)
+        else:
+            super().delivered(transfer)
+
+    def begin_again(self, now: float) -> None:
+        """Keep what the last life adds to the record, and forget everything else of it."""
+        self.past, self.blended, self.carried = self.made, self.mixed, self.unrecorded()
+        self.compute = self.update = self.send = self.wait = self.receive = 0.0
+        self.row = self.mark = now
+        self.base = self.blends = self.matched = 0
+        self.want = None
+        self.ended = self.crashed = self.leaving = self.watching = self.blocked = self.going = False
+        self.after = None
+        for things in (self.inbox, self.waiting, self.senders, self.incoming, self.askers):
+            things.clear()
+        for source in self.sources:
+            source.pairs[self.id].unread = 0
+
+
+class Faulty(Driver):
+    """A run with the faults of its scenario."""
+
+    kind_of_host = FaultyHost
+    hosts: list[FaultyHost]  # type: ignore[assignment]
+
+    def __init__(self, plan: Plan, **options: Any) -> None:
+        faults = plan.scenario.faults
+        self.late = late(faults)
+        self.present = plan.workers - len(self.late)
+        self.finished = False
+        super().__init__(plan, **options)
+        self.events = StepLog(EVENT_COLUMNS)
+        self.timetable = Timetable(faults, plan.workers, plan.scenario.run.seed)
+        self._due = inf
+        self._alarm = _Next(self)
+        for host in self.hosts:
+            host.driver = self
+        for rank in self.late:
+            host = self.hosts[rank]
+            host.ended = host.crashed = True
+            host.incarnation = -1
+            self.active.pop(host)
+            self.roster.departed.add(rank)
+            self.roster.quiet = False
+
+    def run(self) -> Record:
+        self._wait()
+        return super().run()
+
+    def _wait(self) -> None:
+        """Be called at the next event, if the run may last until then."""
+        due = self.timetable.next
+        if due < self._due and not self._over():
+            self._due = due
+            self.clock.at(due, self._alarm)
+
+    def _over(self) -> bool:
+        return not self.present and (self.finished or not self.timetable.coming)
+
+    def happen(self) -> None:
+        """What is due now."""
+        now = self.clock._now
+        if now < self._due:
+            return
+        self._due = inf
+        while self.timetable.next <= now and not self._over():
+            self._befall(self.timetable.pop())
+        self._wait()
+
+    def _befall(self, event: Event) -> None:
+        host = self.hosts[event.node]
+        if event.kind in ("join", "back"):
+            if host.ended:
+                host.after = 0.0
+                if not host.leaving and host.id in self.roster.departed:
+                    self._come(host)
+        elif not host.ended:
+            if event.kind == "leave":
+                host.going = True
+            host.after = event.back
+            if event.kind == "crash":
+                self.lose(host)
+
+    def _log(self, host: FaultyHost, event: str) -> None:
+        assert self.events is not None
+        self.events.append((self.clock._now, host.id, EVENTS.index(event), host.incarnation))
+
+    def exhausted(self, host: Host) -> bool:
+        assert isinstance(host, FaultyHost)
+        due = self.timetable.by_step.get(host.id)
+        while due and due[-1][0] <= host.node.step:
+            _, kind, back, fault = due.pop()
+            if kind == "leave":
+                host.going, host.after = True, back
+            else:
+                self.timetable.add(Event(self.clock._now, kind, host.id, back, fault))
+                self._wait()
+        if host.going or super().exhausted(host):
+            return True
+        for rank, incarnation in host.askers:
+            self._hand_over(host, rank, incarnation)
+        host.askers.clear()
+        return False
+
+    # Those who go
+
+    def ended(self, pump: Pump) -> None:
+        host = pump.host
+        assert isinstance(host, FaultyHost)
+        if pump.main and not host.server:
+            self.present -= 1
+            self.finished = self.finished or not host.going
+            if host.going:
+                self._log(host, "leave")
+        super().ended(pump)
+
+    def lose(self, host: Host) -> None:
+        assert isinstance(host, FaultyHost)
+        if not host.ended:
+            self._log(host, "crash")
+            self.present -= not host.server
+        super().lose(host)
+
+    def others(self, host: Host) -> list[Any]:
+        assert isinstance(host, FaultyHost)
+        return host.sources
+
+    def depart(self, host: Host) -> None:
+        super().depart(host)
+        assert isinstance(host, FaultyHost)
+        if host.after is not None and not host.server:
+            self.timetable.add(Event(self.clock._now + host.after, "back", host.id, None, 0))
+            self._wait()
+
+    # Those who come
+
+    def _come(self, host: FaultyHost) -> None:
+        """Worker ``host`` is there (again), without parameters."""
+        now, roster, algorithm = self.clock._now, self.roster, self.plan.algorithm
+        for pump in host.programs:
+            pump.stop()
+            roster.listening.pop(pump, None)
+        self.network.drop(host, host.sources)
+        host.begin_again(now)
+        host.incarnation += 1
+        host.entering = True
+        self.present += 1
+        self._live.add(host.id)
+        self._seat(host, self._live if algorithm.centralized else set(self._live))
+        if host.incarnation:
+            seed, lives = self.plan.scenario.run.seed, host.incarnation
+            host.node.stream = lambda node, purpose: stream(seed, node, f"{purpose}, life {lives}")
+        if not algorithm.centralized:
+            host.node.weight = 0.0
+        if not algorithm.collective:
+            self._activate(host)
+        news = roster.join(host.id)
+        host.heard = host.greeted = len(roster.log)
+        host.told = inf if algorithm.centralized else len(roster.log)
+        self._log(host, "join")
+        host.programs = [Pump(self, host, self._life(host), True)]
+        self.tell(news)
+        host.programs[0].run(None)
+
+    def _life(self, host: FaultyHost) -> Program:
+        """A joiner's main program: get the parameters, then do as everybody does."""
+        node, algorithm = host.node, self.plan.algorithm
+        yield from enter(node, getattr(algorithm, "enter", None))
+        host.base, host.blends = node.step, node.blends
+        host.entering = False
+        self._log(host, "ready")
+        if host not in self.active:
+            self._activate(host)
+        companions = [Pump(self, host, program, False) for program in algorithm.companions(node)]
+        host.programs += companions
+        for pump in companions:
+            pump.run(None)
+        yield from algorithm.worker(node)
+
+    def _activate(self, host: FaultyHost) -> None:
+        """Collectives go on with ``host``."""
+        order = sorted([*self.active, host], key=lambda member: member.id)
+        self.active.clear()
+        self.active.update(dict.fromkeys(order))
+
+    def asked(self, host: FaultyHost, rank: int) -> None:
+        """Joiner ``rank`` asks worker ``host`` for its parameters."""
+        joiner, collective = self.hosts[rank], self.plan.algorithm.collective
+        if collective and joiner in self.active:  # whoever it asked before has died
+            del self.active[joiner]
+            if self.collective is not None:
+                self.collective.leave(joiner)
+        if host.ended:
+            return
+        if host.entering and rank < host.id:
+            self._reply(host, joiner, Message(STATE))
+        elif host.entering or (collective and host.programs[0].state != COMPUTING):
+            host.askers.append((rank, joiner.incarnation))
+        else:
+            self._hand_over(host, rank, joiner.incarnation)
+
+    def _hand_over(self, host: FaultyHost, rank: int, incarnation: int) -> None:
+        """Send a joiner what ``host`` begins its step with."""
+        joiner, algorithm, node = self.hosts[rank], self.plan.algorithm, host.node
+        if joiner.ended or joiner.incarnation != incarnation:
+            return
+        tensors = state(node, algorithm.collective)
+        share = getattr(algorithm, "share", None)
+        weight = share(node) if share is not None else 1.0
+        for tensor in tensors:
+            copy = node.tensors.snapshot(tensor)
+            self._reply(host, joiner, Message(STATE, copy, node.step, len(tensors), number=weight))
+        if algorithm.collective:
+            self._activate(joiner)
+
+    def _reply(self, host: FaultyHost, joiner: FaultyHost, message: Message) -> None:
+        message.source = host.id
+        nbytes = 0.0 if message.tensor is None else message.tensor.nbytes
+        self.network.pair(host, joiner).send(message, nbytes)
+
+
+class _Next(Alarm):
+    __slots__ = ("_driver",)
+
+    def __init__(self, driver: Faulty) -> None:
+        self._driver = driver
+
+    def fire(self) -> None:
+        self._driver.happen()
