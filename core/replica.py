@@ -14,6 +14,7 @@ from collections.abc import Generator
 from typing import Any
 
 from core.effects import Effect, Receive
+from core.joining import VERSIONS
 from core.node import GRADIENT, MODEL, Message, Node
 
 __all__ = ["PendingGradient", "ShardedModel"]
@@ -33,7 +34,7 @@ class ShardedModel:
         self._order = (*shards[first:], *shards[:first])
         self._index = {shard.server: shard for shard in shards}
         self._whole = shards[0].server if len(shards) == 1 else None
-        self.versions = [0] * len(shards)
+        self.versions = node.memory.pop(VERSIONS, None) or [0] * len(shards)
         self._latest: dict[int, Message] = {}
         self._complete = 0
         self._mixed = dict.fromkeys(self._index, 0)

@@ -35,7 +35,9 @@ __all__ = ["Fault", "check_faults", "late", "rate", "returns"]
 
 KINDS = ("crash", "leave", "join", "churn")
 
-_RATE = re.compile(r"\s*([-+]?[0-9][0-9_]*\.?[0-9]*(?:[eE][-+]?[0-9]+)?|[-+]?\.[0-9]+)\s*(?:per|/)\s*(\S+)\s*")
+_RATE = re.compile(r"\s*([-+]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(?:per|/)\s*(\S+)\s*", re.ASCII)
+    r"\s*([-+]?[0-9][0-9_]*\.?[0-9]*(?:[eE][-+]?[0-9]+)?|[-+]?\.[0-9]+)\s*(?:per|/)\s*(\S+)\s*"
+)
 _PER = {**{unit: float(seconds) for unit, seconds in DIMENSIONS["seconds"].items()},
         "second": 1.0, "minute": 60.0, "hour": 3600.0, "d": 86400.0, "day": 86400.0, "week": 604800.0}  # fmt: skip
 MOST_OFTEN = 1000.0
@@ -141,12 +143,16 @@ class Fault:
 
 
 def late(faults: Iterable[Fault]) -> frozenset[int]:
-    """Ranks that are not there at the start: their first scheduled event by time is a join."""
-    first: dict[int, tuple[float, str]] = {}
-    for moment, kind, rank in _moments(faults):
-        first.setdefault(rank, (moment, kind))
-    by_step = {rank for fault in faults if fault.step is not None for rank in fault.ranks}
-    return frozenset(rank for rank, (_, kind) in first.items() if kind == "join" and rank not in by_step)
+    """Ranks that are not there at the start: their first event by time is a join, and none by step is
+    listed before it."""
+    timed: dict[int, str] = {}
+    for _, kind, rank in _moments(faults):
+        timed.setdefault(rank, kind)
+    listed: dict[int, bool] = {}
+    for fault in faults:
+        for rank in fault.ranks:
+            listed.setdefault(rank, fault.step is not None)
+    return frozenset(rank for rank, kind in timed.items() if kind == "join" and not listed[rank])
 
 
 def returns(faults: Iterable[Fault]) -> bool:
@@ -198,14 +204,18 @@ def _check_order(faults: Sequence[Fault], workers: int, centralized: bool) -> No
         if kind in ("join", "back"):
             if rank not in away and not unsure:
                 where = f"rank {rank} joins at {moment:g} s"
-                raise ScenarioError("faults", hint=f"{where}, but it has not left before and does not start late")
+                raise ScenarioError(
+                    "faults", hint=f"{where}, but it has not left before and does not start late"
+                )
             away.discard(rank)
             continue
         if rank in away and not unsure:
             raise ScenarioError("faults", hint=f"rank {rank} cannot {kind} at {moment:g} s: it is not there")
         away.add(rank)
         if len(away) == workers and not (centralized and _comes(faults, moment)):
-            raise ScenarioError("faults", hint=f"nobody is left at {moment:g} s: all workers have gone by then")
+            raise ScenarioError(
+                "faults", hint=f"nobody is left at {moment:g} s: all workers have gone by then"
+            )
     gone = away | {rank for f in faults if f.step is not None and f.back is None for rank in f.ranks}
     joined = {rank for f in faults if f.kind == "join" for rank in f.ranks}
     if len(gone - joined | away) == workers:

@@ -41,8 +41,8 @@ from scenarios.fields import (
 from scenarios.workloads.layers import DATASETS, layer_sizes, training_samples
 
 __all__ = [
-    "AlgorithmChoice", "Cluster", "Fault", "Layout", "Machine", "Network", "Run", "Scenario", "Servers", "Slowdown",
-    "StepTime", "Workload",
+    "AlgorithmChoice", "Cluster", "Fault", "Layout", "Machine", "Network", "Run", "Scenario", "Servers",
+    "Slowdown", "StepTime", "Workload",
 ]  # fmt: skip
 
 

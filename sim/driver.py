@@ -29,6 +29,7 @@ from sim.checkpoint import Checkpoints, Registered, Registry
 from sim.clock import Alarm, Clock
 from sim.collectives import NativeAllReduce
 from sim.compute import Device, devices
+from sim.endpoint import Endpoint
 from sim.errors import Deadlock, Diverged
 from sim.host import Host, Roster
 from sim.interrupts import Interrupted, Stop
@@ -361,8 +362,8 @@ class Driver:
             if pump in self.roster.listening:
                 pump.hear(news)
 
-    def others(self, host: Host) -> Sequence[Host]:
-        """Hosts among which are all that have a connection to ``host``."""
+    def others(self, host: Host) -> Sequence[Endpoint]:
+        """Nodes among which are all that have a connection to ``host``."""
         return self.hosts
 
     def lose(self, host: Host) -> None:

@@ -32,9 +32,7 @@ class Endpoint:
     sources      nodes that have a connection to it, where somebody asks
     """
 
-    sources: list[Endpoint] | None = None
-
-    __slots__ = ("blocked", "id", "lag", "nic", "out", "outstanding", "pairs", "queue", "watching")
+    __slots__ = ("blocked", "id", "lag", "nic", "out", "outstanding", "pairs", "queue", "sources", "watching")
 
     nic: Nic
 
@@ -45,6 +43,7 @@ class Endpoint:
         self.blocked = self.watching = False
         self.lag = 0.0
         self.pairs: dict[int, Pair] = {}
+        self.sources: list[Endpoint] | None = None
 
     def turning(self, now: float) -> None:
         """Its first bytes are about to move, or its last ones have just ceased to."""

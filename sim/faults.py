@@ -14,6 +14,7 @@ Rules this module obeys:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import inf
 from typing import Any
 
@@ -26,6 +27,7 @@ from scenarios.streams import stream
 from scenarios.timetable import Event, Timetable
 from sim.clock import Alarm
 from sim.driver import Driver
+from sim.endpoint import Endpoint
 from sim.host import Host
 from sim.network import Transfer
 from sim.programs import COMPUTING, Pump
@@ -42,11 +44,10 @@ class FaultyHost(Host):
     going        it leaves at its next ``Compute``; after: and comes back so many seconds later
     entering     it is there, but has no parameters yet
     askers       joiners that wait for its parameters: (rank, incarnation)
-    sources      nodes that have a connection to it
     """
 
     __slots__ = (
-        "after", "askers", "blended", "carried", "driver", "entering", "going", "incarnation", "past", "sources",
+        "after", "askers", "blended", "carried", "driver", "entering", "going", "incarnation", "past",
     )  # fmt: skip
 
     driver: Faulty
@@ -59,6 +60,11 @@ class FaultyHost(Host):
         self.carried = NOTHING
         self.askers: list[tuple[int, int]] = []
         self.sources = []
+
+    @property
+    def callers(self) -> list[Endpoint]:
+        """Nodes that have a connection to it."""
+        return self.sources or []
 
     @property
     def made(self) -> int:
@@ -93,7 +99,7 @@ class FaultyHost(Host):
         self.after = None
         for things in (self.inbox, self.waiting, self.senders, self.incoming, self.askers):
             things.clear()
-        for source in self.sources:
+        for source in self.callers:
             source.pairs[self.id].unread = 0
 
 
@@ -201,9 +207,9 @@ class Faulty(Driver):
             self.present -= not host.server
         super().lose(host)
 
-    def others(self, host: Host) -> list[Any]:
+    def others(self, host: Host) -> Sequence[Endpoint]:
         assert isinstance(host, FaultyHost)
-        return host.sources
+        return host.callers
 
     def depart(self, host: Host) -> None:
         super().depart(host)
@@ -220,7 +226,7 @@ class Faulty(Driver):
         for pump in host.programs:
             pump.stop()
             roster.listening.pop(pump, None)
-        self.network.drop(host, host.sources)
+        self.network.drop(host, host.callers)
         host.begin_again(now)
         host.incarnation += 1
         host.entering = True

@@ -302,7 +302,7 @@ class Host(Endpoint):
         tags = (want.tag,) if type(want.tag) is str else want.tag
         best: Entry | None = None
         for tag in tags:
-            if tag == LEFT or tag == JOINED:
+            if tag in (LEFT, JOINED):
                 entry = self._news(tag, want.source)
             else:
                 queue = self.inbox.get(tag)
@@ -333,7 +333,8 @@ class Host(Endpoint):
         """Bring the node's ``live`` up to date with who left and joined (before a sequence number)."""
         log = self.roster.log
         told = int(self.told)
-        gone, come = set(), set()
+        gone: set[int] = set()
+        come: set[int] = set()
         while told < len(log) and (before is None or log[told][0] <= before):
             news = log[told][1]
             here, away = (come, gone) if news.tag == JOINED else (gone, come)

@@ -48,6 +48,7 @@ class ADPSGD:
     title: ClassVar[str] = "AD-PSGD (decentralized, asynchronous pairs)"
     centralized: ClassVar[bool] = False
     collective: ClassVar[bool] = False
+    joins: ClassVar[bool] = True
 
     graph: Spec = "bipartite"
     degree: int = 3

@@ -34,14 +34,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
-from core.effects import Compute, Poll, Receive, Send, TrySend
+from core.effects import Compute, Poll, Send, TrySend
 from core.errors import is_number, is_whole, require
+from core.joining import JOIN, answer, expecting
 from core.node import GRADIENT, MODEL, Finished, Message, Node, Program
 from core.replica import PendingGradient, ShardedModel
 
 __all__ = ["Aladdin"]
 
-_COMPUTE, _POLL_MODEL, _RECEIVE_GRADIENT = Compute(), Poll(MODEL), Receive(GRADIENT)
+_COMPUTE, _POLL_MODEL = Compute(), Poll(MODEL)
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class Aladdin:
     title: ClassVar[str] = "ALADDIN (asymmetric centralized training)"
     centralized: ClassVar[bool] = True
     collective: ClassVar[bool] = False
+    joins: ClassVar[bool] = True
 
     pi: int = 1
     alpha: str | float = "n_pi"
@@ -100,9 +102,14 @@ class Aladdin:
         total, gathered = tensors.zeros_like(x) if lazy else None, 0
         since: dict[int, int] = {}
         pushes: dict[int, int] = {}
+        receive = expecting(node, GRADIENT)
         while True:
-            message = yield _RECEIVE_GRADIENT
+            message = yield receive
             worker = message.source
+            if message.tag == JOIN:
+                since[worker] = pushes[worker] = 0
+                yield answer(node, message)
+                continue
             ledger.hold(worker, message.count, message.versions)
             gathered += message.count
             since[worker] = since.get(worker, 0) + message.count

@@ -43,6 +43,7 @@ class ARSGD:
     title: ClassVar[str] = "AR-SGD (synchronous, all-reduce)"
     centralized: ClassVar[bool] = False
     collective: ClassVar[bool] = True
+    joins: ClassVar[bool] = True
 
     overlap: str = "none"
     bucket_bytes: float = 25e6

@@ -17,13 +17,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
-from core.effects import Compute, Receive, Send
+from core.effects import Compute, Send
+from core.joining import JOIN, answer, expecting
 from core.node import GRADIENT, MODEL, Finished, Message, Node, Program
 from core.replica import ShardedModel
 
 __all__ = ["ASP"]
 
-_COMPUTE, _RECEIVE_GRADIENT = Compute(), Receive(GRADIENT)
+_COMPUTE = Compute()
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class ASP:
     title: ClassVar[str] = "ASP (asynchronous parallel, Hogwild-style)"
     centralized: ClassVar[bool] = True
     collective: ClassVar[bool] = False
+    joins: ClassVar[bool] = True
 
     def worker(self, node: Node) -> Program:
         model = ShardedModel(node)
@@ -47,8 +49,12 @@ class ASP:
 
     def server(self, node: Node) -> Program:
         tensors, ledger, optimizer, x = node.tensors, node.ledger, node.optimizer, node.params
+        receive = expecting(node, GRADIENT)
         while True:
-            message = yield _RECEIVE_GRADIENT
+            message = yield receive
+            if message.tag == JOIN:
+                yield answer(node, message)
+                continue
             ledger.hold(message.source, message.count, message.versions)
             optimizer.apply(tensors, x, message.tensor, node.lr() / node.workers)
             ledger.settle(node.version)

@@ -6,7 +6,9 @@
     3  wait for x~;  x_i <- x~        3  send x~ to all of them
 
 A round is complete when all workers that have not left have contributed; a worker that dies after
-its gradient arrived still counts in that round's mean, then no more.
+its gradient arrived still counts in that round's mean, then no more. A joiner belongs to a server's round
+from the moment at which it asks there. Rounds of two servers are one apart at most: it begins with the later
+one, and passes the earlier (``_PASS``: it counts as arrived, and gets the model like all).
 
 Invariants: after each round all replicas are bit-identical; the run equals SGD on the union of the
 workers' batches.
@@ -14,17 +16,19 @@ workers' batches.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from core.effects import Compute, Receive, Send
+from core.effects import Compute, Effect, Receive, Send
+from core.joining import JOIN, STATE, VERSIONS, answer, expecting, fetch
 from core.node import GRADIENT, LEFT, MODEL, Finished, Left, Message, Node, Program
 from core.replica import ShardedModel
 
 __all__ = ["BSP"]
 
-_COMPUTE, _RECEIVE = Compute(), Receive((GRADIENT, LEFT))
+_COMPUTE, _RECEIVE_MODEL = Compute(), Receive(MODEL)
+_PASS = "bsp.pass"
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,7 @@ class BSP:
     title: ClassVar[str] = "BSP (bulk-synchronous parallel, C-PSGD)"
     centralized: ClassVar[bool] = True
     collective: ClassVar[bool] = False
+    joins: ClassVar[bool] = True
 
     def worker(self, node: Node) -> Program:
         model = ShardedModel(node)
@@ -46,20 +51,41 @@ class BSP:
         except Finished:
             return
 
+    def enter(self, node: Node) -> Generator[Effect, Any, None]:
+        """Get the model and agree with all servers on the round to begin with."""
+        replies = yield from fetch(node)
+        node.step = max(reply.step for reply in replies.values())
+        model = ShardedModel(node)
+        behind = {s: reply.step for s, reply in replies.items() if reply.step < node.step}
+        if behind:
+            yield Send(*((server, Message(_PASS, None, step)) for server, step in behind.items()))
+        for _ in range(len(behind) + sum(reply.tensor is None for reply in replies.values())):
+            model.adopt((yield _RECEIVE_MODEL))
+        node.memory[VERSIONS] = model.versions
+
     def server(self, node: Node) -> Program:
         tensors, ledger, x = node.tensors, node.ledger, node.params
         total = tensors.zeros_like(x)
+        receive, members = expecting(node, GRADIENT, LEFT, *((_PASS,) if node.joins else ())), set(node.live)
         while True:
             arrived: dict[int, int] = {}
-            while not arrived or not node.live <= arrived.keys():
-                message = yield _RECEIVE
-                if type(message) is not Left:
-                    ledger.hold(message.source, message.count, message.versions)
-                    tensors.accumulate(total, message.tensor)
+            summed = 0
+            while not arrived or not members <= arrived.keys():
+                message = yield receive
+                if type(message) is Left:
+                    members.discard(message.rank)
+                elif message.tag == JOIN:
+                    yield self._admit(node, message, members, arrived)
+                else:
+                    if message.tag == GRADIENT:
+                        ledger.hold(message.source, message.count, message.versions)
+                        tensors.accumulate(total, message.tensor)
+                        summed += 1
                     arrived[message.source] = message.step
-            tensors.scale(total, 1 / len(arrived))
-            node.optimizer.apply(tensors, x, total, node.lr())
-            ledger.settle(node.version)
+            if summed:
+                tensors.scale(total, 1 / summed)
+                node.optimizer.apply(tensors, x, total, node.lr())
+                ledger.settle(node.version)
             node.version += 1
             tensors.scale(total, 0.0)
             model = tensors.snapshot(x)
@@ -69,6 +95,13 @@ class BSP:
                     for rank, step in arrived.items()
                 )
             )
+
+    def _admit(self, node: Node, request: Message, members: set[int], arrived: dict[int, int]) -> Send:
+        """A joiner belongs to this round; to the next, if its old incarnation's gradient is already in."""
+        members.add(request.source)
+        if request.source in arrived:
+            return Send((request.source, Message(STATE, None, node.version + 1, versions=node.version)))
+        return answer(node, request, node.version)
 
     def companions(self, node: Node) -> Iterable[Program]:
         return ()

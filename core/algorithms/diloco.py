@@ -26,6 +26,7 @@ from typing import ClassVar
 from core.algorithms.local_sgd import check_h
 from core.effects import AllReduce, Compute
 from core.errors import is_number, require
+from core.joining import SHARED
 from core.node import Finished, Node, Program
 
 __all__ = ["DiLoCo"]
@@ -41,6 +42,7 @@ class DiLoCo:
     title: ClassVar[str] = "DiLoCo (local steps, outer Nesterov momentum)"
     centralized: ClassVar[bool] = False
     collective: ClassVar[bool] = True
+    joins: ClassVar[bool] = True
 
     h: int = 8
     outer_lr: float = 0.7
@@ -56,8 +58,10 @@ class DiLoCo:
 
     def worker(self, node: Node) -> Program:
         tensors, lr, momentum = node.tensors, self.outer_lr, self.outer_momentum
-        outer = tensors.snapshot(node.params)
-        velocity = tensors.zeros_like(outer)
+        if not node.memory.get(SHARED):
+            outer = tensors.snapshot(node.params)
+            node.memory[SHARED] = (outer, tensors.zeros_like(outer))
+        outer, velocity = node.memory[SHARED]
         try:
             while True:
                 gradient = yield _COMPUTE

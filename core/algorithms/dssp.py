@@ -36,8 +36,9 @@ from math import ceil
 from typing import ClassVar
 
 from core.algorithms.asp import ASP
-from core.algorithms.ssp import Gate, serve
+from core.algorithms.ssp import serve
 from core.errors import is_whole, require
+from core.gate import Gate
 from core.node import Node, Program
 
 __all__ = ["DSSP", "ForecastingGate"]
@@ -54,6 +55,10 @@ class ForecastingGate(Gate):
         self._threshold: dict[int, int] = {}
         self._answered = dict.fromkeys(range(workers), 0.0)
         self._pushed: dict[int, tuple[float, float]] = {}
+
+    def join(self, rank: int) -> list[int]:
+        self._pushed.pop(rank, None)
+        return super().join(rank)
 
     def judge(self, rank: int, now: float) -> None:
         self._pushed[rank] = (now, now - self._answered.get(rank, now))
@@ -89,6 +94,7 @@ class DSSP:
     title: ClassVar[str] = "DSSP (SSP with a dynamic threshold)"
     centralized: ClassVar[bool] = True
     collective: ClassVar[bool] = False
+    joins: ClassVar[bool] = True
 
     s_l: int = 3
     s_u: int = 15

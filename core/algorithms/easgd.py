@@ -29,12 +29,13 @@ from typing import ClassVar
 
 from core.effects import Compute, Receive, Send
 from core.errors import is_number, is_whole, require
+from core.joining import JOIN, answer, expecting
 from core.node import Finished, Message, Node, Program
 
 __all__ = ["EASGD"]
 
 _REPLICA, _CENTRE = "easgd.replica", "easgd.centre"
-_COMPUTE, _RECEIVE_REPLICA, _RECEIVE_CENTRE = Compute(), Receive(_REPLICA), Receive(_CENTRE)
+_COMPUTE, _RECEIVE_CENTRE = Compute(), Receive(_CENTRE)
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class EASGD:
     title: ClassVar[str] = "EASGD (elastic averaging)"
     centralized: ClassVar[bool] = True
     collective: ClassVar[bool] = False
+    joins: ClassVar[bool] = True
     sends_gradients: ClassVar[bool] = False
 
     tau: int = 2
@@ -83,8 +85,12 @@ class EASGD:
 
     def server(self, node: Node) -> Program:
         tensors, alpha = node.tensors, self.beta / node.workers
+        receive = expecting(node, _REPLICA)
         while True:
-            replica = yield _RECEIVE_REPLICA
+            replica = yield receive
+            if replica.tag == JOIN:
+                yield answer(node, replica, node.version * self.tau // node.workers)
+                continue
             before = tensors.snapshot(node.params)
             tensors.mix(node.params, replica.tensor, alpha)
             node.version += 1

@@ -24,6 +24,7 @@ from typing import Any, ClassVar
 from core.effects import Compute, Effect, Poll, Send, TrySend
 from core.errors import is_number, require
 from core.gossip import check_peers, merge
+from core.joining import JOINED_LATE
 from core.node import LEFT, Finished, Left, Message, Node, Program
 
 __all__ = ["GoSGD"]
@@ -40,6 +41,7 @@ class GoSGD:
     title: ClassVar[str] = "GoSGD (decentralized, asynchronous random pushes)"
     centralized: ClassVar[bool] = False
     collective: ClassVar[bool] = False
+    joins: ClassVar[bool] = True
 
     p: float = 0.1
     on_busy: str = "skip"
@@ -54,11 +56,17 @@ class GoSGD:
         check_peers(workers)
 
     def worker(self, node: Node) -> Program:
-        node.weight = 1 / node.workers
+        if JOINED_LATE not in node.memory:
+            node.weight = 1 / len(node.live)
         return self._steps(node)
 
     def server(self, node: Node) -> Program:
         raise NotImplementedError("GoSGD has no servers")
+
+    def share(self, node: Node) -> float:
+        """Give half of the weight to a joiner, which gets the parameters along with it."""
+        node.weight /= 2
+        return node.weight
 
     def companions(self, node: Node) -> Iterable[Program]:
         return ()

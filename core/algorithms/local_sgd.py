@@ -52,6 +52,7 @@ class LocalSGD:
     title: ClassVar[str] = "Local SGD (periodic averaging)"
     centralized: ClassVar[bool] = False
     collective: ClassVar[bool] = True
+    joins: ClassVar[bool] = True
 
     h: int = 8
 

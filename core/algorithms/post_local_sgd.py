@@ -39,6 +39,7 @@ class PostLocalSGD:
     title: ClassVar[str] = "Post-local SGD (all-reduce first, then local)"
     centralized: ClassVar[bool] = False
     collective: ClassVar[bool] = True
+    joins: ClassVar[bool] = True
 
     h: int = 8
     switch: float = 1.0

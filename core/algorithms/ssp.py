@@ -7,7 +7,8 @@
                                            send x~
 
 c_i counts the steps of worker i that the server knows of; the minimum is over the workers that have
-not left, of whom those that have pushed nothing yet count as 0. When a worker leaves, the minimum is
+not left, of whom those that have pushed nothing yet count as 0; who joins is counted as the slowest is, and
+goes on from there. When a worker leaves, the minimum is
 taken anew and whoever it held up goes on. A reply carries the model as it is when the reply is sent,
 so a worker always sees its own gradients. Every shard does this alone; the worker goes on when it
 has the replies of all.
@@ -19,87 +20,38 @@ pushed step k); s = inf is ASP, event for event.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from math import inf
 from typing import ClassVar
 
 from core.algorithms.asp import ASP
-from core.effects import Now, Receive, Send
+from core.effects import Now, Send
 from core.errors import is_whole, require
+from core.gate import Gate
+from core.joining import JOIN, answer, expecting
 from core.node import GRADIENT, LEFT, MODEL, Left, Message, Node, Program
 
 __all__ = ["SSP", "Gate", "serve"]
 
-_NOW, _RECEIVE, _RECEIVE_GRADIENT = Now(), Receive((GRADIENT, LEFT)), Receive(GRADIENT)
-
-
-class Gate:
-    """The workers' clocks, and whose replies are withheld: who is more than ``s`` ahead of the slowest."""
-
-    timed: ClassVar[bool] = False
-    """Whether it is to be told when gradients come and replies go."""
-
-    def __init__(self, workers: int, s: float) -> None:
-        self.s = s
-        self.clock = dict.fromkeys(range(workers), 0)
-        self.slowest = 0
-        self._at = Counter({0: workers})
-        self._withheld: dict[int, None] = {}
-
-    def push(self, rank: int, clock: int, now: float) -> list[int]:
-        """Worker ``rank`` has completed ``clock`` steps and wants a reply; who gets one now, in order."""
-        if rank in self.clock:
-            self._at[self.clock[rank]] -= 1
-        self.clock[rank] = clock
-        self._at[clock] += 1
-        self._withheld[rank] = None
-        moved = self._advance()
-        self.judge(rank, now)
-        return self._release(tuple(self._withheld) if moved else (rank,))
-
-    def leave(self, rank: int) -> list[int]:
-        """Worker ``rank`` waits for nothing any more, and nobody for it; who gets a reply now."""
-        if rank not in self.clock:
-            return []
-        self._at[self.clock.pop(rank)] -= 1
-        self._withheld.pop(rank, None)
-        return self._release(tuple(self._withheld)) if self._advance() else []
-
-    def judge(self, rank: int, now: float) -> None:
-        """Worker ``rank`` has pushed: a gate that changes its threshold does so here."""
-
-    def answered(self, ranks: list[int], now: float) -> None:
-        """Replies to ``ranks`` have been handed over."""
-
-    def admits(self, rank: int) -> bool:
-        """Whether worker ``rank`` may begin its next step."""
-        return self.clock[rank] - self.slowest <= self.s
-
-    def _advance(self) -> bool:
-        """Find the slowest clock; says whether it has changed, which alone can free others."""
-        before = self.slowest
-        while self.clock and not self._at[self.slowest]:
-            del self._at[self.slowest]
-            self.slowest += 1
-        return self.slowest > before
-
-    def _release(self, candidates: tuple[int, ...]) -> list[int]:
-        free = [rank for rank in candidates if self.admits(rank)]
-        for rank in free:
-            del self._withheld[rank]
-        return free
+_NOW = Now()
 
 
 def serve(node: Node, gate: Gate) -> Program:
     """The server: apply each gradient at once, reply when ``gate`` lets the worker go on."""
     tensors, ledger, optimizer, x = node.tensors, node.ledger, node.optimizer, node.params
-    receive = _RECEIVE_GRADIENT if gate.s == inf else _RECEIVE
+    receive = expecting(node, GRADIENT) if gate.s == inf else expecting(node, GRADIENT, LEFT)
+    for rank in set(range(node.workers)) - node.live if node.joins else ():
+        gate.leave(rank)
     while True:
         message = yield receive
         if type(message) is Left:
             free = gate.leave(message.rank)
+        elif message.tag == JOIN:
+            free = gate.join(message.source)
+            yield answer(node, message, gate.clock[message.source])
+            if gate.timed:
+                gate.answered([message.source], (yield _NOW))
         else:
             now = (yield _NOW) if gate.timed else 0.0
             ledger.hold(message.source, message.count, message.versions)
@@ -122,6 +74,7 @@ class SSP:
     title: ClassVar[str] = "SSP (stale-synchronous parallel)"
     centralized: ClassVar[bool] = True
     collective: ClassVar[bool] = False
+    joins: ClassVar[bool] = True
 
     s: float = 3
 
