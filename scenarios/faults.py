@@ -36,8 +36,6 @@ __all__ = ["Fault", "check_faults", "late", "rate", "returns"]
 KINDS = ("crash", "leave", "join", "churn")
 
 _RATE = re.compile(r"\s*([-+]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(?:per|/)\s*(\S+)\s*", re.ASCII)
-    r"\s*([-+]?[0-9][0-9_]*\.?[0-9]*(?:[eE][-+]?[0-9]+)?|[-+]?\.[0-9]+)\s*(?:per|/)\s*(\S+)\s*"
-)
 _PER = {**{unit: float(seconds) for unit, seconds in DIMENSIONS["seconds"].items()},
         "second": 1.0, "minute": 60.0, "hour": 3600.0, "d": 86400.0, "day": 86400.0, "week": 604800.0}  # fmt: skip
 MOST_OFTEN = 1000.0
