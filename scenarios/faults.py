@@ -36,8 +36,8 @@ __all__ = ["Fault", "check_faults", "late", "rate", "returns"]
 KINDS = ("crash", "leave", "join", "churn")
 
 _RATE = re.compile(r"\s*([-+]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(?:per|/)\s*(\S+)\s*", re.ASCII)
-_PER = {**{unit: float(seconds) for unit, seconds in DIMENSIONS["seconds"].items()},
-        "second": 1.0, "minute": 60.0, "hour": 3600.0, "d": 86400.0, "day": 86400.0, "week": 604800.0}  # fmt: skip
+_LONG = {"second": 1.0, "minute": 60.0, "hour": 3600.0, "d": 86400.0, "day": 86400.0, "week": 604800.0}
+_PER = {unit: float(seconds) for unit, seconds in DIMENSIONS["seconds"].items()} | _LONG
 MOST_OFTEN = 1000.0
 """Events per second of one rank, at most."""
 

@@ -445,8 +445,9 @@ class Network:
         endpoint.queue.clear()
         for pair in pairs:
             source = pair.source
-            lost += [transfer for transfer in source.queue if transfer.pair is pair]
-            source.queue = deque(transfer for transfer in source.queue if transfer.pair is not pair)
+            if pair.undelivered > len(pair.behind) + (pair.current is not None):
+                lost += [transfer for transfer in source.queue if transfer.pair is pair]
+                source.queue = deque(transfer for transfer in source.queue if transfer.pair is not pair)
             lost += pair.behind
             pair.behind.clear()
         current = [pair.current for pair in pairs if pair.current is not None]
