@@ -20,7 +20,7 @@ from math import inf
 from typing import Any
 
 from core.node import GRADIENT, Joined, Left, Message, Node
-from core.record import KINDS, Ledger, Record
+from core.record import KINDS, Ledger, Record, StepLog
 from core.tensors import Phantom, Tensors
 from scenarios.errors import ScenarioError
 from scenarios.plan import Plan
