@@ -48,7 +48,7 @@ WIDE = 116
 """Columns that a full table takes; on narrower terminals the breakdown gets a table of its own."""
 
 BROAD = 136
-"""Columns that a full table of algorithms takes, with intervals."""
+"""Columns that a full table of algorithms may take where nobody says how many there are."""
 
 GROUPS = ("rates", "parts", "rest")
 
@@ -145,15 +145,16 @@ def algorithms(statistics: Sequence[Mapping[str, Any]], title: str = "", accurac
     """One row per algorithm: means over seeds ± half of their 95 % interval (``seeds.condense``).
 
     Speed and traffic, and what was learned if anything was; one table, or two where ``width`` columns do
-    not hold one.
+    not hold one with every cell in full.
     """
     learned = any(one["accuracy"] is not None for one in statistics)
     mark = "" if accuracy is None else f"{100 * accuracy:g} %"
     speed = ["samples/s", "speed-up", "staleness\nmean / p95 / max", "busiest node\nper step"]
     model = [f"time to\n{mark}", "seeds\nthere"] if accuracy is not None and learned else []
     model += ["accuracy\n%", "consensus\ndistance"] if learned else []
-    if not model or width >= BROAD:
-        return [_rows(statistics, title, [*speed, *model])]
+    whole = _rows(statistics, title, [*speed, *model])
+    if not model or _breadth(whole) <= width:
+        return [whole]
     return [_rows(statistics, title, speed), _rows(statistics, "What they learned", model)]
 
 
@@ -170,6 +171,15 @@ def _rows(statistics: Sequence[Mapping[str, Any]], title: str, heads: Sequence[s
             row = [f"[yellow]{', '.join(one['outcomes'])}[/]", *[""] * (len(heads) - 1)]
         grid.add_row(f"[bold]{label(one['algorithm'])}[/]{'*' if done < one['runs'] else ''}", *row)
     return grid
+
+
+def _breadth(grid: Table) -> int:
+    """Columns of the terminal that ``grid`` takes with no cell cut short."""
+    from rich.console import Console
+    from rich.measure import Measurement
+
+    console = Console(width=1000)
+    return Measurement.get(console, console.options, grid).maximum
 
 
 def _means(one: Mapping[str, Any]) -> dict[str, str]:
@@ -190,7 +200,10 @@ def _means(one: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _mean(found: Mapping[str, Any] | None, scale: float = 1.0, seconds: bool = False) -> str:
-    """``mean ± half`` with as many digits as the interval deserves; in a unit that reads well if seconds."""
+    """``mean ± half`` with as many digits as the interval deserves; in a unit that reads well if seconds.
+
+    An interval that four decimals do not show is none: equal seeds differ by rounding.
+    """
     if found is None:
         return "–"
     mean, half, unit = found["mean"] * scale, (found["half"] or 0.0) * scale, ""
@@ -205,6 +218,8 @@ def _mean(found: Mapping[str, Any] | None, scale: float = 1.0, seconds: bool = F
         mean, half, unit = mean / 10.0**power, half / 10.0**power, f"{unit}e{power:+03d}"
     order = math.floor(math.log10(half))
     digits = min(4, max(0, -order + (half < 3 * 10.0**order)))
+    if half < 0.5e-4:
+        return f"{_number(mean)}{unit}"
     pair = f"{mean:,.{digits}f} ± {half:,.{digits}f}"
     return f"({pair}){unit}" if unit.startswith("e") else f"{pair}{unit}"
 

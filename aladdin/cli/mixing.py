@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +12,9 @@ from aladdin.cli import common
 
 if TYPE_CHECKING:
     from aladdin.mixing import Mixing
+
+WORKERS = 16
+"""Workers where nobody says how many."""
 
 Set = Annotated[
     list[str] | None,
@@ -23,7 +27,12 @@ Set = Annotated[
 
 def command(
     algorithm: Annotated[str, typer.Argument(metavar="ALGORITHM", help="One that mixes parameters.")],
-    workers: Annotated[int, typer.Option("--workers", "-n", metavar="N", help="Number of workers.")] = 16,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers", "-n", metavar="N", help="Number of workers. Default: 16, or as many as --matrix has."
+        ),
+    ] = None,
     graph: Annotated[
         str | None,
         typer.Option(
@@ -59,10 +68,14 @@ def command(
     from aladdin.mixing import DRAWN, describe
     from scenarios.errors import ScenarioError
 
+    chosen = _options(graph, matrix, options or [])
+    if workers is None:
+        rows = chosen.get("matrix")
+        workers = len(rows) if isinstance(rows, list) and rows else WORKERS
     if out is not None and workers > DRAWN:
         raise ScenarioError("--out", str(out), f"no picture of more than {DRAWN} workers")
-    found = describe(algorithm, workers, _options(graph, matrix, options or []))
-    picture = _draw(found, graph, out) if out is not None else None
+    found = describe(algorithm, workers, chosen)
+    picture = _draw(found, _given(graph, matrix, options or []), out) if out is not None else None
     summary = found.summary()
     if json:
         common.emit({**summary, **({"picture": str(picture)} if picture else {})})
@@ -88,14 +101,23 @@ def _options(graph: str | None, matrix: Path | None, given: list[str]) -> dict[s
         listed = graph.startswith("[")
         is_file = not listed and Path(graph).is_file()
         options["graph"] = read(graph, "graph") if listed else graph
-        if is_file:
+        if is_file or Path(graph).suffix:  # no graph has a dot in its name: a file that is not there
             options["graph"] = read_rows(graph, "graph")
     if matrix is not None:
         options["matrix"] = read_rows(matrix, "matrix")
     return options
 
 
-def _draw(found: Mixing, graph: str | None, out: Path) -> Path:
+def _given(graph: str | None, matrix: Path | None, options: list[str]) -> str:
+    """What was asked for, as a part of a file's name: pictures of different matrices lie side by side."""
+    named = ([] if graph is None else [Path(graph).stem if graph[:1] != "[" else "edges"]) + (
+        [] if matrix is None else [matrix.stem]
+    )
+    named += [entry.removeprefix("algorithm.").replace("=", "") for entry in options]
+    return "".join(f"-{re.sub(r'[^0-9A-Za-z_.]+', '-', name).strip('-')}" for name in named)[:100]
+
+
+def _draw(found: Mixing, given: str, out: Path) -> Path:
     from analysis import graphs, names
     from analysis.plots import save
 
@@ -104,8 +126,7 @@ def _draw(found: Mixing, graph: str | None, out: Path) -> Path:
         found.matrices, heading, found.what, layout=found.layout, centre=found.centre, unit=found.unit,
         squared=found.squared,
     )  # fmt: skip
-    known = f"-{Path(graph).stem}" if graph and not graph.startswith("[") else ""
-    return save(figure, out / f"mixing-{found.algorithm}{known}-n{found.workers}.png")
+    return save(figure, out / f"mixing-{found.algorithm}{given}-n{found.workers}.png")
 
 
 def _print(summary: dict[str, Any]) -> None:

@@ -55,6 +55,9 @@ def find(name: str) -> type:
         kind = getattr(importlib.import_module(module_name), attribute)
     except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise OptionError("name", name, f"an importable module:Class ({error})") from error
+    except Exception as error:  # the module is the user's: a slip in it is bad input, too
+        why = f"{type(error).__name__}: {error}"
+        raise OptionError("name", name, f"an importable module:Class ({why})") from error
     if not (isinstance(kind, type) and all(hasattr(kind, member) for member in _MEMBERS)):
         raise OptionError("name", name, f"a class that has {', '.join(_MEMBERS)} (core.node.Algorithm)")
     return kind

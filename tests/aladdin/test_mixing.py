@@ -93,6 +93,25 @@ def test_edges_and_matrices_from_files(capsys: pytest.CaptureFixture[str], tmp_p
     assert zeta("-g", tmp_path / "edges.json") == zeta("-g", tmp_path / "edges.txt") == inline
     assert zeta("--matrix", tmp_path / "w.json") == zeta("--matrix", tmp_path / "w.csv")
     assert zeta("--matrix", tmp_path / "w.json") == zeta("--matrix", tmp_path / "w.yaml")
+    found = json.loads(run(capsys, "dpsgd", "--matrix", tmp_path / "w.csv", "--json")[1])
+    assert found["workers"] == 3  # as many as the matrix has
+
+
+def test_pictures_of_different_matrices_have_different_names(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    pytest.importorskip("matplotlib")
+    (tmp_path / "mine.csv").write_text("0.75,0.25\n0.25,0.75\n")
+    asked: list[list[object]] = [
+        ["dpsgd", "-n", 2], ["dpsgd", "--matrix", tmp_path / "mine.csv"], ["dpsgd", "-n", 2, "-g", "ring"],
+        ["dpsgd", "-n", 2, "-g", "[[0, 1]]"], ["aladdin", "-n", 2, "-s", "pi=2"], ["aladdin", "-n", 2],
+    ]  # fmt: skip
+    for argv in asked:
+        assert run(capsys, *argv, "--out", tmp_path / "out")[0] == 0
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [
+        "mixing-aladdin-n2.png", "mixing-aladdin-pi2-n2.png", "mixing-dpsgd-edges-n2.png",
+        "mixing-dpsgd-mine-n2.png", "mixing-dpsgd-n2.png", "mixing-dpsgd-ring-n2.png",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -128,6 +147,7 @@ def test_edges_and_matrices_from_files(capsys: pytest.CaptureFixture[str], tmp_p
         (["bsp", "-g", "ring"], "graph: 'ring' is not valid; expected no option: bsp has none"),
         (["dpsgd", "--matrix", "nowhere.csv"], "matrix: 'nowhere.csv' cannot be read"),
         (["dpsgd", "--out", "/proc/no/pictures"], "cannot be written"),
+        (["dpsgd", "-g", "nowhere.json"], "graph: 'nowhere.json' cannot be read (No such file"),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_message_and_exit_code_2(
@@ -145,6 +165,8 @@ def test_bad_input_is_one_message_and_exit_code_2(
     [
         ("[[0.5, 0.4], [0.4, 0.6]]", "row 0 sums to 0.9, off by -0.1"),
         ("[[0.5, 0.5], [0.2, 0.8]]", "[0, 1] is 0.5 and [1, 0] is 0.2"),
+        ("[[0.5, 0.5], [0.2, 0.7]]", "row 1 sums to 0.9, off by -0.1"),
+        ("nan 1\n1 nan\n", "[0, 0] is nan' is not valid; expected weights between 0 and 1"),
         ("1 0 0\n0 1 0\n0 0 1\n", "2 x 2, one row and column per worker"),
         ("[[0.5, 0.5], [0.5]]", "rows of numbers, all of the same length"),
         ("hello\n", "holds no rows of numbers"), ("", "2 x 2"),

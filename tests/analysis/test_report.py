@@ -224,3 +224,32 @@ def test_tables_fit_the_terminal(width: int) -> None:
     assert "…" not in shown
     for piece in ("ALADDIN-L1", "samples/s", "compute", "staleness", "slow workers", "accuracy"):
         assert piece in shown
+
+
+def condensed(**changes: object) -> dict[str, object]:
+    """An algorithm's statistics over three seeds."""
+    mean = {"mean": 1301.4055, "half": 2e-6, "count": 3}
+    return {
+        "algorithm": "asp", "runs": 3, "outcomes": {"done": 3}, "messages": [], "reached": 3,
+        "throughput": mean, "speedup": mean, "time_to_accuracy": mean, "accuracy": mean,
+        "consensus": {"mean": 5.8e-05, "half": 2.8e-05, "count": 3}, "busiest_role": "server",
+        **dict.fromkeys(("staleness_mean", "staleness_p95", "staleness_max"), mean),
+        "busiest_bytes_per_step": mean, **changes,
+    }  # fmt: skip
+
+
+def test_an_interval_of_rounding_alone_is_not_shown() -> None:
+    shown = text(report.algorithms([condensed()])[0])
+    assert "1,301" in shown
+    assert "± 0.0000" not in shown
+
+
+@pytest.mark.parametrize("width", [100, 136, 200])
+def test_no_cell_is_cut_short_where_two_tables_hold_all(width: int) -> None:
+    wide = {"mean": 123456.789, "half": 0.1234, "count": 3}
+    found = [condensed(throughput=wide, speedup=wide)]
+    for table in report.algorithms(found, accuracy=0.94, width=width):
+        console = Console(width=width)
+        with console.capture() as capture:
+            console.print(table)
+        assert "…" not in capture.get()

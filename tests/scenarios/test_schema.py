@@ -44,6 +44,7 @@ BAD = [
     ("algorithm.name", "aladin", "did you mean 'aladdin'?"),
     ("algorithm.name", "no.such.module:Thing", "importable"),
     ("algorithm.name", "..aladdin", "importable"),
+    ("algorithm.name", "tests.scenarios.fails:Thing", "importable module:Class (ZeroDivisionError: "),
     ("algorithm.name", "pathlib:Path", "a class that has worker, server"),
     ("algorithm.pi", 0, "algorithm.options.pi: 0 is not valid; expected a whole number of at least 1"),
     ("algorithm.alpha", 1.5, "algorithm.options.alpha: 1.5"),
