@@ -140,6 +140,9 @@ def compare(
          "curves": None, "path": None}
         for name, error in refused.items() for seed in numbers
     ]  # fmt: skip
+    if path:  # taken: nobody else writes there from now on
+        for one in chosen:
+            (path / api.slug(one.algorithm.name)).mkdir(parents=True, exist_ok=True)
     return _performed(jobs_, processes, runs, on_progress, scenario=base, seeds=numbers, accuracy=accuracy,
                       path=path)  # fmt: skip
 
@@ -181,7 +184,7 @@ def _finished(runs: list[dict[str, Any]], *, complete: bool, order: list[str], *
     and pictures written if there is a directory."""
     runs = sorted(runs, key=lambda run: (order.index(run["algorithm"]), run["seed"]))
     found = Comparison(runs=runs, complete=complete, **about)
-    if found.path is None or not runs:
+    if found.path is None:
         return found
     from analysis import pictures
 
@@ -189,6 +192,8 @@ def _finished(runs: list[dict[str, Any]], *, complete: bool, order: list[str], *
     for folder in found.path.iterdir():
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
+    if not runs:
+        return found
     try:
         found.pictures.extend(
             pictures.compare(found.statistics, runs, found.path, title=found.title, accuracy=found.accuracy)

@@ -167,9 +167,12 @@ class Checkpoints:
     def open(self, scenario: Mapping[str, Any]) -> dict[str, Any] | None:
         """Read the file, if there is one; how gradients were evaluated. Raises ``CheckpointError``."""
         self._identity = _identity(scenario)
+        if self.path.is_dir():
+            raise CheckpointError(f"checkpoint {self.path}: it is a folder; give a file")
         if not self.path.exists():
-            _write(self.path.with_name(f".{self.path.name}.probe"), {}, {})
-            self.path.with_name(f".{self.path.name}.probe").unlink()
+            probe = self.path.with_name(f".{self.path.name}.probe")
+            _write(probe, {}, {}, named=self.path)
+            probe.unlink()
             return None
         self._manifest, self._saved = _read(self.path)
         _agrees(self.path, self._manifest["identity"], self._identity)
@@ -296,8 +299,12 @@ def _digest(manifest: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> st
     return digest.hexdigest()
 
 
-def _write(path: Path, manifest: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
-    """One safetensors file with the manifest in its header; never half-written under its own name."""
+def _write(path: Path, manifest: Mapping[str, Any], arrays: Mapping[str, np.ndarray],
+           named: Path | None = None) -> None:  # fmt: skip
+    """One safetensors file with the manifest in its header; never half-written under its own name.
+
+    An error names the file ``named``, or ``path`` without one.
+    """
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
@@ -308,7 +315,7 @@ def _write(path: Path, manifest: Mapping[str, Any], arrays: Mapping[str, np.ndar
         save_file(whole, partial, metadata=header)
         partial.replace(path)
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"checkpoint {path}: cannot be written ({error})") from error
+        raise CheckpointError(f"checkpoint {named or path}: cannot be written ({error})") from error
     finally:
         partial.unlink(missing_ok=True)
 

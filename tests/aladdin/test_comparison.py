@@ -383,6 +383,18 @@ def test_the_page_on_comparing_describes_what_is_printed_and_written(tmp_path: P
     assert found.statistics[0]["accuracy"]["count"] == 2
 
 
+def test_a_directory_that_a_comparison_is_writing_to_is_refused_to_others(tmp_path: Path) -> None:
+    def another(*_: Any) -> None:
+        with pytest.raises(ScenarioError, match="is not empty"):
+            aladdin.compare("demo", "bsp", overrides=QUICK, out=tmp_path / "c", jobs=1)
+        asked.append(True)
+
+    asked: list[bool] = []
+    aladdin.compare("demo", "asp", overrides=QUICK, out=tmp_path / "c", jobs=1, on_progress=another)
+    assert asked
+    assert [file.name for file in (tmp_path / "c").iterdir() if file.is_dir()] == ["asp"]
+
+
 def test_a_process_that_cannot_be_started_is_a_failed_run(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise OSError(11, "Resource temporarily unavailable")
