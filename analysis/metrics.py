@@ -230,9 +230,10 @@ def busiest_link(record: Record) -> dict[str, Any] | None:
 
     Returns ``{"machine": index, "direction": up | down, "use", "bytes", "capacity"}``. ``use`` is the time
     that its bytes take at its full rate over the length of the run, warm-up and drain included: a link that
-    is never free comes to a little less than 1. Simulations of a topology add ``name``, of the machine, rack
-    or WAN link; beyond the NICs ``machine`` is -1, and the direction may be ``wan`` or ``shared``
-    (the backplane). A closed-form all-reduce moves no messages and counts nowhere.
+    is never free comes to a little less than 1, and to 1 where messages outlive the run (D-PSGD's).
+    Simulations of a topology add ``name``, of the machine, rack or WAN link; beyond the NICs ``machine`` is
+    -1, and the direction may be ``wan`` or ``shared`` (the backplane). A closed-form all-reduce moves no
+    messages and counts nowhere.
     """
     links, duration = record.links, record.duration
     if not len(links.get("busy", ())) or not duration:
@@ -243,7 +244,7 @@ def busiest_link(record: Record) -> dict[str, Any] | None:
         **named,
         "machine": int(links["machine"][row]),
         "direction": str(links["direction"][row]),
-        "use": float(links["busy"][row]) / duration,
+        "use": min(float(links["busy"][row]) / duration, 1.0),
         "bytes": float(links["bytes"][row]),
         "capacity": float(links["capacity"][row]),
     }

@@ -213,7 +213,7 @@ _TOPOLOGY = tuple(field.name for field in fields(Topology) if field.name != "gro
 
 def _optional_topology(value: Any, name: str) -> Topology | None:
     if value is None or isinstance(value, Topology):
-        return value
+        return value if value is not None and (value.joined or value.groups) else None
     raise ScenarioError(
         name, value, f"no such field; its parts ({', '.join(_TOPOLOGY)}) stand directly under cluster"
     )
@@ -384,7 +384,7 @@ class Cluster:
             listed = isinstance(tree.get("machines"), (list, tuple))
             groups = tree["machines"] if listed and _grouped(tree, further) else ()
             if further or groups:
-                tree["topology"] = Topology(**further, groups=groups)
+                tree["topology"] = _optional_topology(Topology(**further, groups=groups), "topology")
             if groups:
                 for name in ("placement", *_LAYOUT):
                     if name != "machines" and name in tree:
@@ -399,7 +399,8 @@ class Cluster:
         given = {name: tree.pop(name) for name in _LAYOUT if name in tree}
         if tree.get("layout") is None:
             tree["layout"] = Layout(**given)
-        if tree.get("topology") is not None and "workers" not in tree:
+        counted = isinstance(tree.get("topology"), Topology) and isinstance(tree["layout"], Layout)
+        if counted and "workers" not in tree:
             racks, machines, per = tree["topology"].counts(tree["layout"])
             tree["workers"] = max(racks, len(tree["topology"].site_names), 1) * machines * per
         return tree

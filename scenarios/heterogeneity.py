@@ -39,8 +39,6 @@ COLUMNS = {
 
 NETWORK = ("up", "down", "latency")
 
-MOST_ROWS = 1_000_000
-
 
 def _devices(value: Any, name: str) -> dict[str, tuple[float, ...]]:
     if not isinstance(value, Mapping):

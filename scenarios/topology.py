@@ -162,8 +162,14 @@ class Group(Machine):
 def _racks(value: Any, name: str) -> int | tuple[Rack, ...]:
     if isinstance(value, (list, tuple)):
         racks: tuple[Rack, ...] = each(Rack).metadata["kind"](value, name)
-        return racks
+        return racks or 0
     return int(integer(0, MOST)(value, name))
+
+
+def _groups(value: Any, _: str) -> tuple[Group, ...]:
+    """Under the name that they have in a scenario."""
+    groups: tuple[Group, ...] = each(Group).metadata["kind"](value, "machines")
+    return groups
 
 
 def _sites(value: Any, name: str) -> int | tuple[str, ...]:
@@ -171,7 +177,7 @@ def _sites(value: Any, name: str) -> int | tuple[str, ...]:
         found: tuple[str, ...] = sequence(_name)(value, name)
         if len(found) > MOST_SITES:
             raise ScenarioError(name, len(found), f"at most {MOST_SITES} sites")
-        return found
+        return found or 0
     return int(integer(0, MOST_SITES)(value, name))
 
 
@@ -231,7 +237,7 @@ class Topology:
     racks_per_site: int = whole(0, high=MOST)
     machines_per_site: int = whole(0, high=MOST)
     wan: tuple[Wan, ...] = each(Wan)
-    groups: tuple[Group, ...] = each(Group)
+    groups: tuple[Group, ...] = of_kind((), _groups)
 
     def __post_init__(self) -> None:
         check(self)
@@ -250,6 +256,10 @@ class Topology:
         rackless = [name for name in ("machines_per_rack", "racks_per_site") if getattr(self, name)]
         if rackless and not (self.racks or (self.racks_per_site and self.sites)):
             raise ScenarioError(rackless[0], getattr(self, rackless[0]), "nothing without racks")
+        if self.uplink != Uplink() and not (self.racks or self.racks_per_site):
+            raise ScenarioError("uplink", hint="nothing has an up-link: racks are neither counted nor listed")
+        if self.wan and not self.sites:
+            raise ScenarioError("wan", hint="nothing to join: sites are neither counted nor listed")
         if self.machines_per_site and (self.racks or self.racks_per_site or not self.sites):
             raise ScenarioError(
                 "machines_per_site", self.machines_per_site, "nothing but for sites without racks"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scenarios.cluster import Cluster, Layout, Machine, Servers
@@ -179,6 +179,10 @@ REFUSED = [
     ("{machines_per_rack: 4}", "machines_per_rack: 4 .* nothing without racks"),
     ("{racks: 2, machines_per_site: 2}", "machines_per_site: 2 .* sites without racks"),
     ("{racks: 1000000, machines_per_rack: 2}", "at most 1000000"),
+    ("{uplink: 5}", "uplink: nothing has an up-link"),
+    ("{wan: {bandwidth: 5}}", "wan: nothing to join"),
+    ("{topology: {racks: 2}}", r"topology: .* its parts \(racks, .* stand directly under cluster"),
+    ("{racks: 2, machines_per_rack: 1, layout: {}}", "layout: {} .* stand directly under cluster"),
     ("{racks: many}", "racks: 'many' .* whole number"),
     ("{sites: 1000, machines_per_site: 1}", "sites: 1000 .* at most 256"),
     ("{racks: [{name: a, bandwidth: 1}, {name: a, bandwidth: 1}], machines_per_rack: 1}",
@@ -210,6 +214,7 @@ REFUSED = [
     ("{machines: [{name: a, workers: 1, site: x}], sites: [y]}", r"machines\[0\].site: 'x'"),
     ("{machines: [{name: a, workers: 1}], sites: [x, y]}", r"machines\[0\].site: missing: one of x, y"),
     ("{machines: [{name: a, count: 2, workers: 1}], workers: 3}", "workers: 3 .* 2, as many as"),
+    ("{machines: [{name: a, count: 0}]}", r"machines\[0\].count: 0"),
     ("{machines: [{name: a, count: 2}]}", "machines: say how many workers"),
     ("{machines: [{name: a, count: 2, workers: 1}], racks: 2}", "racks: 2 .* a list of racks"),
     ("{machines: [{name: a, count: 2, workers: 1}], machines_per_rack: 2}", "machines_per_rack: 2"),
@@ -246,3 +251,31 @@ def test_links_that_nobody_uses_may_be_down() -> None:
         "a > c",
         "c > b",
     ]
+
+
+JUNK = st.one_of(
+    st.none(), st.booleans(), st.integers(-2, 5), st.floats(), st.text(max_size=3), st.just([]), st.just({}),
+    st.lists(st.one_of(st.integers(-1, 3), st.sampled_from("ab"), st.none()), max_size=3),
+    st.dictionaries(
+        st.sampled_from(["name", "rack", "site", "bandwidth", "up", "back", "between", "count", "workers"]),
+        st.one_of(st.integers(-1, 3), st.sampled_from(["a", "b"]), st.just(["a", "b"]), st.none()),
+        max_size=4,
+    ),
+)  # fmt: skip
+FIELDS = (
+    "racks", "machines_per_rack", "uplink", "sites", "racks_per_site", "machines_per_site", "wan", "machines",
+    "workers", "workers_per_machine", "heterogeneity", "topology", "layout", "placement",
+)  # fmt: skip
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.dictionaries(st.sampled_from(FIELDS), st.one_of(JUNK, st.lists(JUNK, max_size=3)), max_size=5))
+def test_whatever_is_given_is_read_or_refused_with_its_field(tree: dict[str, Any]) -> None:
+    try:
+        made = build(Cluster, tree)
+    except ScenarioError as error:
+        found = error.path
+    else:
+        found = "workers"
+        assert build(Cluster, plain(made)) == made
+    assert found.split(".")[0].split("[")[0] in (*FIELDS, "servers", "slowdowns", "compute")
