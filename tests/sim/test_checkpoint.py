@@ -59,6 +59,19 @@ def test_a_resumed_run_is_the_uninterrupted_one(name: str, batched: str, tmp_pat
     same(whole, resumed(chosen, path))
 
 
+@pytest.mark.parametrize("collective", ["native", "messages"])
+def test_a_run_stopped_amid_backward_passes_resumes_exactly(collective: str, tmp_path: Path) -> None:
+    overlap = {"overlap": "backward", "buckets": 3}
+    network = {"cluster.network.collective": collective, "cluster.network.allreduce": "halving_doubling"}
+    chosen = scenario("arsgd", 4, 12, **{"run.batched": "never"}).override(
+        {**network, **{f"algorithm.{name}": value for name, value in overlap.items()}}
+    )
+    whole = sim.simulate(chosen)
+    path = tmp_path / "run.checkpoint"
+    stopped(chosen, path, 30)
+    same(whole, resumed(chosen, path))
+
+
 @pytest.mark.parametrize("network", [{"collective": "messages"}, {"admission": "fair", "window": 3}])
 @pytest.mark.parametrize("name", ["aladdin", "arsgd"])
 def test_it_is_so_on_other_networks_and_with_several_servers(
