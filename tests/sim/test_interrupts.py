@@ -20,7 +20,10 @@ TREE = {
 }  # fmt: skip
 
 
-def scenario(algorithm: str, **run: Any) -> Scenario:
+OVERLAPPED = {"name": "arsgd", "options": {"overlap": "backward", "buckets": 4}}
+
+
+def scenario(algorithm: Any, **run: Any) -> Scenario:
     return Scenario.from_dict({**TREE, "algorithm": algorithm, "run": {**TREE["run"], **run}})  # type: ignore[dict-item]
 
 
@@ -39,8 +42,10 @@ def stopped(one: Scenario, after: int) -> tuple[Record, float]:
     return caught.value.record, moments[0]
 
 
-@pytest.mark.parametrize("algorithm", ["asp", "bsp", "ssp", "aladdin", "easgd", "arsgd", "dpsgd", "adpsgd"])
-def test_what_is_kept_is_the_beginning_of_the_full_run(algorithm: str) -> None:
+@pytest.mark.parametrize(
+    "algorithm", ["asp", "bsp", "ssp", "aladdin", "easgd", "arsgd", "dpsgd", "adpsgd", OVERLAPPED]
+)
+def test_what_is_kept_is_the_beginning_of_the_full_run(algorithm: Any) -> None:
     part, moment = stopped(scenario(algorithm), 90)
     whole = sim.simulate(scenario(algorithm))
     assert moment <= part.duration < whole.duration
@@ -58,9 +63,9 @@ def test_what_is_kept_is_the_beginning_of_the_full_run(algorithm: str) -> None:
 
 @pytest.mark.parametrize("after", [46, 47, 48, 51])
 @pytest.mark.parametrize(
-    "algorithm", ["asp", "bsp", "aladdin", "easgd", "arsgd", "local_sgd", "dpsgd", "adpsgd"]
+    "algorithm", ["asp", "bsp", "aladdin", "easgd", "arsgd", OVERLAPPED, "local_sgd", "dpsgd", "adpsgd"]
 )
-def test_every_second_until_then_is_booked(algorithm: str, after: int) -> None:
+def test_every_second_until_then_is_booked(algorithm: Any, after: int) -> None:
     part, _ = stopped(scenario(algorithm, spans=True), after)
     workers = part.nodes["role"] == "worker"
     booked = sum(part.nodes[name][workers] for name in PARTS if name != "idle")
