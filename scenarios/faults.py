@@ -117,6 +117,8 @@ class Fault:
                 raise ScenarioError("servers", self.servers, "a churn of their own, with crash alone")
         else:
             self._check_moment()
+        if 0 < self.checkpoint_every < 1e-3:
+            raise ScenarioError("checkpoint_every", self.checkpoint_every, "0 or at least 1 ms")
         if self.checkpoint_every and not self.servers:
             raise ScenarioError("checkpoint_every", self.checkpoint_every, "nothing where no server crashes")
 

@@ -27,7 +27,7 @@ ARRIVALS = ("join", "back")
 
 
 class Event(NamedTuple):
-    """``kind`` (crash | leave | join | back) befalls ``node`` at ``time`` seconds.
+    """``kind`` (crash | leave | join | back; a server's checkpoint) befalls ``node`` at ``time`` seconds.
 
     back   seconds after which it comes back, or None
     fault  index of the fault that says so
@@ -102,7 +102,7 @@ class Timetable:
                 return event
         _, _, event = heappop(self._heap)
         self.coming -= event.kind in ARRIVALS
-        if self._faults[event.fault].kind == "churn" and event.kind not in ARRIVALS:
+        if self._faults[event.fault].kind == "churn" and event.kind in ("crash", "leave"):
             self._renew(event)
         return event
 

@@ -30,7 +30,7 @@ from sim.clock import Alarm, Clock
 from sim.collectives import NativeAllReduce
 from sim.compute import Device, devices
 from sim.endpoint import Endpoint
-from sim.errors import Deadlock, Diverged
+from sim.errors import Deadlock, Diverged, ServerLost
 from sim.host import Host, Roster
 from sim.interrupts import Interrupted, Stop
 from sim.network import Network, Pair, Transfer
@@ -203,7 +203,7 @@ class Driver:
             self._check()
             if self.numerics is not None and self.plan.scenario.run.evaluate:
                 self.numerics.evaluate(length(self))
-        except (Diverged, Interrupted) as stop:
+        except (Diverged, Interrupted, ServerLost) as stop:
             self._halt()
             stop.record = record(self)
             stop.record.manifest["flags"].insert(0, f"incomplete: {stop}")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from core.errors import Diverged
 
-__all__ = ["Deadlock", "Diverged"]
+__all__ = ["Deadlock", "Diverged", "ServerLost"]
 
 
 class Deadlock(RuntimeError):
@@ -16,3 +17,19 @@ class Deadlock(RuntimeError):
         self.now, self.waiting = now, tuple(waiting)
         lines = "".join(f"\n  {line}" for line in self.waiting)
         super().__init__(f"deadlock at {now:.9g} s: no event is left, but{lines}")
+
+
+class ServerLost(Deadlock):
+    """A server has died for good, and with it its slice of the model: nobody can go on.
+
+    ``record`` holds what was recorded until then.
+    """
+
+    def __init__(self, now: float, server: int, node: int) -> None:
+        self.now, self.waiting = now, ()
+        self.record: Any = None
+        RuntimeError.__init__(
+            self,
+            f"server {server} (node {node}) died at {now:.9g} s and does not come back: its slice of the model "
+            "is lost, and no worker can go on (faults: give it a time to come 'back' after)",
+        )

@@ -28,8 +28,10 @@ from scenarios.timetable import Event, Timetable
 from sim.clock import Alarm
 from sim.driver import Driver
 from sim.endpoint import Endpoint
+from sim.errors import ServerLost
 from sim.host import Host
 from sim.network import Transfer
+from sim.outages import Checkpoint, Outage
 from sim.programs import COMPUTING, Pump
 
 __all__ = ["Faulty", "FaultyHost"]
@@ -119,6 +121,11 @@ class Faulty(Driver):
         self.timetable = Timetable(faults, plan.workers, plan.scenario.run.seed)
         self._due = inf
         self._alarm = _Next(self)
+        self.down: dict[FaultyHost, Outage] = {}
+        self._saved: dict[FaultyHost, Checkpoint] = {}
+        for i, fault in enumerate(faults):
+            for server in fault.servers if fault.checkpoint_every else ():
+                self.timetable.add(Event(0.0, "checkpoint", plan.workers + server, None, i))
         for host in self.hosts:
             host.driver = self
         for rank in self.late:
@@ -141,7 +148,7 @@ class Faulty(Driver):
             self.clock.at(due, self._alarm)
 
     def _over(self) -> bool:
-        return not self.present and (self.finished or not self.timetable.coming)
+        return not (self.present or self.down) and (self.finished or not self.timetable.coming)
 
     def happen(self) -> None:
         """What is due now."""
@@ -155,7 +162,9 @@ class Faulty(Driver):
 
     def _befall(self, event: Event) -> None:
         host = self.hosts[event.node]
-        if event.kind in ("join", "back"):
+        if host.server:
+            self._befall_server(host, event)
+        elif event.kind in ("join", "back"):
             if host.ended:
                 host.after = 0.0
                 if not host.leaving and host.id in self.roster.departed:
@@ -166,6 +175,26 @@ class Faulty(Driver):
             host.after = event.back
             if event.kind == "crash":
                 self.lose(host)
+
+    def _befall_server(self, host: FaultyHost, event: Event) -> None:
+        now, down = self.clock._now, self.down
+        if event.kind == "checkpoint":
+            if host not in down:
+                self._saved[host] = Checkpoint(host)
+            every = self.plan.scenario.faults[event.fault].checkpoint_every
+            self.timetable.add(event._replace(time=now + every))
+        elif event.kind == "back" and host in down:
+            host.incarnation += 1
+            self._log(host, "join")
+            down.pop(host).end(now)
+        elif event.kind == "crash" and host not in down:
+            self._log(host, "crash")
+            if event.back is None:
+                raise ServerLost(now, host.id - self.workers, host.id)
+            down[host] = Outage(self.network, host, self.hosts[: self.workers])
+            if host in self._saved:
+                self._saved[host].restore(host)
+            self.timetable.add(Event(now + event.back, "back", host.id, None, event.fault))
 
     def _log(self, host: FaultyHost, event: str) -> None:
         assert self.events is not None

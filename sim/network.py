@@ -31,11 +31,12 @@ from sim.clock import NORMAL, Alarm, Clock
 from sim.endpoint import Endpoint
 from sim.fluid import Flow, Fluid, Link
 
-__all__ = ["MachineLike", "Network", "Nic", "Pair", "Routes", "Transfer"]
+__all__ = ["HELD", "MachineLike", "Network", "Nic", "Pair", "Routes", "Transfer"]
 
-QUEUED, CALLING, ASKING, STARTING, TIMED, FLOWING, OVER = range(7)
+QUEUED, CALLING, ASKING, STARTING, TIMED, FLOWING, OVER, HELD = range(8)
 """Phases of a transfer: queued; its request on its way over a busy host; asked for a grant; in
-latency or overhead; moving, alone on its path or with others; delivered or dropped."""
+latency or overhead; moving, alone on its path or with others; delivered or dropped; and (``HELD``) one that
+stands for nothing, but keeps the others of its pair from moving."""
 
 Routes = Callable[[int, int], Sequence[tuple[str, float]]]
 """(machine from, machine to) -> further links on the path: (name, bytes/s) of each. It may have a method
@@ -445,14 +446,15 @@ class Network:
         endpoint.queue.clear()
         for pair in pairs:
             source = pair.source
-            if pair.undelivered > len(pair.behind) + (pair.current is not None):
+            moving = pair.current is not None and pair.current.phase != HELD
+            if pair.undelivered > len(pair.behind) + moving:
                 lost += [transfer for transfer in source.queue if transfer.pair is pair]
                 source.queue = deque(transfer for transfer in source.queue if transfer.pair is not pair)
             lost += pair.behind
             pair.behind.clear()
-        current = [pair.current for pair in pairs if pair.current is not None]
+        current = [pair.current for pair in pairs if pair.current is not None and pair.current.phase != HELD]
         for transfer in current:
-            self._stop(transfer)
+            self.stop(transfer)
         for transfer in lost:
             transfer.phase = OVER
             transfer.pair.undelivered -= 1
@@ -461,7 +463,7 @@ class Network:
                 transfer.pair.source.released(transfer)
         return lost + current
 
-    def _stop(self, transfer: Transfer) -> None:
+    def stop(self, transfer: Transfer) -> None:
         """Lose the current transfer of a pair, in whatever phase it is."""
         pair, phase, now = transfer.pair, transfer.phase, self.clock._now
         transfer.phase = OVER

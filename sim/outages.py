@@ -1,0 +1,106 @@
+"""Servers that crash and come back: what is held up meanwhile, what is sent again, what is lost.
+
+Rules this module obeys:
+
+* While a server is down nothing moves to or from it; what others send to it waits at their end.
+* When it is back it learns from every node what that has sent and not been told to be done with: what was
+  under way, and what lay unread in its inbox, is sent again, from the first byte, in order. Nobody is
+  answered twice, and nothing is applied twice.
+* Its state is that of its last checkpoint: parameters, momentum, and what had been applied by then. What it
+  applied afterwards is lost; its version and what it has promised to whom (rounds, clocks) are not, for
+  the workers know them. Without an interval between checkpoints every update is on stable storage before
+  anybody hears of it, and nothing is lost. What it was computing when it died counts as done.
+* A server that does not come back ends the run: its slice of the model is lost.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from core.tensors import Phantom, Tensors
+from sim.network import HELD, Network, Pair, Transfer
+
+if TYPE_CHECKING:
+    from sim.faults import FaultyHost
+
+__all__ = ["Checkpoint", "Outage"]
+
+
+class Checkpoint:
+    """What of a server is on stable storage."""
+
+    def __init__(self, host: FaultyHost) -> None:
+        node = host.node
+        self._params = _copy(node.params)
+        self._velocity = _copy(node.optimizer.velocity)
+        self._applied, self._total = dict(node.ledger.applied), node.ledger.applied_total
+
+    def restore(self, host: FaultyHost) -> None:
+        """Put the server back to where it was."""
+        node = host.node
+        if type(node.params) is not Phantom:
+            node.params[...] = self._params
+            if node.optimizer.velocity is not None:
+                node.optimizer.velocity[...] = 0 if self._velocity is None else self._velocity
+        node.ledger.applied, node.ledger.applied_total = dict(self._applied), self._total
+
+
+def _copy(x: Any) -> Any:
+    return x if x is None or type(x) is Phantom else Tensors.copy_of(x)
+
+
+class Outage:
+    """A server is down: ``end`` brings it back. ``nodes``: all that may ever send to it."""
+
+    def __init__(self, network: Network, host: FaultyHost, nodes: list[FaultyHost]) -> None:
+        for node in nodes:
+            network.pair(node, host)
+            network.pair(host, node)
+        self._pairs = [*(node.pairs[host.id] for node in nodes), *host.pairs.values()]
+        again: dict[Pair, list[Transfer]] = {pair: _unread(pair, host) for pair in self._pairs}
+        host.inbox.clear()
+        for pair in self._pairs:
+            self._hold(network, pair, again[pair])
+
+    @staticmethod
+    def _hold(network: Network, pair: Pair, again: list[Transfer]) -> None:
+        """Nothing of ``pair`` moves from now on; what did will be sent again after ``again``."""
+        source, current = pair.source, pair.current
+        behind = [*pair.behind, *(transfer for transfer in source.queue if transfer.pair is pair)]
+        pair.behind.clear()
+        if behind:
+            source.queue = deque(transfer for transfer in source.queue if transfer.pair is not pair)
+        if current is not None:
+            network.stop(current)
+            pair.undelivered += 1
+            again.append(Transfer(pair, current.message, current.nbytes))
+        stopper = Transfer(pair, None, 0.0)
+        stopper.phase = HELD
+        pair.current = stopper
+        pair.behind = deque((*again, *behind))
+        if source.queue:
+            network.advance(source)
+
+    def end(self, now: float) -> None:
+        """The server is back: all that waits for it asks anew."""
+        for pair in self._pairs:
+            pair.current = None
+            if pair.behind:
+                pair.behind[0].queued = now
+                pair.follow()
+
+
+def _unread(pair: Pair, host: FaultyHost) -> list[Transfer]:
+    """Messages of ``pair`` in the server's inbox, of senders that are there to send them again."""
+    if pair.target is not host:
+        return []
+    entries = sorted(
+        ((entry[0], entry[1]) for queue in host.inbox.values() for entry in queue if entry[2] is pair),
+        key=lambda entry: entry[0],
+    )
+    pair.unread = 0
+    if pair.source.id in host.roster.departed:
+        return []
+    pair.undelivered += len(entries)
+    return [Transfer(pair, m, 0.0 if m.tensor is None else m.tensor.nbytes) for _, m in entries]

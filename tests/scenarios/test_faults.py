@@ -1,0 +1,136 @@
+"""Faults as data: what is read, what is refused and how, and the times that rates give."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import scenarios
+from aladdin.cli import main
+from scenarios import Scenario, ScenarioError
+from scenarios.faults import Fault, late, rate
+from scenarios.timetable import Timetable
+
+
+def load(*faults: dict[str, Any], algorithm: str = "asp", **overrides: Any) -> Scenario:
+    return scenarios.load("demo", {"algorithm.name": algorithm, "faults": list(faults), **overrides})
+
+
+def test_faults_from_yaml_from_dict_and_from_python_are_equal() -> None:
+    made = load(
+        {"kind": "crash", "ranks": 3, "at": "1 min", "back": "5 s"}, {"kind": "churn", "crash": "1 per h"}
+    )
+    assert made.faults == (
+        Fault("crash", ranks=(3,), at=60.0, back=5.0), Fault("churn", crash=1 / 3600)
+    )  # fmt: skip
+    assert Scenario.from_dict(made.to_dict()) == made
+    assert made.to_dict()["faults"][0] == {"kind": "crash", "ranks": [3], "at": 60.0, "back": 5.0}
+
+
+def test_a_scenario_without_faults_says_nothing_of_them() -> None:
+    assert "faults" not in load().to_dict()
+
+
+@pytest.mark.parametrize(
+    ("text", "per_second"),
+    [("0.5 per hour", 0.5 / 3600), ("2/min", 2 / 60), (3, 3.0), ("1e-3 per s", 1e-3), (0, 0)],
+)
+def test_rates(text: Any, per_second: float) -> None:
+    assert rate(text, "crash") == pytest.approx(per_second, rel=1e-15)
+
+
+CRASH = {"kind": "crash", "ranks": [1], "at": 3}
+
+BAD = [
+    ([{"kind": "crsh", "ranks": [0], "at": 1}], "kind: 'crsh' — did you mean 'crash'?"),
+    ([{**CRASH, "ranks": [9]}], "ranks: 9 is not valid; expected numbers below 4"),
+    ([{"kind": "crash", "servers": [5], "at": 1}], "servers: 5 is not valid; expected numbers below 1"),
+    ([{**CRASH, "at": -1}], "at: -1 is not valid; expected a finite time in seconds of at least 0"),
+    ([{**CRASH, "step": 4}], "step: 4 is not valid; expected nothing beside at (3 s): one of the two"),
+    ([{**CRASH, "back": 0}], "back: 0 is not valid; expected a finite time in seconds above 0"),
+    ([{**CRASH, "ranks": [1, 1]}], "ranks: (1, 1) is not valid; expected every number once"),
+    ([{"kind": "crash", "ranks": [1]}], "at: at or step is missing: when does this crash happen?"),
+    ([{"kind": "leave", "at": 1}], "ranks: () is not valid; expected the ranks that this leave befalls"),
+    ([{"kind": "join", "ranks": [1], "at": 0}], "at: 0.0 is not valid; expected a time above 0: who is"),
+    ([{"kind": "join", "ranks": [1], "at": 1, "step": 1}], "step: 1 is not valid; expected nothing: kind"),
+    ([{"kind": "leave", "servers": [0], "at": 1}], "servers: (0,) is not valid; expected nothing: kind"),
+    ([{"kind": "churn"}], "crash: 0.0 is not valid; expected a rate above 0 for crash or leave"),
+    ([{"kind": "churn", "crash": "-1 per hour"}], "crash: '-1 per hour' is not valid; expected a rate"),
+    ([{"kind": "churn", "crash": "1 per year"}], "such as '0.5 per hour'; units: s, ms"),
+    ([{"kind": "churn", "leave": 1e6}], "leave: 1000000.0 is not valid; expected a rate of at most 1000"),
+    ([{**CRASH, "checkpoint_every": 3}], "checkpoint_every: 3.0 is not valid; expected nothing where no"),
+    ([{"kind": "join", "ranks": [1], "at": 3}, {"kind": "join", "ranks": [1], "at": 5}],
+     "faults: rank 1 joins at 5 s, but it has not left before and does not start late"),
+    ([{**CRASH, "back": 1}, {"kind": "join", "ranks": [1], "at": 5}], "faults: rank 1 joins at 5 s, but it has not"),
+    ([CRASH, {**CRASH, "at": 5}], "faults: rank 1 cannot crash at 5 s: it is not there"),
+    ([{**CRASH, "ranks": [0, 1, 2, 3]}], "faults: nobody is left at 3 s: all workers have gone by then"),
+    ([{"kind": "leave", "ranks": [0, 1, 2, 3], "step": 2}], "faults: nobody is left in the end"),
+    ([{"kind": "join", "ranks": [0, 1, 2, 3], "at": 2}], "faults: all workers join later: somebody must be there"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("faults", "words"), BAD, ids=[words[:60] for _, words in BAD])
+def test_what_cannot_happen_is_refused(faults: list[dict[str, Any]], words: str) -> None:
+    with pytest.raises(ScenarioError) as caught:
+        load(*faults)
+    assert str(caught.value).startswith("faults")
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["dpsgd", "sgp"])
+def test_algorithms_that_take_in_nobody_say_so(name: str) -> None:
+    load(CRASH, algorithm=name)
+    with pytest.raises(ScenarioError, match=rf"faults\[0\].back: 1.0 .*{name} takes in nobody"):
+        load({**CRASH, "back": 1}, algorithm=name)
+    with pytest.raises(ScenarioError, match=rf"faults\[0\].kind: 'join' .*{name} takes in nobody"):
+        load({"kind": "join", "ranks": [1], "at": 1}, algorithm=name)
+
+
+def test_a_ring_of_messages_takes_in_nobody_and_has_no_servers() -> None:
+    load(CRASH, algorithm="arsgd")
+    with pytest.raises(
+        ScenarioError, match=r"cluster.network.collective: 'messages' .*native where workers join"
+    ):
+        load({**CRASH, "back": 1}, algorithm="arsgd")
+    with pytest.raises(ScenarioError, match=r"faults\[0\].servers: 0 .*arsgd has no servers"):
+        load({"kind": "crash", "servers": [0], "at": 1}, algorithm="arsgd")
+
+
+def test_the_command_line_exits_with_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["simulate", "demo", "--set", "faults=[{kind: crash, ranks: [9], at: 1}]"]) == 2
+    assert "ranks: 9 is not valid; expected numbers below 4" in capsys.readouterr().err
+
+
+def test_all_may_be_away_for_a_while_where_servers_keep_the_model() -> None:
+    everybody = {"kind": "crash", "ranks": [0, 1, 2, 3], "at": 1, "back": 2}
+    load(everybody)
+    with pytest.raises(ScenarioError, match="nobody is left at 1 s"):
+        load(everybody, algorithm="gosgd")
+
+
+def test_who_starts_late() -> None:
+    join = {"kind": "join", "ranks": [1], "at": 9}
+    assert late(load(join).faults) == {1}
+    assert late(load(CRASH, join).faults) == set()
+    assert late(load(join, {"kind": "crash", "ranks": [1], "step": 3}).faults) == {1}
+    assert late(load({"kind": "crash", "ranks": [1], "step": 3}, join).faults) == set()
+
+
+def times(workers: int, seconds: float, *faults: Fault) -> list[tuple[float, int]]:
+    table, found = Timetable(faults, workers, seed=1), []
+    while table.next <= seconds:
+        event = table.pop()
+        found.append((event.time, event.node))
+    return found
+
+
+def test_times_by_rate_are_in_order_exponential_and_each_ranks_own() -> None:
+    often = Fault("churn", crash=2.0)
+    few, many = times(5, 1000.0, often), times(50, 1000.0, often)
+    assert few == sorted(few)
+    assert few == [(time, node) for time, node in many if node < 5], "one rank's times are nobody else's"
+    gaps = np.diff([time for time, node in many if node == 3])
+    assert gaps.mean() == pytest.approx(0.5, rel=0.1)
+    assert gaps.std() == pytest.approx(0.5, rel=0.1)
