@@ -85,11 +85,11 @@ def _from_peer(node: Node) -> Generator[Effect, Any, None]:
         reply = yield Receive(STATE, source=peer)
         if type(reply) is Left or reply.tensor is None:
             continue
-        parts = [reply.tensor]
-        while len(parts) < reply.count and type(reply) is not Left:
-            reply = yield Receive(STATE, source=peer)
-            parts.append(getattr(reply, "tensor", None))
-        if parts[-1] is None:
+        parts, last = [reply.tensor], reply
+        while len(parts) < reply.count and type(last) is not Left:
+            last = yield Receive(STATE, source=peer)
+            parts.append(None if type(last) is Left else last.tensor)
+        if type(last) is Left:
             continue
         node.tensors.assign(node.params, parts[0])
         if len(parts) > 1:

@@ -312,7 +312,7 @@ class Driver:
             if pair is None:
                 pair = self.network.pair(host, self.hosts[to])
             message.source = host.id
-            if departed and to in departed and (self.hosts[to].crashed or to not in host.node.live):
+            if departed and to in departed and (self.hosts[to].deaf or to not in host.node.live):
                 continue
             if back and host.told < back.get(to, 0):
                 continue

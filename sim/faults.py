@@ -9,6 +9,7 @@ Rules this module obeys:
 * A worker that leaves is told at its next ``Compute`` that it has finished.
 * Under a collective, a joiner becomes a member at the moment at which the peer that it asked begins a
   step: it gets what that peer begins the step with, and both are in the same round from then on.
+* Servers are told of a joiner when it comes, for it asks them; peers when it has its parameters.
 * Without servers, peers answer joiners without their programs' knowledge, as a transport would.
 """
 
@@ -35,6 +36,9 @@ from sim.outages import Checkpoint, Outage
 from sim.programs import COMPUTING, Pump
 
 __all__ = ["Faulty", "FaultyHost"]
+
+PATIENCE = 1000
+"""Events in a row after which nothing moves: then the run is stuck, and no further event is waited for."""
 
 NOTHING = (0.0,) * (len(PARTS) - 1)
 
@@ -70,7 +74,7 @@ class FaultyHost(Host):
 
     @property
     def made(self) -> int:
-        return self.past + self.node.step - self.base
+        return self.past + (0 if self.entering else self.node.step - self.base)
 
     @property
     def mixed(self) -> int:
@@ -79,6 +83,10 @@ class FaultyHost(Host):
     @property
     def absent(self) -> bool:
         return self.crashed or self.entering or (self.ended and self.going)
+
+    @property
+    def deaf(self) -> bool:
+        return self.crashed or self.entering
 
     def unrecorded(self) -> tuple[float, ...]:
         return tuple(a + b for a, b in zip(self.carried, super().unrecorded(), strict=True))
@@ -119,7 +127,7 @@ class Faulty(Driver):
         super().__init__(plan, **options)
         self.events = StepLog(EVENT_COLUMNS)
         self.timetable = Timetable(faults, plan.workers, plan.scenario.run.seed)
-        self._due = inf
+        self._due, self._still = inf, 0
         self._alarm = _Next(self)
         self.down: dict[FaultyHost, Outage] = {}
         self._saved: dict[FaultyHost, Checkpoint] = {}
@@ -158,7 +166,9 @@ class Faulty(Driver):
         self._due = inf
         while self.timetable.next <= now and not self._over():
             self._befall(self.timetable.pop())
-        self._wait()
+        self._still = 0 if self.clock._queue else self._still + 1
+        if self._still < PATIENCE:
+            self._wait()
 
     def _befall(self, event: Event) -> None:
         host = self.hosts[event.node]
@@ -260,8 +270,7 @@ class Faulty(Driver):
         host.incarnation += 1
         host.entering = True
         self.present += 1
-        self._live.add(host.id)
-        self._seat(host, self._live if algorithm.centralized else set(self._live))
+        self._seat(host, self._live if algorithm.centralized else self._live | {host.id})
         if host.incarnation:
             seed, lives = self.plan.scenario.run.seed, host.incarnation
             host.node.stream = lambda node, purpose: stream(seed, node, f"{purpose}, life {lives}")
@@ -269,13 +278,18 @@ class Faulty(Driver):
             host.node.weight = 0.0
         if not algorithm.collective:
             self._activate(host)
-        news = roster.join(host.id)
         host.heard = host.greeted = len(roster.log)
         host.told = inf if algorithm.centralized else len(roster.log)
         self._log(host, "join")
         host.programs = [Pump(self, host, self._life(host), True)]
-        self.tell(news)
+        if algorithm.centralized:
+            self._welcome(host)
         host.programs[0].run(None)
+
+    def _welcome(self, host: FaultyHost) -> None:
+        """Tell everybody that ``host`` has joined."""
+        self._live.add(host.id)
+        self.tell(self.roster.join(host.id))
 
     def _life(self, host: FaultyHost) -> Program:
         """A joiner's main program: get the parameters, then do as everybody does."""
@@ -286,6 +300,8 @@ class Faulty(Driver):
         self._log(host, "ready")
         if host not in self.active:
             self._activate(host)
+        if not algorithm.centralized:
+            self._welcome(host)
         companions = [Pump(self, host, program, False) for program in algorithm.companions(node)]
         host.programs += companions
         for pump in companions:

@@ -362,6 +362,11 @@ class Host(Endpoint):
         """Whether its replica is none of those that the model is made of."""
         return self.crashed
 
+    @property
+    def deaf(self) -> bool:
+        """Whether it takes no messages, even from those who do not know that it has gone."""
+        return self.crashed
+
     def unrecorded(self) -> tuple[float, ...]:
         """Seconds by part (without idle) that are in no row."""
         return self.compute, self.update, self.send, self.wait, self.receive
