@@ -64,19 +64,23 @@ def fetch(node: Node) -> Generator[Effect, Any, dict[int, Message]]:
     return replies
 
 
-def enter(node: Node, own: Callable[[Node], Any] | None = None) -> Generator[Effect, Any, None]:
-    """All that a joiner does before its program; ``own``: how its algorithm deals with the servers."""
+def enter(node: Node, own: Callable[[Node], Any] | None = None) -> Generator[Effect, Any, bool]:
+    """All that a joiner does before its program; False where it found nobody who has the parameters.
+
+    own: how its algorithm deals with the servers.
+    """
     node.memory[JOINED_LATE] = True
     if not node.shards:
-        yield from _from_peer(node)
-    elif own is not None:
+        return (yield from _from_peer(node))
+    if own is not None:
         yield from own(node)
     else:
         replies = yield from fetch(node)
         node.step = max(reply.step for reply in replies.values())
+    return True
 
 
-def _from_peer(node: Node) -> Generator[Effect, Any, None]:
+def _from_peer(node: Node) -> Generator[Effect, Any, bool]:
     asked = {node.id}
     while candidates := node.live - asked:
         peer = min(candidates)
@@ -96,8 +100,9 @@ def _from_peer(node: Node) -> Generator[Effect, Any, None]:
             node.optimizer.velocity = None if type(parts[1]) is Phantom else parts[1]
         node.memory[SHARED] = tuple(parts[2:])
         node.step, node.weight = reply.step, reply.number
-        return
+        return True
     node.weight = 1 / node.workers
+    return False
 
 
 def state(node: Node, collective: bool) -> list[Any]:

@@ -294,7 +294,10 @@ class Faulty(Driver):
     def _life(self, host: FaultyHost) -> Program:
         """A joiner's main program: get the parameters, then do as everybody does."""
         node, algorithm = host.node, self.plan.algorithm
-        yield from enter(node, getattr(algorithm, "enter", None))
+        while not (yield from enter(node, getattr(algorithm, "enter", None))) and self._live - {host.id}:
+            node.live = self._live | {host.id}
+        if self.finished and not algorithm.centralized and not self._live:
+            return  # the others are done, and nobody is left to learn from
         host.base, host.blends = node.step, node.blends
         host.entering = False
         self._log(host, "ready")
@@ -317,6 +320,8 @@ class Faulty(Driver):
     def asked(self, host: FaultyHost, rank: int) -> None:
         """Joiner ``rank`` asks worker ``host`` for its parameters."""
         joiner, collective = self.hosts[rank], self.plan.algorithm.collective
+        if not joiner.entering:
+            return
         if collective and joiner in self.active:  # whoever it asked before has died
             del self.active[joiner]
             if self.collective is not None:

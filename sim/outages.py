@@ -92,15 +92,18 @@ class Outage:
 
 
 def _unread(pair: Pair, host: FaultyHost) -> list[Transfer]:
-    """Messages of ``pair`` in the server's inbox, of senders that are there to send them again."""
+    """Messages of ``pair`` in the server's inbox, of senders that are still there to send them again."""
     if pair.target is not host:
         return []
+    roster, source = host.roster, pair.source.id
+    known = roster.back.get(source, 0)
+    since = roster.log[known - 1][0] if known else 0
     entries = sorted(
-        ((entry[0], entry[1]) for queue in host.inbox.values() for entry in queue if entry[2] is pair),
+        (entry[:2] for queue in host.inbox.values() for entry in queue if entry[2] is pair and entry[0] > since),
         key=lambda entry: entry[0],
     )
     pair.unread = 0
-    if pair.source.id in host.roster.departed:
+    if source in roster.departed:
         return []
     pair.undelivered += len(entries)
     return [Transfer(pair, m, 0.0 if m.tensor is None else m.tensor.nbytes) for _, m in entries]
