@@ -80,7 +80,8 @@ def command(
             _print(partial, json)
         raise
     _print(found, json)
-    if any(run["outcome"] == "failed" for run in found.runs):
+    outcomes = {run["outcome"] for run in found.runs}
+    if "failed" in outcomes or "done" not in outcomes:
         raise typer.Exit(UNWELL)
 
 

@@ -253,6 +253,20 @@ def test_a_diverged_run_is_a_row_and_keeps_its_record(
     assert (tmp_path / "c" / "asp" / "seed-1" / "manifest.json").exists()
 
 
+def test_a_comparison_is_exit_code_3_only_where_every_run_diverged(monkeypatch: pytest.MonkeyPatch) -> None:
+    lost = {"asp"}
+
+    def run(scenario: Scenario) -> Record:
+        if scenario.algorithm.name in lost:
+            raise Diverged(fake_run(scenario))
+        return fake_run(scenario)
+
+    stub(monkeypatch, run)
+    assert cli.main(["compare", "demo", "-a", "asp,bsp", "-j", "1"]) == 0
+    lost.add("bsp")
+    assert cli.main(["compare", "demo", "-a", "asp,bsp", "-j", "1"]) == 3
+
+
 def test_ctrl_c_keeps_what_is_finished(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -79,11 +79,15 @@ def faults(rng: np.random.Generator, workers: int, servers: int, joins: bool) ->
             found.append({"kind": "join", "ranks": [rank], "at": float(rng.uniform(0.01, 1.0))})
     if rng.random() < 0.4:
         rate = {_of(rng, "crash", "leave"): float(rng.uniform(0.2, 2))}
-        found.append({"kind": "churn", **rate, **({"back": float(10 ** rng.uniform(-3, 0))} if joins else {})})
+        found.append(
+            {"kind": "churn", **rate, **({"back": float(10 ** rng.uniform(-3, 0))} if joins else {})}
+        )
     for server in range(servers):
         if rng.random() < 0.3:
             every = {"checkpoint_every": _of(rng, 0.0, 0.0, 0.2)}
-            when = _of(rng, {"kind": "crash", "at": float(rng.uniform(0, 1.5))}, {"kind": "churn", "crash": 1.0})
+            when = _of(
+                rng, {"kind": "crash", "at": float(rng.uniform(0, 1.5))}, {"kind": "churn", "crash": 1.0}
+            )
             found.append({"servers": [server], "back": float(10 ** rng.uniform(-3, 0)), **when, **every})
     return found
 
