@@ -7,20 +7,22 @@ Rules this module obeys:
 * A phase takes alpha + load: alpha is the largest latency among its transfers plus the overhead of the
   messages that share a NIC; the load is that of the link with the most bytes per capacity. Phases
   follow one another (Thakur, Rabenseifner and Gropp 2005).
-* The trees are pipelined (Sanders, Speck and Traeff 2009): the first chunk goes up and down the higher
-  tree, a hop of 2 h at a time; after that the busiest link sets the pace, once per chunk.
+* The trees are pipelined (Sanders, Speck and Traeff 2009): the first chunk goes up and down a tree on
+  its longest way (2 h hops, where all take as long); after that the busiest link sets the pace, once
+  per chunk.
 * The scenario may give alpha, and the bandwidth of a connection; then links are not looked at.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from math import ceil, isinf
 from typing import TYPE_CHECKING, NamedTuple
 
 from core.collectives import Choice, ring_steps, schedule_of
 from core.collectives.schedules import SEND, Op, Schedule
-from core.collectives.trees import families, height
+from core.collectives.trees import Family, families
 from scenarios.schema import Network as NetworkSettings
 from sim.fluid import Link
 from sim.network import Network, Pair
@@ -47,9 +49,9 @@ def reduction_cost(
         return lambda _: 0.0
     if choice.algorithm == "ring":
         return _ring(network, settings, members)
-    ranks = tuple(host.id for host in members)
     if choice.algorithm == "tree":
-        return lambda nbytes: _tree(network, settings, schedule_of(choice, ranks, nbytes), members, nbytes)
+        return _tree(network, settings, choice, members)
+    ranks = tuple(host.id for host in members)
     return _phases(network, settings, schedule_of(choice, ranks, 0), members)
 
 
@@ -124,30 +126,47 @@ def _phases(network: Network, settings: NetworkSettings, schedule: Schedule, mem
     return lambda nbytes: alpha + nbytes * per_byte
 
 
-def _tree(
-    network: Network, settings: NetworkSettings, schedule: Schedule, members: Sequence[Host], nbytes: float
-) -> float:
-    """2 h hops of the first chunk, then the others as fast as the busiest link takes them.
+def _tree(network: Network, settings: NetworkSettings, choice: Choice, members: Sequence[Host]) -> Cost:
+    """The first chunk goes up and down the longer way; the others as fast as the busiest link takes them.
 
     Under ``fifo`` the overhead of a message keeps a NIC busy, under k beside others; under ``fair`` no
     message asks ahead, so that those between the same two members pay their latency one by one.
     """
-    places = range(len(members))
-    sends = [
-        (place, op)
-        for lane in schedule.lanes
-        for place in places
-        for op in lane[0].step(place, 0)
-        if op.kind == SEND
-    ]
-    load = _load(network, settings, members, sends, schedule.grain)
-    hop = _load(network, settings, members, sends[:1], schedule.grain)
-    chunks, hops = schedule.grain // 2, 2 * max(height(tree) for tree in families(len(members)))
-    first, slot = hop.alpha + nbytes * hop.per_byte, nbytes * load.per_byte
-    if isinf(network.slots):
-        slot = max(slot, load.serial * first)
-    elif network.slots > 1:
-        slot = max(slot, load.sharing / network.slots * load.overhead)
-    else:
-        slot += load.sharing * load.overhead
-    return hops * first + (chunks - 1) * slot
+    places, ranks = range(len(members)), tuple(host.id for host in members)
+    trees = families(len(members))
+
+    @cache
+    def seconds(nbytes: float) -> float:
+        schedule = schedule_of(choice, ranks, nbytes)
+        firsts = [phase.step(p, 0) for (phase,) in schedule.lanes for p in places]
+        sends = [(i % len(places), op) for i, step in enumerate(firsts) for op in step if op.kind == SEND]
+        load = _load(network, settings, members, sends, schedule.grain)
+        chunks = schedule.grain // 2
+
+        @cache
+        def hop(place: int, peer: int) -> float:
+            pair = members[place].pairs.get(members[peer].id) or Pair(network, members[place], members[peer])
+            rate = settings.allreduce_bandwidth or min(link.capacity for link in pair.path)
+            return (settings.allreduce_alpha or pair.latency + pair.overhead) + nbytes / 2 / chunks / rate
+
+        slot = nbytes * load.per_byte
+        if isinf(network.slots):
+            slot = max(slot, load.serial * max(hop(place, op.peer) for place, op in sends))
+        elif network.slots > 1:
+            slot = max(slot, load.sharing / network.slots * load.overhead)
+        else:
+            slot += load.sharing * load.overhead
+        return max(_round_trip(tree, hop) for tree in trees) + (chunks - 1) * slot
+
+    return seconds
+
+
+def _round_trip(tree: list[Family], hop: Callable[[int, int], float]) -> float:
+    """Up a tree and down again on its longest way, by the seconds of each hop."""
+    longest = 0.0
+    ways = [(place, 0.0) for place, (parent, _) in enumerate(tree) if parent < 0]
+    while ways:
+        place, way = ways.pop()
+        longest = max(longest, way)
+        ways += [(child, way + hop(child, place) + hop(place, child)) for child in tree[place].children]
+    return longest

@@ -126,30 +126,53 @@ def test_given_constants_replace_what_the_links_say(algorithm: str) -> None:
         assert found >= phases * 0.5
 
 
-def test_halving_doubling_suffers_from_ranks_dealt_out_in_turn() -> None:
-    """Neighbours exchange half of the tensor: beside each other it costs no network, dealt out it does."""
-    machines = [{"name": f"m{i}", "bandwidth": RATE, "latency": LATENCY / 2} for i in range(4)]
-    cluster = scenario(8, "halving_doubling", "native").to_dict()["cluster"]
-    for name in ("machines", "workers_per_machine", "bandwidth", "latency", "local_bandwidth",
-                 "local_latency"):  # fmt: skip
-        cluster.pop(name)
-    found = {}
-    for placing, placement in {
-        "blocks": [r // 2 for r in range(8)], "round robin": [r % 4 for r in range(8)],
-    }.items():  # fmt: skip
-        for collective in ("native", "messages"):
-            tree = scenario(8, "halving_doubling", collective).to_dict()
-            listed = [{**m, "up": m["bandwidth"], "down": m["bandwidth"]} for m in machines]
-            for machine in listed:
-                del machine["bandwidth"]
-            network = {**tree["cluster"]["network"], "collective": collective}
-            tree["cluster"] = {
-                **cluster, "machines": listed, "placement": placement, "network": network,
-                "servers": {"placement": "beside"},
-            }  # fmt: skip
-            found[placing, collective] = sim.simulate(Scenario.from_dict(tree)).duration
-    assert found["round robin", "native"] > 1.2 * found["blocks", "native"] - 0.5
-    assert found["round robin", "messages"] > found["blocks", "messages"]
+def placed(
+    placement: list[int], collective: str, algorithm: str = "halving_doubling", **network: Any
+) -> float:
+    """Seconds of an all-reduce among workers on these machines."""
+    tree = scenario(len(placement), algorithm, collective, network=network).to_dict()
+    nics = {"up": RATE, "down": RATE, "latency": LATENCY / 2, "local_bandwidth": 4 * RATE}
+    machines = [{"name": f"m{i}", **nics} for i in range(max(placement) + 1)]
+    kept = {name: tree["cluster"][name] for name in ("workers", "network", "compute")}
+    tree["cluster"] = {
+        **kept, "machines": machines, "placement": placement, "servers": {"placement": "beside"}
+    }  # fmt: skip
+    return sim.simulate(Scenario.from_dict(tree)).duration / 2 - 1
+
+
+@pytest.mark.parametrize("collective", ["native", "messages"])
+def test_halving_doubling_suffers_from_ranks_dealt_out_in_turn(collective: str) -> None:
+    """Neighbours exchange half of the tensor: beside each other it costs no network, dealt out it does.
+
+    Four machines of two: by blocks (1/2 inside, both ways at once on one bus; 1/4 + 1/8) twice over the
+    NIC; dealt out (1/2 + 1/4) twice, and 1/8 inside.
+    """
+    blocks = placed([0, 0, 1, 1, 2, 2, 3, 3], collective)
+    dealt = placed([0, 1, 2, 3, 0, 1, 2, 3], collective)
+    inside = {"blocks": 2 * 2 * 0.5 / 4, "dealt": 2 * 2 * 0.125 / 4}
+    if collective == "native":
+        latencies = 6 * OVERHEAD + 4 * LATENCY + 4 * OVERHEAD
+        assert blocks == pytest.approx((inside["blocks"] + 2 * 2 * 0.375) * TRANSFER + latencies)
+        assert dealt == pytest.approx((inside["dealt"] + 2 * 2 * 0.75) * TRANSFER + latencies)
+    assert dealt > 1.4 * blocks
+
+
+@pytest.mark.parametrize("placement", [[0, 0, 0, 1], [0, 0, 1, 1, 1, 2], [0, 1, 1, 1, 1, 2, 2]])
+def test_machines_unequally_full_reduce_hierarchically_no_slower_than_the_closed_form(
+    placement: list[int],
+) -> None:
+    """It lets all begin the ring, and what comes after, when the fullest machine does."""
+    native, messages = (placed(placement, c, "hierarchical") for c in ("native", "messages"))
+    assert 0.5 * native <= messages <= native * (1 + 1e-6)
+
+
+def test_a_trees_longest_way_counts_its_own_hops() -> None:
+    """One chunk, three workers: 0 - 2 - 1 and 1 - 0 - 2; apart two hops up and two down, else one of each."""
+    network = {"allreduce_chunk": BYTES, "allreduce_bandwidth": RATE}
+    apart = seconds(3, "tree", "native", network=network)
+    assert apart == pytest.approx(4 * (ALPHA + TRANSFER / 2))
+    together = placed([0, 1, 0], "native", "tree", **network)
+    assert together == pytest.approx(2 * (ALPHA + OVERHEAD + 2 * TRANSFER / 2))
 
 
 @pytest.mark.parametrize("collective", ["native", "messages"])
