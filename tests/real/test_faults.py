@@ -275,3 +275,12 @@ def test_a_diverged_run_ends_says_where_and_keeps_its_record() -> None:
     assert not record.manifest["complete"]
     assert 0 < record.nodes["steps"].max() < 400
     assert not np.isfinite(record.losses["loss"]).all()
+
+
+@pytest.mark.parametrize("collective", ["native", "messages"])
+def test_a_worker_that_dies_amid_buckets_does_not_take_the_others_along(collective: str) -> None:
+    chosen = {"name": "arsgd", "options": {"overlap": "backward", "buckets": 3}}
+    network = {"collective": collective, "allreduce": "ring" if collective == "native" else "tree"}
+    record = real.train(tiny(chosen, workers=3, cluster={"network": network}, run={"steps": 10}), kill={1: 4})
+    assert record.nodes["steps"][[0, 2]].tolist() == [10, 10]
+    assert record.curves["consensus"][0] == 0

@@ -203,3 +203,14 @@ def test_buckets_are_reduced_during_the_backward_pass(collective: str) -> None:
     record = real.train(scenario)
     must_hold(record, scenario)
     assert record.steps["compute"].min() >= 0.06 - 5e-3  # lateness of the host that is made up for
+
+
+def test_buckets_train_to_the_same_model() -> None:
+    """Halving-doubling adds every element's gradients in the same order, wherever the element stands."""
+    cluster = {"network": {"allreduce": "halving_doubling"}}
+    options = ({}, {"overlap": "backward", "buckets": 3})
+    plain, overlapped = (
+        real.train(tiny({"name": "arsgd", "options": chosen}, 3, cluster=cluster)) for chosen in options
+    )
+    assert overlapped.curves["loss"][-1] == plain.curves["loss"][-1]
+    assert overlapped.curves["consensus"][-1] < 1e-9
