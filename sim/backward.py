@@ -54,7 +54,7 @@ class Backward(Alarm):
         """One more piece is there."""
         pump = self._pump
         host, numerics = pump.host, pump.driver.numerics
-        if host.ended:
+        if host.ended or host.pieces is not self:  # it died, and may be there again
             return
         if not self.made:
             now = pump.driver.clock._now

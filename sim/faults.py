@@ -104,7 +104,7 @@ class FaultyHost(Host):
         self.compute = self.update = self.send = self.wait = self.receive = 0.0
         self.row = self.mark = now
         self.base = self.blends = self.matched = 0
-        self.want = None
+        self.want = self.backward = self.pieces = None
         self.ended = self.crashed = self.leaving = self.watching = self.blocked = self.going = False
         self.after = None
         for things in (self.inbox, self.waiting, self.senders, self.incoming, self.askers):

@@ -291,3 +291,18 @@ def test_pieces_that_are_not_to_come_and_pieces_left_out_are_errors() -> None:
         misused(too_many)
     with pytest.raises(TypeError, match=r"1 pieces not asked for \(Produced\)"):
         misused(too_few)
+
+
+@pytest.mark.parametrize("at", [0.4, 2.2, 2.9, 3.6, 5.5])
+@pytest.mark.parametrize("back", [0.05, 1.0, 4.0])
+def test_a_worker_that_comes_back_takes_part_in_buckets_again(at: float, back: float) -> None:
+    """Its former life's backward pass, whose end is still to come, concerns nobody."""
+    tree = scenario({"overlap": "backward", "buckets": 4}, "native", 8, workers=3).to_dict()
+    tree["faults"] = [{"kind": "crash", "ranks": [1], "at": at, "back": back}]
+    tree["workload"]["parameters"] = 40
+    record = sim.simulate(Scenario.from_dict(tree))
+    assert record.nodes["steps"][[0, 2]].tolist() == [8, 8]
+    assert record.nodes["steps"][1] >= 4
+    rows = sum(record.steps[part] for part in PARTS[:-1])
+    np.testing.assert_allclose(rows, record.steps["end"] - record.steps["start"], rtol=1e-9)
+    assert record.steps["compute"].max() == pytest.approx(3.0)
