@@ -30,6 +30,6 @@ class ServerLost(Deadlock):
         self.record: Any = None
         RuntimeError.__init__(
             self,
-            f"server {server} (node {node}) died at {now:.9g} s and does not come back: its slice of the model "
-            "is lost, and no worker can go on (faults: give it a time to come 'back' after)",
+            f"server {server} (node {node}) died at {now:.9g} s and does not come back: its slice of the "
+            "model is lost, and no worker can go on (faults: give it a time to come 'back' after)",
         )

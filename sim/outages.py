@@ -99,7 +99,12 @@ def _unread(pair: Pair, host: FaultyHost) -> list[Transfer]:
     known = roster.back.get(source, 0)
     since = roster.log[known - 1][0] if known else 0
     entries = sorted(
-        (entry[:2] for queue in host.inbox.values() for entry in queue if entry[2] is pair and entry[0] > since),
+        (
+            entry[:2]
+            for queue in host.inbox.values()
+            for entry in queue
+            if entry[2] is pair and entry[0] > since
+        ),
         key=lambda entry: entry[0],
     )
     pair.unread = 0

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from core.effects import Compute, Effect, Receive, Send
-from core.joining import JOIN, STATE, VERSIONS, answer, expecting, fetch
+from core.joining import JOIN, VERSIONS, answer, expecting, fetch
 from core.node import GRADIENT, LEFT, MODEL, Finished, Left, Message, Node, Program
 from core.replica import ShardedModel
 
@@ -59,7 +59,7 @@ class BSP:
         behind = {s: reply.step for s, reply in replies.items() if reply.step < node.step}
         if behind:
             yield Send(*((server, Message(_PASS, None, step)) for server, step in behind.items()))
-        for _ in range(len(behind) + sum(reply.tensor is None for reply in replies.values())):
+        for _ in behind:
             model.adopt((yield _RECEIVE_MODEL))
         node.memory[VERSIONS] = model.versions
 
@@ -70,12 +70,14 @@ class BSP:
         while True:
             arrived: dict[int, int] = {}
             summed = 0
-            while not arrived or not members <= arrived.keys():
+            while not (arrived or summed) or not members <= arrived.keys():
                 message = yield receive
                 if type(message) is Left:
                     members.discard(message.rank)
+                    arrived.pop(message.rank, None)
                 elif message.tag == JOIN:
-                    yield self._admit(node, message, members, arrived)
+                    members.add(message.source)
+                    yield answer(node, message, node.version)
                 else:
                     if message.tag == GRADIENT:
                         ledger.hold(message.source, message.count, message.versions)
@@ -89,19 +91,11 @@ class BSP:
             node.version += 1
             tensors.scale(total, 0.0)
             model = tensors.snapshot(x)
-            yield Send(
-                *(
-                    (rank, Message(MODEL, model, step, versions=node.version))
-                    for rank, step in arrived.items()
-                )
-            )
-
-    def _admit(self, node: Node, request: Message, members: set[int], arrived: dict[int, int]) -> Send:
-        """A joiner belongs to this round; to the next, if its old incarnation's gradient is already in."""
-        members.add(request.source)
-        if request.source in arrived:
-            return Send((request.source, Message(STATE, None, node.version + 1, versions=node.version)))
-        return answer(node, request, node.version)
+            replies = [
+                (rank, Message(MODEL, model, step, versions=node.version)) for rank, step in arrived.items()
+            ]
+            if replies:
+                yield Send(*replies)
 
     def companions(self, node: Node) -> Iterable[Program]:
         return ()
