@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from heapq import heappop, heappush
+from itertools import islice
 from math import inf
 
 from sim.clock import LATE, NORMAL, Alarm, Clock
@@ -154,7 +155,15 @@ class Fluid:
     def solve(self) -> None:
         """Give every component that changed in this instant its rates."""
         while self._dirty:
-            self._solve(self._component(next(iter(self._dirty))))
+            first = next(iter(self._dirty))
+            if first in first.path[0].flows:
+                self._solve(self._component(first))
+                continue
+            del self._dirty[
+                first
+            ]  # it was marked in the instant in which it left: its neighbours stand for it
+            for link in first.path:
+                self._dirty.update(dict.fromkeys(islice(link.flows, 1)))
 
     def _component(self, first: Flow) -> list[Flow]:
         """All flows connected with ``first`` through links; all of them are loose afterwards."""
