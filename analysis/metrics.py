@@ -10,6 +10,9 @@ Rules this module obeys:
   taken instead: a shorter warm-up (a straggler still in its warm-up when the first worker has
   finished), or else the whole run.
 
+Where workers crash, leave or join, the window is that of those who were there all the time; whoever else was
+at work in it counts, too.
+
 A worker *finishes* when it begins its last step: the row of a last step also holds the drain of
 what was still on its way (a final flush, the last replies), which no other step has.
 """
@@ -23,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+from analysis import churn
 from core.record import PARTS, Record, Table
 
 __all__ = [
@@ -66,6 +70,11 @@ def window(record: Record) -> Window:
     order = np.lexsort((steps["step"], steps["node"]))
     first = np.flatnonzero(np.diff(steps["node"][order], prepend=-1))
     own = [order[a:b] for a, b in itertools.pairwise([*first, len(order)])]
+    steady = churn.steadfast(record)
+    if steady is not None:
+        own = [rows for rows in own if int(steps["node"][rows[0]]) in steady]
+        if not own:
+            return Window(float(begun.min()), float(ended.max()), "whole run", 0, np.ones(len(begun)))
     stop = min(float(begun[rows[-1]]) for rows in own)
     asked = int(_scenario(record, "run").get("warmup_steps", 0))
     for warmup in range(min(asked, *(len(rows) - 1 for rows in own)), -1, -1):
@@ -322,6 +331,7 @@ def summary(record: Record) -> dict[str, Any]:
         parts["fast"] = breakdown(record, set(by_rank) - slow, within)
     scenario = record.manifest.get("scenario", {})
     distance = consensus(record.curves)
+    befell = churn.happened(record)
     return {
         "scenario": scenario.get("name", "unnamed"),
         "algorithm": _scenario(record, "algorithm").get("name", "unknown"),
@@ -349,6 +359,7 @@ def summary(record: Record) -> dict[str, Any]:
         "pending": int(record.nodes["pending"][_is_worker(record)].sum()),
         **accuracy(record),
         **({} if distance is None else {"consensus": distance}),
+        **({} if befell is None else {"churn": befell}),
         "flags": list(record.manifest.get("flags", [])),
     }
 

@@ -33,7 +33,7 @@ from sim.errors import ServerLost
 from sim.host import Host
 from sim.network import Transfer
 from sim.outages import Checkpoint, Outage
-from sim.programs import COMPUTING, Pump
+from sim.programs import Pump
 
 __all__ = ["Faulty", "FaultyHost"]
 
@@ -330,7 +330,7 @@ class Faulty(Driver):
             return
         if host.entering and rank < host.id:
             self._reply(host, joiner, Message(STATE))
-        elif host.entering or (collective and host.programs[0].state != COMPUTING):
+        elif host.entering or collective:
             host.askers.append((rank, joiner.incarnation))
         else:
             self._hand_over(host, rank, joiner.incarnation)

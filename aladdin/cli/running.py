@@ -43,7 +43,7 @@ def run(driver: str, scenario: str, names: str, sets: list[str] | None, *, spans
 
 def _print(results: list[Any], as_json: bool, stopped: bool) -> None:
     """The table and what its reader must know, or the JSON document."""
-    from analysis import names, report
+    from analysis import churn, names, report
 
     summaries = [
         {**result.summary, **({"path": str(result.path)} if result.path else {})} for result in results
@@ -61,6 +61,10 @@ def _print(results: list[Any], as_json: bool, stopped: bool) -> None:
         console.print(table)
     for note in report.notes(summaries):
         console.print(note, style="dim", markup=False)
+    for summary in summaries:
+        if "churn" in summary:
+            what = churn.line(summary["churn"])
+            console.print(f"{names.label(summary['algorithm'])}: {what}", markup=False)
     written = [result.path for result in results if result.path]
     if written:
         console.print(f"written to {_common(written)}", soft_wrap=True, markup=False)

@@ -92,6 +92,10 @@ def faults(rng: np.random.Generator, workers: int, servers: int, joins: bool) ->
     return found
 
 
+def _overlapped(rng: np.random.Generator) -> dict[str, Any]:
+    return {"algorithm.overlap": _of(rng, "none", "backward"), "algorithm.buckets": 3}
+
+
 def churned(name: str, seed: int) -> tuple[Faulty, Any, Marks] | None:
     """The run of that seed, and its record; None if what was drawn is refused."""
     rng = np.random.default_rng([seed, *name.encode()])
@@ -113,6 +117,7 @@ def churned(name: str, seed: int) -> tuple[Faulty, Any, Marks] | None:
             "cluster.tensor_seconds": _of(rng, {}, {"apply": 0.03, "snapshot": 0.01}),
             "cluster.bandwidth": _of(rng, "100 MB/s", "1 MB/s", "100 kB/s"),
             "workload.parameters": len(marks.initial), "cluster.servers.sharding": "memory",
+            **(_overlapped(rng) if name == "arsgd" else {}),
             "faults": faults(rng, workers, servers if kind.centralized else 0, joins),
         })  # fmt: skip
     except ScenarioError as refused:
@@ -137,7 +142,9 @@ def check(name: str, seed: int) -> int:
     driver, record, marks = found
     workers = record.nodes["role"] == "worker"
     steps = record.nodes["steps"][workers]
-    assert steps.tolist() == [marks.made[rank] for rank in range(len(steps))]
+    made = np.array([marks.made[rank] for rank in range(len(steps))])
+    # a gradient that overlaps is there before its step ends
+    assert (steps == made if name != "arsgd" else steps <= made).all()
     total = sum(record.nodes[part] for part in PARTS)
     np.testing.assert_allclose(total, record.duration, rtol=1e-9)
     seconds = sum(record.steps[part] for part in PARTS[:-1])

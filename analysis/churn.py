@@ -1,0 +1,105 @@
+"""Who crashed, left and joined in a run, and how long workers were there.
+
+Rules this module obeys:
+
+* A worker is there from the start, or from when it joins, until it crashes, leaves or ends; ``end`` of a
+  record's nodes is its last end. Seconds before a joiner has its parameters count: it is paid for.
+* What faults did to the model is in the losses and curves, and what became of gradients in ``nodes``;
+  here are counts and seconds alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from core.record import EVENTS, Record
+
+__all__ = ["happened", "line", "presence", "steadfast"]
+
+CRASH, LEAVE, JOIN, READY = (EVENTS.index(event) for event in ("crash", "leave", "join", "ready"))
+
+
+def _befell(record: Record) -> bool:
+    return bool(record.events) and len(record.events["time"]) > 0
+
+
+def steadfast(record: Record) -> set[int] | None:
+    """Ranks that were there from the start to their end; None where that is everybody."""
+    if not _befell(record):
+        return None
+    workers = record.nodes["node"][record.nodes["role"] == "worker"]
+    return set(workers.tolist()) - set(record.events["node"].tolist())
+
+
+def presence(record: Record) -> dict[int, float]:
+    """Seconds for which each worker was there, by rank."""
+    workers = record.nodes["role"] == "worker"
+    ends = record.nodes["end"][workers].tolist()
+    found = dict(zip(record.nodes["node"][workers].tolist(), ends, strict=True))
+    if not _befell(record):
+        return found
+    since: dict[int, float] = {}
+    there: dict[int, float] = {}
+    table = record.events
+    order = np.lexsort((np.arange(len(table["time"])), table["time"]))
+    for i in order.tolist():
+        time, node, event = float(table["time"][i]), int(table["node"][i]), int(table["event"][i])
+        if node not in found:
+            continue
+        if event == JOIN:
+            since[node] = time
+            there.setdefault(node, 0.0)
+        elif event in (CRASH, LEAVE):
+            there[node] = there.get(node, 0.0) + time - since.get(node, 0.0)
+            since[node] = float("inf")
+    for node, start in since.items():
+        there[node] = there.get(node, 0.0) + max(found[node] - start, 0.0)
+    return found | there
+
+
+def happened(record: Record) -> dict[str, Any] | None:
+    """Counts of what befell workers and servers, samples per second that a worker was there; or None.
+
+    Keys: crashes, leaves, joins (of workers, returns included), server_crashes, lost (gradients),
+    worker_seconds, samples_per_worker_second, seconds_to_join (mean, from joining to having parameters).
+    """
+    if not _befell(record):
+        return None
+    nodes, events = record.nodes, record.events
+    workers = nodes["role"] == "worker"
+    of_worker = events["node"] < int(workers.sum())
+    count = {event: int((of_worker & (events["event"] == event)).sum()) for event in range(len(EVENTS))}
+    seconds = float(sum(presence(record).values()))
+    samples = int(nodes["samples"][workers].sum())
+    waits = _waits(record)
+    return {
+        "crashes": count[CRASH],
+        "leaves": count[LEAVE],
+        "joins": count[JOIN],
+        "server_crashes": int((~of_worker & (events["event"] == CRASH)).sum()),
+        "lost": int(nodes["lost"][workers].sum()),
+        "worker_seconds": seconds,
+        "samples_per_worker_second": samples / seconds if seconds else 0.0,
+        "seconds_to_join": float(np.mean(waits)) if waits else 0.0,
+    }
+
+
+def _waits(record: Record) -> list[float]:
+    """Seconds from each join to the parameters, for those that got them."""
+    table, asked, found = record.events, dict[int, float](), list[float]()
+    for time, node, event in zip(*(table[name].tolist() for name in ("time", "node", "event")), strict=True):
+        if event == JOIN:
+            asked[node] = time
+        elif event == READY and node in asked:
+            found.append(time - asked.pop(node))
+    return found
+
+
+def line(found: dict[str, Any]) -> str:
+    """``happened`` in a sentence."""
+    servers = f", server crashes {found['server_crashes']}" if found["server_crashes"] else ""
+    rate = f"{found['samples_per_worker_second']:.4g} samples/s of a worker there"
+    gone = f"crashes {found['crashes']}, leaves {found['leaves']}, joins {found['joins']}{servers}"
+    return f"{gone}; gradients lost {found['lost']}; {rate}"

@@ -1,0 +1,53 @@
+"""Figures of runs in which workers come and go."""
+
+from __future__ import annotations
+
+import pytest
+
+import scenarios
+from aladdin.cli import main
+from analysis import churn, metrics
+from sim import simulate
+
+
+def test_presence_counts_and_the_window() -> None:
+    record = simulate(scenarios.load("demo", {
+        "algorithm.name": "asp", "faults": [
+            {"kind": "crash", "ranks": [1], "at": 1.0, "back": 0.5},
+            {"kind": "join", "ranks": [2], "at": 2.0}, {"kind": "leave", "ranks": [3], "step": 10},
+        ],
+    }))  # fmt: skip
+    there, ends = churn.presence(record), record.nodes["end"]
+    assert there[0] == ends[0]
+    assert there[1] == pytest.approx(ends[1] - 0.5)
+    assert there[2] == pytest.approx(ends[2] - 2.0)
+    assert there[3] == ends[3]
+    found = churn.happened(record)
+    assert found is not None
+    assert (found["crashes"], found["leaves"], found["joins"], found["server_crashes"]) == (1, 1, 2, 0)
+    samples = record.nodes["samples"].sum()
+    assert found["samples_per_worker_second"] == pytest.approx(samples / sum(there.values()))
+    assert 0.03 < found["seconds_to_join"] < 1.0
+    assert churn.steadfast(record) == {0}
+    window = metrics.window(record)
+    own = record.steps["node"] == 0
+    assert window.stop == record.steps["start"][own][-1], "the one who stayed"
+    assert metrics.summary(record)["churn"] == found
+
+
+def test_without_faults_nothing_is_said() -> None:
+    record = simulate(scenarios.load("demo", {"run.steps": 5}))
+    assert churn.happened(record) is None
+    assert "churn" not in metrics.summary(record)
+
+
+def test_the_bundled_scenario_and_its_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["simulate", "churn", "--algorithm", "asp"]) == 0
+    out = capsys.readouterr().out
+    assert "server crashes 1" in out
+    assert "gradients lost" in out
+
+
+def test_a_server_that_stays_away_ends_the_run_with_3(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["simulate", "demo", "--set", "faults=[{kind: crash, servers: [0], at: 1}]"]) == 3
+    assert "server 0 (node 4) died at 1 s and does not come back" in capsys.readouterr().err
