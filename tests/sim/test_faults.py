@@ -10,7 +10,11 @@ import pytest
 import scenarios
 from core.algorithms import ALGORITHMS
 from core.record import EVENTS, PARTS, Record
+from scenarios import Scenario
+from scenarios.plan import plan
 from sim import simulate
+from sim.errors import ServerLost
+from sim.faults import Faulty
 
 JOINING = [name for name, kind in ALGORITHMS.items() if getattr(kind, "joins", False)]
 ACCOUNTED = [
@@ -19,9 +23,28 @@ ACCOUNTED = [
 
 
 def run(name: str, faults: list[dict[str, Any]], **more: Any) -> Record:
+    return simulate(chosen(name, faults, **more))
+
+
+def chosen(name: str, faults: list[dict[str, Any]], **more: Any) -> Scenario:
     fixed = {"algorithm.name": name, "run.links": "native", "cluster.network.collective": "native"}
     fixed |= {"run.steps": 20, "cluster.servers.count": 2, "faults": faults}
-    return simulate(scenarios.load("demo", fixed | {key.replace("__", "."): v for key, v in more.items()}))
+    return scenarios.load("demo", fixed | {key.replace("__", "."): v for key, v in more.items()})
+
+
+class Numbers:
+    """Gradients of a quadratic, different for every batch."""
+
+    initial = np.ones(12)
+
+    def __call__(self, params: Any, rank: int, step: int) -> Any:
+        return 0.1 * params + np.sin(np.arange(12) + rank + 4 * step)
+
+
+def numbers(name: str, faults: list[dict[str, Any]], **more: Any) -> Faulty:
+    driver = Faulty(plan(chosen(name, faults, workload__parameters=12, **more)), gradients=Numbers())
+    driver.run()
+    return driver
 
 
 def events(record: Record) -> list[tuple[str, int]]:
@@ -87,3 +110,64 @@ def test_churn_comes_at_its_rate() -> None:
     crashes = sum(event == "crash" for event, _ in events(record))
     expected = 400 * 10 / (2 + 0.1)
     assert abs(crashes - expected) < 5 * expected**0.5
+
+
+def test_a_returned_replica_goes_on_alike_momentum_included() -> None:
+    """AR-SGD with momentum: whoever is there at the end has the same replica, bit for bit."""
+    driver = numbers("arsgd", [{"kind": "crash", "ranks": [1], "at": 0.3, "back": 0.1}])
+    replicas = [host.node.params for host in driver.hosts]
+    assert driver.hosts[1].incarnation == 1
+    assert all(host.node.step == 20 for host in driver.hosts)
+    assert np.abs(replicas[0]).max() > 0
+    for replica in replicas[1:]:
+        np.testing.assert_array_equal(replica, replicas[0])
+
+
+def test_diloco_hands_over_its_outer_state() -> None:
+    driver = numbers("diloco", [{"kind": "crash", "ranks": [2], "at": 0.3, "back": 0.1}], algorithm__h=4)
+    for host in driver.hosts[1:]:
+        np.testing.assert_array_equal(host.node.params, driver.hosts[0].node.params)
+
+
+def test_bsp_replicas_agree_after_joins_on_several_servers() -> None:
+    faults = [
+        {"kind": "join", "ranks": [3], "at": 0.2},
+        {"kind": "crash", "ranks": [1], "at": 0.5, "back": 0.01},
+    ]
+    driver = numbers("bsp", faults, cluster__servers__count=3)
+    for host in driver.hosts[1:4]:
+        np.testing.assert_array_equal(host.node.params, driver.hosts[0].node.params)
+
+
+def test_a_server_goes_back_to_its_checkpoint_and_counts_what_it_lost() -> None:
+    crash = {"kind": "crash", "servers": [0], "at": 1.0, "back": 0.5}
+    durable = run("asp", [crash], run__steps=40)
+    assert durable.nodes["lost"].sum() == 0
+    lossy = run("asp", [{**crash, "checkpoint_every": 0.6}], run__steps=40)
+    assert lossy.nodes["lost"].sum() > 0
+    workers = lossy.nodes["role"] == "worker"
+    assert (lossy.nodes["steps"][workers] == 40).all(), "the workers lose nothing but what they computed"
+    gradients = durable.gradients
+    down = (gradients["server"] == 4) & (gradients["time"] > 1.0) & (gradients["time"] < 1.5)
+    assert not down.any(), "nothing is applied by a server that is down"
+
+
+def test_a_server_that_does_not_come_back_ends_the_run_and_keeps_what_was_recorded() -> None:
+    with pytest.raises(
+        ServerLost, match=r"server 1 \(node 5\) died at 0.5 s and does not come back"
+    ) as caught:
+        run("asp", [{"kind": "crash", "servers": [1], "at": 0.5}])
+    assert caught.value.record.nodes["steps"].sum() > 0
+    assert caught.value.record.duration == 0.5
+
+
+def test_a_leaver_comes_back_too_and_ranks_that_never_come_do_nothing() -> None:
+    faults = [
+        {"kind": "leave", "ranks": [1], "step": 4, "back": 0.2},
+        {"kind": "join", "ranks": [2], "at": "1 h"},
+    ]
+    record = run("asp", faults)
+    assert events(record) == [("leave", 1), ("join", 1), ("ready", 1)]
+    assert record.nodes["steps"][2] == 0
+    assert record.nodes["idle"][2] == record.duration
+    assert record.duration < 10
