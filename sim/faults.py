@@ -190,7 +190,8 @@ class Faulty(Driver):
         now, down = self.clock._now, self.down
         if event.kind == "checkpoint":
             if host not in down:
-                self._saved[host] = Checkpoint(host)
+                copy = self.numerics.copy if self.numerics is not None else _same
+                self._saved[host] = Checkpoint(host, copy)
             every = self.plan.scenario.faults[event.fault].checkpoint_every
             self.timetable.add(event._replace(time=now + every))
         elif event.kind == "back" and host in down:
@@ -353,6 +354,10 @@ class Faulty(Driver):
         message.source = host.id
         nbytes = 0.0 if message.tensor is None else message.tensor.nbytes
         self.network.pair(host, joiner).send(message, nbytes)
+
+
+def _same(x: Any) -> Any:
+    return x
 
 
 class _Next(Alarm):

@@ -16,9 +16,10 @@ Rules this module obeys:
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from core.tensors import Phantom, Tensors
+from core.tensors import Phantom
 from sim.network import HELD, Network, Pair, Transfer
 
 if TYPE_CHECKING:
@@ -30,10 +31,10 @@ __all__ = ["Checkpoint", "Outage"]
 class Checkpoint:
     """What of a server is on stable storage."""
 
-    def __init__(self, host: FaultyHost) -> None:
-        node = host.node
-        self._params = _copy(node.params)
-        self._velocity = _copy(node.optimizer.velocity)
+    def __init__(self, host: FaultyHost, copy: Callable[[Any], Any]) -> None:
+        node, velocity = host.node, host.node.optimizer.velocity
+        self._params = node.params if type(node.params) is Phantom else copy(node.params)
+        self._velocity = None if velocity is None else copy(velocity)
         self._applied, self._total = dict(node.ledger.applied), node.ledger.applied_total
 
     def restore(self, host: FaultyHost) -> None:
@@ -44,10 +45,6 @@ class Checkpoint:
             if node.optimizer.velocity is not None:
                 node.optimizer.velocity[...] = 0 if self._velocity is None else self._velocity
         node.ledger.applied, node.ledger.applied_total = dict(self._applied), self._total
-
-
-def _copy(x: Any) -> Any:
-    return x if x is None or type(x) is Phantom else Tensors.copy_of(x)
 
 
 class Outage:

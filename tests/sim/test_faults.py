@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from core.record import EVENTS, PARTS, Record
 from scenarios import Scenario
 from scenarios.plan import plan
 from sim import simulate
+from sim.checkpoint import Checkpoints
 from sim.errors import ServerLost
 from sim.faults import Faulty
 
@@ -171,3 +173,30 @@ def test_a_leaver_comes_back_too_and_ranks_that_never_come_do_nothing() -> None:
     assert record.nodes["steps"][2] == 0
     assert record.nodes["idle"][2] == record.duration
     assert record.duration < 10
+
+
+@pytest.mark.parametrize("name", ["asp", "bsp", "gosgd"])
+def test_a_run_with_faults_is_resumed_exactly(name: str, tmp_path: Path) -> None:
+    faults: list[dict[str, Any]] = [{"kind": "churn", "crash": "0.5/s", "back": 0.2}]
+    if name != "gosgd":
+        faults.append({"kind": "crash", "servers": [0], "at": 0.8, "back": 0.1, "checkpoint_every": 0.3})
+    scenario = chosen(name, faults, workload__parameters=12)
+    whole = simulate(scenario, gradients=Numbers())
+    steps = 0
+
+    def stop() -> bool:
+        nonlocal steps
+        steps += 1
+        return steps == 45
+
+    with pytest.raises(KeyboardInterrupt):
+        simulate(scenario, gradients=Numbers(), checkpoints=Checkpoints(tmp_path / "run", stop=stop))
+    driver = Faulty(plan(scenario), gradients=Numbers(), checkpoints=Checkpoints(tmp_path / "run"))
+    reference = Faulty(plan(scenario), gradients=Numbers())
+    resumed = driver.run()
+    reference.run()
+    for table, columns in whole.tables().items():
+        for column, values in columns.items():
+            assert values.tobytes() == resumed.tables()[table][column].tobytes(), f"{table}.{column}"
+    for host, other in zip(driver.hosts, reference.hosts, strict=True):
+        np.testing.assert_array_equal(host.node.params, other.node.params)
