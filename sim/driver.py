@@ -14,7 +14,6 @@ Rules this module obeys:
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Mapping, Sequence
 from math import inf
 from typing import Any
@@ -31,8 +30,10 @@ from sim.collectives import NativeAllReduce
 from sim.compute import Device, devices
 from sim.endpoint import Endpoint
 from sim.errors import Deadlock, Diverged, ServerLost
+from sim.fast import FastPump, fast_pair
 from sim.host import Host, Roster
 from sim.interrupts import Interrupted, Stop
+from sim.memory import seldom, undisturbed
 from sim.network import Network, Pair, Transfer
 from sim.numerics import Gradients, Numerics
 from sim.programs import COMPUTING, ENDED, PAYING, RECEIVING, Metered, Pump
@@ -54,13 +55,15 @@ NAMED = 20
 class Driver:
     """One run. ``run()`` once; ``crash(rank, at)`` before it. Faults of a scenario: ``sim.faults.Faulty``.
 
-    late  ranks that are not there at the start
+    late       ranks that are not there at the start
+    shortcuts  ``sim.fast``'s; without them the record is the same and takes longer
     """
 
     events: StepLog | None = None
     kind_of_host: type[Host] = Host
     late: frozenset[int] = frozenset()
 
+    @undisturbed()
     def __init__(
         self,
         plan: Plan,
@@ -71,6 +74,7 @@ class Driver:
         tensors: Callable[[int], Tensors] | None = None,
         checkpoints: Checkpoints | None = None,
         stop: Stop | None = None,
+        shortcuts: bool = True,
     ) -> None:
         self._stop = stop or Stop()
         self.plan, self.gradients, self.on_progress, self._on_clock = plan, gradients, on_progress, on_clock
@@ -93,6 +97,9 @@ class Driver:
             self.network.host, self.network.byte_cost = self.processor, cluster.host.byte_cost
             self.network.elastic = run.links == "native"
         self.window, self.checkpoints = settings.window, checkpoints
+        self.shortcuts = shortcuts and self.kind_of_host is Host  # who may come back goes the long way
+        if self.shortcuts:
+            self.network.connect = fast_pair
         self.draw = StepTimes(cluster, run.seed).draw
         self.roster = Roster()
         self.logs = Sampling(run, cluster.workers)
@@ -188,18 +195,21 @@ class Driver:
     def run(self) -> Record:
         """All programs to their end; what the run leaves behind."""
         algorithm = self.plan.algorithm
-        for host in self.hosts:
-            if host.id in self.late:
-                continue
-            main = algorithm.server(host.node) if host.server else algorithm.worker(host.node)
-            companions = () if host.server else algorithm.companions(host.node)
-            host.programs = [Pump(self, host, main, True), *(Pump(self, host, c, False) for c in companions)]
+        pump = FastPump if self.shortcuts else Pump
+        with undisturbed():
+            for host in self.hosts:
+                if host.id in self.late:
+                    continue
+                main = algorithm.server(host.node) if host.server else algorithm.worker(host.node)
+                more = () if host.server else algorithm.companions(host.node)
+                host.programs = [pump(self, host, main, True), *(pump(self, host, c, False) for c in more)]
         try:
-            for host in self.hosts[self.workers :] + self.hosts[: self.workers]:
-                for pump in host.programs:
-                    pump.run(None)
-            gc.freeze()
-            self.clock.drain()
+            with undisturbed():
+                for host in self.hosts[self.workers :] + self.hosts[: self.workers]:
+                    for program in host.programs:
+                        program.run(None)
+            with seldom():
+                self.clock.drain()
             self._check()
             if self.numerics is not None and self.plan.scenario.run.evaluate:
                 self.numerics.evaluate(length(self))
@@ -208,8 +218,6 @@ class Driver:
             stop.record = record(self)
             stop.record.manifest["flags"].insert(0, f"incomplete: {stop}")
             raise
-        finally:
-            gc.unfreeze()
         self._close()
         if self.checkpoints is not None:
             self.checkpoints.finished()

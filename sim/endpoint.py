@@ -15,7 +15,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from sim.network import Nic, Pair, Transfer
 
-__all__ = ["Endpoint"]
+__all__ = ["EMPTY", "Endpoint"]
+
+EMPTY: deque[Transfer] = deque()
+"""Stands for every queue that nothing has stood in yet; nothing is ever put into it."""
 
 
 class Endpoint:
@@ -38,12 +41,18 @@ class Endpoint:
 
     def __init__(self, id: int) -> None:
         self.id = id
-        self.queue: deque[Transfer] = deque()
+        self.queue: deque[Transfer] = EMPTY
         self.outstanding = self.out = 0
         self.blocked = self.watching = False
         self.lag = 0.0
         self.pairs: dict[int, Pair] = {}
         self.sources: list[Endpoint] | None = None
+
+    def line_up(self, transfer: Transfer) -> None:
+        """Let ``transfer`` stand last among the outgoing messages."""
+        if self.queue is EMPTY:
+            self.queue = deque()
+        self.queue.append(transfer)
 
     def turning(self, now: float) -> None:
         """Its first bytes are about to move, or its last ones have just ceased to."""

@@ -28,7 +28,7 @@ from math import inf
 from typing import Any, Protocol
 
 from sim.clock import NORMAL, Alarm, Clock
-from sim.endpoint import Endpoint
+from sim.endpoint import EMPTY, Endpoint
 from sim.fluid import Flow, Fluid, Link
 
 __all__ = ["HELD", "MachineLike", "Network", "Nic", "Pair", "Routes", "Transfer"]
@@ -149,7 +149,7 @@ class Pair:
         self.overhead = network.overhead + overhead
         self.busy = self.rate * network.byte_cost
         self.current: Transfer | None = None
-        self.behind: deque[Transfer] = deque()
+        self.behind: deque[Transfer] = EMPTY
         self.withheld: tuple[float, int, Transfer] | None = None
         self.undelivered = self.unread = self.messages = 0
         self.bytes = 0.0
@@ -163,13 +163,19 @@ class Pair:
             if source.outstanding < self.network.slots and not source.queue:
                 transfer.ask(True)
             else:
-                source.queue.append(transfer)
+                source.line_up(transfer)
         elif self.current is None:
             self.current = transfer
             self.open()
         else:
-            self.behind.append(transfer)
+            self.wait(transfer)
         return transfer
+
+    def wait(self, transfer: Transfer) -> None:
+        """Let ``transfer`` stand behind the current one."""
+        if self.behind is EMPTY:
+            self.behind = deque()
+        self.behind.append(transfer)
 
     def open(self) -> None:
         """Start the current transfer without asking, if the inbox has room."""
@@ -232,7 +238,7 @@ class Transfer(Flow):
         """Ask the receiver for a grant; ``counted`` if it does so as head of its node's queue."""
         pair = self.pair
         if pair.current is not None:
-            pair.behind.append(self)
+            pair.wait(self)
             return
         pair.current = self
         if counted:
@@ -361,7 +367,7 @@ class Network:
     ``observer``, if set, is called with every transfer at the moment of its delivery. ``host``, if
     set, is the processor that plays all machines: latency is work of its own, and moving a byte costs
     ``byte_cost`` seconds; ``elastic`` transfers go slower when it is busy, others only leave less of
-    it to the rest.
+    it to the rest. ``connect`` makes the connections.
     """
 
     def __init__(
@@ -383,6 +389,7 @@ class Network:
         self.nics = [Nic(self, i, machine) for i, machine in enumerate(machines)]
         self.host: Any = None
         self.byte_cost, self.elastic = 0.0, False
+        self.connect: Callable[[Network, Any, Any], Pair] = Pair
         self._routes = routes
         self._further: dict[str, Link] = {}
 
@@ -394,7 +401,7 @@ class Network:
         """The connection from ``source`` to ``target``."""
         found = source.pairs.get(target.id)
         if found is None:
-            found = source.pairs[target.id] = Pair(self, source, target)
+            found = source.pairs[target.id] = self.connect(self, source, target)
             if target.sources is not None:
                 target.sources.append(source)
         return found

@@ -10,20 +10,19 @@ Rules this module obeys:
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from heapq import heappush
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from core.collectives import all_reduce
 from core.effects import AllReduce, Compute, Effect, Flush, Now, Poll, Produced, Receive, Send, TrySend
-from core.node import JOINED, LEFT, MODEL, Finished, Program
+from core.node import JOINED, LEFT, Finished, Program
 from core.record import PARTS
 from core.tensors import Tensors
 from sim.backward import Backward
 from sim.clock import NORMAL, Alarm
 from sim.compute import Nobody
-from sim.host import Entry, Host
+from sim.host import Host
 from sim.network import Pair
 
 if TYPE_CHECKING:
@@ -77,6 +76,7 @@ class Pump(Alarm):
         "want",
     )
 
+    handlers: ClassVar[dict[type, Callable[[Any, Any], Any]]] = {}
     want: Any
 
     def __init__(self, driver: Driver, host: Host, generator: Program, main: bool) -> None:
@@ -103,7 +103,7 @@ class Pump(Alarm):
             if effect is RETURN:
                 self._returned()
                 return
-            value = HANDLERS[type(effect)](self, effect)
+            value = self.handlers[type(effect)](self, effect)
             if value is not BLOCKED:
                 self.run(value)
 
@@ -125,7 +125,7 @@ class Pump(Alarm):
                 send, value = self.send, None
                 continue
             try:
-                handler = HANDLERS[type(effect)]
+                handler = self.handlers[type(effect)]
             except KeyError:
                 raise TypeError(f"node {self.host.id} yielded {effect!r}, which is not an effect") from None
             value = handler(self, effect)
@@ -243,16 +243,10 @@ class Pump(Alarm):
 
     def _receive(self, effect: Receive) -> Any:
         host, tag = self.host, effect.tag
-        listens = False
-        if effect.source is None and effect.step is None and type(tag) is str and tag not in NEWS:
-            queue = host.inbox.get(tag)
-            if queue:
-                return self._first(queue)
-        else:
-            message = host.take(effect)
-            if message is not None:
-                return message
-            listens = effect.source is not None or not NEWS.isdisjoint((tag,) if type(tag) is str else tag)
+        message = host.take(effect)
+        if message is not None:
+            return message
+        listens = effect.source is not None or not NEWS.isdisjoint((tag,) if type(tag) is str else tag)
         self.state, self.want = RECEIVING, effect
         host.waiting.append(self)
         if listens:
@@ -261,23 +255,7 @@ class Pump(Alarm):
             host.block(effect)
         return BLOCKED
 
-    def _first(self, queue: deque[Entry]) -> Any:
-        """The first message of one tag's queue."""
-        sequence, message, pair = queue.popleft()
-        host = self.host
-        if host.told < len(host.roster.log):
-            host.learn(sequence)
-        assert pair is not None
-        pair.unread -= 1
-        if pair.withheld is not None:
-            pair.readmit()
-        return message
-
     def _poll(self, effect: Poll) -> Any:
-        if effect.tag == MODEL and effect.source is None and effect.step is None:
-            queue = self.host.inbox.get(MODEL)
-            if queue:
-                return self._first(queue)
         return self.host.take(effect)
 
     def wake(self, message: Any) -> None:
@@ -313,13 +291,6 @@ class Pump(Alarm):
     def _send(self, effect: Send) -> Any:
         driver, host = self.driver, self.host
         window = driver.window if effect.window is None else effect.window
-        if len(effect.pairs) == 1 and host.roster.quiet:
-            to, message = effect.pairs[0]
-            only = host.pairs.get(to)
-            if only is not None and only.undelivered < window:
-                message.source = host.id
-                only.send(message, 0.0 if message.tensor is None else message.tensor.nbytes)
-                return None
         pairs = driver.pairs(host, effect.pairs)
         for pair, _ in pairs:
             if pair.undelivered >= window:
@@ -334,15 +305,6 @@ class Pump(Alarm):
     def _try_send(self, effect: TrySend) -> bool:
         driver, host = self.driver, self.host
         window = driver.window
-        if len(effect.pairs) == 1 and host.roster.quiet:
-            to, message = effect.pairs[0]
-            only = host.pairs.get(to)
-            if only is not None:
-                if only.undelivered >= window:
-                    return False
-                message.source = host.id
-                only.send(message, 0.0 if message.tensor is None else message.tensor.nbytes)
-                return True
         pairs = driver.pairs(host, effect.pairs)
         for pair, _ in pairs:
             if pair.undelivered >= window:
@@ -382,7 +344,7 @@ class Pump(Alarm):
         if self.main:
             host.unblock()
         self.state = RUNNING
-        value = HANDLERS[type(effect)](self, effect)
+        value = self.handlers[type(effect)](self, effect)
         if value is not BLOCKED:
             self.run(value)
 
@@ -447,7 +409,7 @@ class Departure(Alarm):
         self._driver.depart(self._host)
 
 
-HANDLERS: dict[type, Callable[[Pump, Any], Any]] = {
+Pump.handlers = {
     Compute: Pump._compute,
     Produced: Pump._produced,
     Receive: Pump._receive,
