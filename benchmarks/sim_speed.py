@@ -1,14 +1,18 @@
 """Cost of a simulated worker step, in units of one bare SimPy timeout.
 
-    python benchmarks/sim_speed.py [--workers N ...] [--steps K] [--json]
+    python benchmarks/sim_speed.py [--workers N ...] [--steps K] [--servers S ...] [--racks R] [--json]
 
 The unit is measured in the same process, at the same number of workers, before and after every run:
 n processes that loop over ``yield env.timeout(d_i)`` with distinct d_i. What is timed is
 ``sim.simulate`` as users call it (parsed scenario in, record out): Phantom tensors, time booking
 on, spans off; ASP and ALADDIN, one server, window and inbox as by default. ALADDIN runs with
 ``on_busy: wait``, so that every step sends its gradient: ``coalesce`` would send few behind a busy
-server and so look much faster. Every n runs in a process of its own, so that the memory is its own.
-Medians over ``--repeats`` rounds.
+server and so look much faster. Every row is run in a process of its own, so that the memory is its
+own. Medians over ``--repeats`` rounds. ``--racks`` puts the machines into racks whose up-links are
+over-subscribed fourfold.
+
+Fields of a row: algorithm; n; admission; servers; racks (0: NICs only); seconds of one run, the
+scenario being read; steps_per_s; timeouts_per_step; rss_mb, the most that the process held.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ import statistics
 import subprocess
 import sys
 import time
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +55,17 @@ def unit(workers: int, timeouts: int) -> float:
     return (time.perf_counter() - start) / (workers * timeouts)
 
 
-def scenario(algorithm: str, workers: int, admission: str, steps: int) -> Any:
+def scenario(
+    algorithm: str, workers: int, admission: str, steps: int, servers: int = 1, racks: int = 0
+) -> Any:
     """ResNet-50-sized messages over 10 Gbit/s, step times all different."""
     from scenarios.schema import Scenario
 
+    levels = {
+        "racks": racks,
+        "machines_per_rack": workers // max(racks, 1),
+        "uplink": {"oversubscription": 4, "latency": "10 us"},
+    }
     return Scenario.from_dict(
         {
             "name": f"speed-{algorithm}-{workers}-{admission}",
@@ -61,6 +73,8 @@ def scenario(algorithm: str, workers: int, admission: str, steps: int) -> Any:
                 "workers": workers,
                 "bandwidth": "10 Gbit/s",
                 "latency": "100 us",
+                "servers": {"count": servers},
+                **(levels if racks else {}),
                 "network": {"admission": admission},
                 "compute": {
                     "mean": "300 ms",
@@ -75,37 +89,41 @@ def scenario(algorithm: str, workers: int, admission: str, steps: int) -> Any:
     )
 
 
-def measure(workers: int, steps: int, repeats: int) -> list[dict[str, Any]]:
-    """All algorithms and admissions at one number of workers, in this process."""
+def measure(chosen: Any, repeats: int) -> dict[str, float]:
+    """Medians of ``repeats`` runs of a scenario, in this process."""
     import sim
 
+    workers, steps = chosen.cluster.workers, chosen.run.steps
     timeouts = max(2, min(steps, STEPS_IN_ALL // workers))
-    rows = []
-    for algorithm in ALGORITHMS:
-        for admission in ADMISSIONS:
-            chosen = scenario(algorithm, workers, admission, steps)
-            units, costs = [unit(workers, timeouts)], []
-            for _ in range(repeats):
-                gc.collect()
-                start = time.perf_counter()
-                record = sim.simulate(chosen)
-                costs.append((time.perf_counter() - start) / int(record.nodes["steps"].sum()))
-                units.append(unit(workers, timeouts))
-            cost = statistics.median(costs)
-            rows.append(
-                {
-                    "algorithm": algorithm,
-                    "n": workers,
-                    "admission": admission,
-                    "steps_per_s": round(1 / cost, 1),
-                    "timeouts_per_step": round(cost / statistics.median(units), 2),
-                    "rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
-                }
-            )
-    return rows
+    units, costs, done = [unit(workers, timeouts)], [], 1
+    for _ in range(repeats):
+        gc.collect()
+        start = time.perf_counter()
+        record = sim.simulate(chosen)
+        costs.append(time.perf_counter() - start)
+        done = int(record.nodes["steps"].sum())
+        del record
+        units.append(unit(workers, timeouts))
+    seconds = statistics.median(costs)
+    return {
+        "seconds": round(seconds, 3),
+        "steps_per_s": round(done / seconds, 1),
+        "timeouts_per_step": round(seconds / done / statistics.median(units), 2),
+        "rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+    }
 
 
-def main() -> None:
+def apart(case: tuple[Any, ...], repeats: int) -> dict[str, Any]:
+    """``measure`` in a process of its own; ``case`` holds the arguments of ``scenario``."""
+    command = [sys.executable, __file__, "--case", json.dumps(case), "--repeats", str(repeats)]
+    output = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
+    algorithm, workers, admission, _, servers, racks = case
+    named = {"algorithm": algorithm, "n": workers, "admission": admission}
+    return {**named, "servers": servers, "racks": racks, **json.loads(output)}
+
+
+def arguments() -> argparse.Namespace:
+    """What the command line asks for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument(
         "--workers", type=int, nargs="+", default=WORKERS, metavar="N", help="numbers of workers"
@@ -113,31 +131,38 @@ def main() -> None:
     parser.add_argument(
         "--steps", type=int, default=0, metavar="K", help="steps per worker (default: 40000 / N, at least 10)"
     )
+    parser.add_argument(
+        "--servers", type=int, nargs="+", default=(1,), metavar="S", help="numbers of servers"
+    )
+    parser.add_argument("--racks", type=int, default=0, metavar="R", help="racks (default: NICs only)")
+    parser.add_argument("--algorithms", nargs="+", default=ALGORITHMS, metavar="A", help="asp aladdin ...")
+    parser.add_argument("--admissions", nargs="+", default=ADMISSIONS, choices=ADMISSIONS)
     parser.add_argument("--repeats", type=int, default=3, help="rounds to take the median of")
     parser.add_argument("--json", action="store_true", help="print a JSON list instead of a table")
-    parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--case", type=json.loads, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    rows: list[dict[str, Any]] = []
     for workers in args.workers:
+        if args.racks and workers % args.racks:
+            parser.error(f"--racks {args.racks} does not divide --workers {workers}")
+    return args
+
+
+def main() -> None:
+    args = arguments()
+    if args.case:
+        print(json.dumps(measure(scenario(*args.case), args.repeats)))
+        return
+    rows: list[dict[str, Any]] = []
+    for workers, servers, algorithm, admission in product(
+        args.workers, args.servers, args.algorithms, args.admissions
+    ):
         steps = args.steps or max(10, STEPS_IN_ALL // workers)
-        if args.here:
-            rows += measure(workers, steps, args.repeats)
-        else:
-            command = [
-                sys.executable,
-                __file__,
-                "--here",
-                "--json",
-                "--workers",
-                str(workers),
-            ]
-            command += ["--steps", str(steps), "--repeats", str(args.repeats)]
-            rows += json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+        row = apart((algorithm, workers, admission, steps, servers, args.racks), args.repeats)
+        rows.append(row)
         if not args.json:
-            for row in rows[-len(ALGORITHMS) * len(ADMISSIONS) :]:
-                cost = f"{row['steps_per_s']:9.0f} steps/s {row['timeouts_per_step']:6.1f} timeouts/step"
-                where = f"{row['algorithm']:8s} n={row['n']:<5d} {row['admission']:5s}"
-                print(f"{where} {cost} {row['rss_mb']:6.0f} MB", flush=True)
+            cost = f"{row['steps_per_s']:9.0f} steps/s {row['timeouts_per_step']:6.1f} timeouts/step"
+            where = f"{algorithm:8s} n={workers:<6d} {admission:5s} servers={servers:<3d} racks={args.racks}"
+            print(f"{where} {row['seconds']:7.2f} s {cost} {row['rss_mb']:6.0f} MB", flush=True)
     if args.json:
         print(json.dumps(rows))
 

@@ -57,7 +57,10 @@ def test_the_benchmark_prints_what_it_promises() -> None:
         ("aladdin", 3, "fair"),
     ]
     for row in rows:
-        assert set(row) == {"algorithm", "n", "admission", "steps_per_s", "timeouts_per_step", "rss_mb"}
+        assert set(row) == {
+            "algorithm", "n", "admission", "servers", "racks",
+            "seconds", "steps_per_s", "timeouts_per_step", "rss_mb",
+        }  # fmt: skip
         assert row["steps_per_s"] > 0
         assert row["timeouts_per_step"] > 0
         assert row["rss_mb"] > 1
