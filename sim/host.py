@@ -107,6 +107,7 @@ class Host(Endpoint):
         "mark",
         "matched",
         "node",
+        "own_live",
         "pieces",
         "programs",
         "receive",
@@ -150,7 +151,7 @@ class Host(Endpoint):
         self.incoming: dict[Transfer, None] = {}
         self.told: float = 0
         self.heard = self.greeted = self.base = 0
-        self.ended = self.leaving = self.crashed = False
+        self.ended = self.leaving = self.crashed = self.own_live = False
         self.want: Receive | Poll | None = None
         self.backward: Backward | None = None
         self.pieces: Backward | None = None
@@ -343,7 +344,10 @@ class Host(Endpoint):
             told += 1
         self.told = told
         if gone or come:
-            self.node.live = (self.node.live - gone) | come if come else self.node.live - gone
+            if not self.own_live:
+                self.node.live, self.own_live = set(self.node.live), True
+            self.node.live -= gone
+            self.node.live |= come
 
     # The record
 
