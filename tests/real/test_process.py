@@ -56,7 +56,7 @@ def test_nothing_comes_between_the_tables_and_the_parameters() -> None:
         step=1, batch=2, blends=0, weight=1.0, params=torch.arange(3, dtype=torch.float32), observations=log,
         ledger=anything(applied={}, pending=dict),
     )  # fmt: skip
-    process.id, process.is_server, process.sending, process.processor = 0, False, lock, 0.0  # type: ignore[assignment]
+    process.id, process.is_server, process.sending, process.moving = 0, False, lock, 0.0  # type: ignore[assignment]
     process.pipe = anything(send_bytes=lambda data: sent.append((lock.holds, bytes(data))))  # type: ignore[assignment]
     process.scenario = anything(run=anything(evaluate=True))  # type: ignore[assignment]
     process.driver = anything(node=node, computer=None, losses=[])  # type: ignore[assignment]
