@@ -197,6 +197,8 @@ def runs(
                        "stop": stop}  # fmt: skip
             result = execute(driver, one, profile, folder, advance, into, options)
         yield result
+        if stop.asked and one is not chosen[-1]:  # too late for this run: it is complete; begin no other
+            raise KeyboardInterrupt
 
 
 def choices(

@@ -123,9 +123,12 @@ def plan_servers(
         for sharding in _names(shardings, SHARDINGS, "shardings")
         for number in numbers
     ]
+    processes = pool.size(jobs, [base])
     tree, path = pool.profile(profile), _reserved(out)
     rows, jobs_ = _begun(base, wanted, path, tree)
-    return _performed(base, rows, jobs_, pool.size(jobs, [base]), tolerance, path, on_progress)
+    for job in jobs_.values() if path else ():  # taken: nobody else writes there from now on
+        Path(job["path"]).mkdir(parents=True, exist_ok=True)
+    return _performed(base, rows, jobs_, processes, tolerance, path, on_progress)
 
 
 def _begun(base: Scenario, wanted: Sequence[tuple[int, str, str]], path: Path | None, profile: Any
@@ -204,6 +207,9 @@ def _finished(base: Scenario, rows: list[dict[str, Any]], tolerance: float, path
     from analysis.plots import save
 
     found = ServerPlan(base, rows, *servers.recommend(rows, tolerance), path=path, complete=complete)
+    for folder in path.iterdir() if path is not None and path.is_dir() else ():
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
     if path is None or found.chosen is None:
         return found
     path.mkdir(parents=True, exist_ok=True)
@@ -240,7 +246,7 @@ def _numbers(counts: Sequence[int] | str | None, workers: int) -> list[int]:
     parts: Sequence[Any] = counts.split(",") if isinstance(counts, str) else counts
     try:
         found = [int(part) for part in parts]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ScenarioError("counts", counts, valid) from None
     exact = all(isinstance(part, str) or (part == int(part) and part is not True) for part in parts)
     if not found or not exact or not all(1 <= number <= LARGEST for number in found):
@@ -250,8 +256,9 @@ def _numbers(counts: Sequence[int] | str | None, workers: int) -> list[int]:
 
 def _names(given: Sequence[str] | str, known: Sequence[str], what: str) -> list[str]:
     """Names out of a list or a text with commas, each once, all of them ``known``."""
-    names = [name.strip() for name in (given.split(",") if isinstance(given, str) else given)]
-    if not names or not set(names) <= set(known):
+    parts = given.split(",") if isinstance(given, str) else given
+    names = [part.strip() for part in parts if isinstance(part, str)] if isinstance(parts, Sequence) else []
+    if not names or len(names) < len(parts) or not set(names) <= set(known):
         raise ScenarioError(what, given, f"some of {', '.join(known)}, such as {','.join(known[:2])}")
     return list(dict.fromkeys(names))
 

@@ -323,10 +323,10 @@ def consensus(curves: Table) -> float | None:
 def summary(record: Record) -> dict[str, Any]:
     """All of the above as one JSON-friendly mapping (docs: how to read the output)."""
     within = window(record)
-    workers, slow = int(_is_worker(record).sum()), slow_ranks(record)
-    by_rank = rates(record, within)
+    workers, by_rank = int(_is_worker(record).sum()), rates(record, within)
+    slow = slow_ranks(record) & by_rank.keys()
     parts: dict[str, Any] = {"all": breakdown(record, within=within)}
-    if slow and len(slow) < workers:
+    if slow and len(slow) < len(by_rank):
         parts["slow"] = breakdown(record, slow, within)
         parts["fast"] = breakdown(record, set(by_rank) - slow, within)
     scenario = record.manifest.get("scenario", {})

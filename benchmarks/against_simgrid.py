@@ -112,6 +112,8 @@ def main() -> int:
     parser.add_argument("--source", type=Path, default=SOURCE, help="the reference program's source")
     parser.add_argument("--json", action="store_true", help="print a JSON list instead of a table")
     args = parser.parse_args()
+    if min(args.workers) < 1:
+        parser.error("--workers takes numbers of at least 1")
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         try:

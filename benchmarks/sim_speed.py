@@ -141,6 +141,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--json", action="store_true", help="print a JSON list instead of a table")
     parser.add_argument("--case", type=json.loads, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if min(*args.workers, *args.servers, args.repeats) < 1:
+        parser.error("--workers, --servers and --repeats take numbers of at least 1")
     for workers in args.workers:
         if args.racks and workers % args.racks:
             parser.error(f"--racks {args.racks} does not divide --workers {workers}")

@@ -262,6 +262,9 @@ class Cluster:
         grouped = self.topology is not None and bool(self.topology.groups)
         if self.layout is None and not self.machines and not grouped:
             object.__setattr__(self, "layout", Layout())
+        if self.topology is not None and grouped == (self.layout is not None):
+            hint = "needs either a layout or groups of machines, and no machines one by one"
+            raise ScenarioError("topology", hint=hint)
         if self.layout is None and not grouped:
             self._check_machines()
         else:
@@ -278,13 +281,14 @@ class Cluster:
         machines: tuple[Machine, ...]
         if self.topology is not None:
             dedicated = self.servers.count if self.servers.placement == "dedicated" else 0
-            made = self.topology.arrange(layout, self.workers, dedicated, self.servers.bandwidth)
+            vary = self.heterogeneity.machines
+            made = self.topology.arrange(layout, self.workers, dedicated, self.servers.bandwidth, vary)
             machines, placement = made.machines, made.placement
             object.__setattr__(self, "paths", made.paths)
         else:
             assert layout is not None
             machines, placement = layout.expand(self.workers, self.servers)
-        machines = self.heterogeneity.machines(machines, placement)
+            machines = self.heterogeneity.machines(machines, placement)
         if (self.machines and self.machines != machines) or (self.placement and self.placement != placement):
             found = f"{len(self.machines)} machines, {len(self.placement)} workers placed"
             hint = (
@@ -354,10 +358,11 @@ class Cluster:
             return tuple(hosts[i % len(hosts)] for i in range(count))
         names: dict[str, list[int]] = {}
         if self.paths is not None:
-            for i, place in enumerate(self.paths.where):
-                names.setdefault(self.paths.places[place].name, []).append(i)
-                if self.paths.sites:
-                    names.setdefault(self.paths.sites[self.paths.places[place].site], []).append(i)
+            for i, index in enumerate(self.paths.where):
+                place = self.paths.places[index]
+                site = self.paths.sites[place.site] if self.paths.sites else place.name
+                for name in {place.name: None, site: None}:
+                    names.setdefault(name, []).append(i)
         names |= {machine.name: [i] for i, machine in enumerate(self.machines)}
         found: list[int] = []
         for i, name in enumerate(where):
@@ -421,9 +426,14 @@ class Cluster:
             if self.topology.groups:
                 tree |= {"machines": self.topology.groups}
                 del tree["placement"], tree["workers"]
-            elif self.layout is not None and self.layout.workers_per_machine:
+            elif self.layout is not None and self.layout.workers_per_machine and self._counted(self.layout):
                 del tree["workers"]
         return tree
+
+    def _counted(self, layout: Layout) -> bool:
+        """Whether the number of workers follows from other counts of a topology."""
+        one = self.topology
+        return one is not None and bool(layout.machines or one.machines_per_rack or one.machines_per_site)
 
 
 def _grouped(tree: Mapping[str, Any], further: Mapping[str, Any]) -> bool:

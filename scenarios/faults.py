@@ -28,7 +28,7 @@ from typing import Any, ClassVar
 
 from core.node import Algorithm
 from scenarios.errors import ScenarioError
-from scenarios.fields import check, choice, integer, listed, of_kind, real
+from scenarios.fields import LARGEST, check, choice, integer, listed, of_kind, real
 from scenarios.units import DIMENSIONS
 
 __all__ = ["Fault", "check_faults", "late", "rate", "returns"]
@@ -46,7 +46,7 @@ def rate(value: Any, name: str) -> float:
     """A kind of field: events per second; text such as ``0.5 per hour`` or ``2/min``."""
     valid = "a rate of at least 0, such as '0.5 per hour'"
     found: float = math.nan
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < LARGEST["seconds"]:
         found = float(value)
     elif isinstance(value, str):
         match = _RATE.fullmatch(value)
@@ -128,6 +128,8 @@ class Fault:
         if self.at is None and self.step is None:
             needs = "at" if self.kind == "join" or self.servers else "at or step"
             raise ScenarioError("at", hint=f"{needs} is missing: when does this {self.kind} happen?")
+        if self.ranks and self.servers:
+            raise ScenarioError("servers", self.servers, "a fault of their own, without ranks")
         if not self.ranks and not self.servers:
             raise ScenarioError("ranks", self.ranks, f"the ranks that this {self.kind} befalls")
         if self.servers and self.step is not None:
@@ -161,7 +163,10 @@ def returns(faults: Iterable[Fault]) -> bool:
 
 
 def _moments(faults: Iterable[Fault]) -> Iterator[tuple[float, str, int]]:
-    """(time, kind, rank) of all that workers are scheduled to do by time, in order; ``back`` is a join."""
+    """(time, kind, rank) of all that workers are scheduled to do by time, in order; ``back`` is a join.
+
+    What is due at once happens as it is listed, whoever comes back last.
+    """
     found: list[tuple[float, str, int]] = []
     for fault in faults:
         if fault.kind == "churn" or fault.at is None:
@@ -170,7 +175,7 @@ def _moments(faults: Iterable[Fault]) -> Iterator[tuple[float, str, int]]:
             found.append((fault.at, fault.kind, rank))
             if fault.back is not None:
                 found.append((fault.at + fault.back, "back", rank))
-    return iter(sorted(found))
+    return iter(sorted(found, key=lambda one: (one[0], one[1] == "back")))
 
 
 def check_faults(faults: Sequence[Fault], workers: int, servers: int, algorithm: Algorithm) -> None:

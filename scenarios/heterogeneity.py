@@ -48,6 +48,8 @@ def _devices(value: Any, name: str) -> dict[str, tuple[float, ...]]:
         if column not in COLUMNS:
             raise unknown(name, column, COLUMNS)
         found[column] = sequence(COLUMNS[column])(numbers, f"{name}.{column}")
+        if not found[column]:
+            raise ScenarioError(f"{name}.{column}", numbers, "a value for each device, one at least")
     if len({len(numbers) for numbers in found.values()}) > 1:
         lengths = {column: len(numbers) for column, numbers in found.items()}
         raise ScenarioError(name, lengths, "columns of equal length")
@@ -61,7 +63,8 @@ class Heterogeneity:
     speed      spread of device speeds; bandwidth: spread of NIC rates, one draw per machine, both ways alike
     per        machine | worker: who has a speed of its own
     devices    measured columns (``COLUMNS``), a row per device; in YAML ``file`` names a CSV with them
-    order      turn: row i is that of machine (or worker) i, from the start again after the last.
+    order      turn: row i is that of the i-th machine that holds workers (or of worker i), from the start
+               again after the last.
                random: rows are drawn, with replacement
     seed       of all these draws
     """

@@ -11,6 +11,7 @@ Rules this module obeys:
 from __future__ import annotations
 
 import ctypes
+import sys
 
 __all__ = ["keep_pages"]
 
@@ -21,6 +22,8 @@ _LARGEST, _NEVER = 32 << 20, (1 << 31) - 1
 
 def keep_pages() -> bool:
     """Keep the pages of freed tensors of up to 32 MiB, for the rest of this process; says whether it did."""
+    if sys.platform == "win32":
+        return False
     libc = ctypes.CDLL(None)
     if not hasattr(libc, "mallopt"):
         return False

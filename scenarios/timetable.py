@@ -71,12 +71,9 @@ class Timetable:
         for kind in ("crash", "leave"):
             often = getattr(fault, kind)
             if often:
-                first = nodes[0] if isinstance(nodes, range) else 0
                 ids = np.asarray(nodes)
                 rng = stream(self._seed, RUN, f"faults.{index}.{kind}")
-                times = (fault.at or 0.0) + rng.exponential(1 / often, int(ids.max()) + 1 - first)[
-                    ids - first
-                ]
+                times = (fault.at or 0.0) + rng.exponential(1 / often, int(ids.max()) + 1)[ids]
                 order = np.argsort(times, kind="stable")[::-1]
                 self._first.append((index, kind, times[order], ids[order]))
 

@@ -12,7 +12,7 @@ Rules this module obeys:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -208,6 +208,10 @@ def split(total: tuple[str, int], parts: tuple[str, int], each_one: tuple[str, i
     return found // count
 
 
+Vary = Callable[[Sequence[Machine], Sequence[int]], tuple[Machine, ...]]
+"""(machines, machine of each worker) -> the machines with rates of their own."""
+
+
 @dataclass(frozen=True)
 class Arrangement:
     """What a topology expands to: machines, machine of each worker, and the paths between machines."""
@@ -244,6 +248,9 @@ class Topology:
         for name, found in (("racks", self._listed), ("groups", self.groups)):
             _distinct(name if name == "racks" else "machines", [entry.name for entry in found])
         _distinct("sites", list(self.site_names), suffix="")
+        for i, name in enumerate(self.site_names):
+            if name.split()[-1:] in (["up"], ["down"]):  # so end the names of up-links
+                raise ScenarioError(f"sites[{i}]", name, "a name that does not end in up or down")
         for i, rack in enumerate(self._listed):
             if not rack.given:
                 hint = (
@@ -254,6 +261,10 @@ class Topology:
         if self._listed and self.uplink != Uplink():
             raise ScenarioError("uplink", hint="no such field beside listed racks, which have their own")
         rackless = [name for name in ("machines_per_rack", "racks_per_site") if getattr(self, name)]
+        if self.racks_per_site and (self._listed or not self.sites):
+            raise ScenarioError(
+                "racks_per_site", self.racks_per_site, "nothing but for sites with counted racks"
+            )
         if rackless and not (self.racks or (self.racks_per_site and self.sites)):
             raise ScenarioError(rackless[0], getattr(self, rackless[0]), "nothing without racks")
         if self.uplink != Uplink() and not (self.racks or self.racks_per_site):
@@ -348,16 +359,22 @@ class Topology:
         total = ("workers", workers)
         return racks, each_one, split(total, ("machines", spots * each_one), ("workers_per_machine", per))
 
-    def arrange(self, layout: Layout | None, workers: int, servers: int, rate: float) -> Arrangement:
+    def arrange(
+        self, layout: Layout | None, workers: int, servers: int, rate: float, vary: Vary
+    ) -> Arrangement:
         """The machines and where they stand.
 
         layout   of equal machines; None where there are groups
         servers  machines of their own for so many servers, spread over the racks, with NICs of ``rate``
                  bytes/s; only with a layout
+        vary     gives machines (and the machine of each worker) the rates of their own, where they differ
         """
-        return self._counted(layout, workers, servers, rate) if layout is not None else self._grouped(workers)
+        if layout is not None:
+            return self._counted(layout, workers, servers, rate, vary)
+        made = self._grouped(workers)
+        return replace(made, machines=vary(made.machines, made.placement))
 
-    def _counted(self, layout: Layout, workers: int, servers: int, rate: float) -> Arrangement:
+    def _counted(self, layout: Layout, workers: int, servers: int, rate: float, vary: Vary) -> Arrangement:
         racks, each_one, per = self.counts(layout, workers)
         names = self.site_names
         spots = racks or len(names) or 1
@@ -365,9 +382,11 @@ class Topology:
             "machine", layout.bandwidth, layout.bandwidth, layout.latency / 2, layout.local_bandwidth,
             layout.local_latency,
         )  # fmt: skip
-        machines = [twin(model, f"machine{i}") for i in range(spots * each_one)]
+        placement = tuple(rank // per for rank in range(workers))
+        machines = list(vary([twin(model, f"machine{i}") for i in range(spots * each_one)], placement))
         where = [i // each_one for i in range(spots * each_one)]
-        sums = [(each_one * model.up, each_one * model.down)] * spots
+        racked = [machines[i : i + each_one] for i in range(0, len(machines), each_one)]
+        sums = [(sum(m.up for m in own), sum(m.down for m in own)) for own in racked]
         uplinks = self._listed or tuple(
             Rack(u.up, u.down, u.oversubscription, u.latency, u.overhead, f"rack{i}")
             for u in (self.uplink if self.uplink.given else replace(self.uplink, oversubscription=1.0),)
@@ -382,7 +401,6 @@ class Topology:
         order = spread(places)
         machines += [twin(model, f"server{i}", rate, rate) for i in range(servers)]
         where += [order[i % len(order)] for i in range(servers)]
-        placement = tuple(rank // per for rank in range(workers))
         return Arrangement(tuple(machines), placement, Paths(places, where, names, self._wires()))
 
     def _grouped(self, workers: int) -> Arrangement:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from sim.errors import Deadlock, Diverged
+from sim.errors import Deadlock, Diverged, ServerLost
 from sim.interrupts import Interrupted, Stop
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from sim.checkpoint import Checkpoints
     from sim.numerics import Gradients
 
-__all__ = ["Deadlock", "Diverged", "Interrupted", "Stop", "simulate"]
+__all__ = ["Deadlock", "Diverged", "Interrupted", "ServerLost", "Stop", "simulate"]
 
 
 def simulate(
@@ -37,9 +37,10 @@ def simulate(
     checkpoints  where to save a run with numerics, and to resume it from
     stop         set its ``asked``, from a signal handler or a callback, to end the run at the next step
 
-    Raises ``Deadlock`` when programs wait for what cannot happen, ``Diverged`` when a loss is not finite,
-    ``Interrupted`` (a ``KeyboardInterrupt``) when stopped, both with the ``record`` of what there was by
-    then, ``CheckpointError`` (a ``ScenarioError``) for a checkpoint of another run.
+    Raises ``Deadlock`` when programs wait for what cannot happen; with the ``record`` of what there was by
+    then ``Diverged`` when a loss is not finite, ``Interrupted`` (a ``KeyboardInterrupt``) when stopped,
+    ``ServerLost`` (a ``Deadlock``) when a server dies for good; ``CheckpointError`` (a ``ScenarioError``)
+    for a checkpoint of another run.
     """
     from scenarios.plan import plan
     from sim.driver import Driver

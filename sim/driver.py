@@ -253,7 +253,7 @@ class Driver:
                 host.span(UPDATE, main.since, now)
             elif host.blocked:
                 host.unblock()
-            if main.state != COMPUTING and host.node.step > host.base and not host.server:
+            if main.state != COMPUTING and host.node.step > host.base and not (host.server or host.absent):
                 host.close_row(now)
             host.end = now
         self._close()
@@ -282,11 +282,11 @@ class Driver:
             or self.clock._now >= self._seconds
         ):
             return True
+        if self._stop.asked:
+            raise Interrupted(self.clock._now, self.begun)
         self._started += host.node.batch if self._samples != inf else 1
         if self.checkpoints is not None:
             self.checkpoints.step(self)
-        if self._stop.asked:
-            raise Interrupted(self.clock._now, self.begun)
         if self._watched and self._started % self._stride == 0:
             self._progress()
         return False

@@ -152,6 +152,8 @@ class FastPump(Pump):
         queue = host.inbox.get(tag)
         if queue:
             return self._first(queue)
+        if host.told < len(host.roster.log):
+            host.learn(None)
         self.state, self.want = RECEIVING, effect
         host.waiting.append(self)
         if self.main:
@@ -213,11 +215,9 @@ FastPump.handlers = {
 def fast_pair(network: Network, source: Host, target: Host) -> Pair:
     """The connection from ``source`` to ``target``, of the kind that suits it."""
     pair = Pair(network, source, target)
-    if network.host is not None:
-        return pair
-    if pair.rate:
-        return _LonePair(network, source, target)
-    return _SharedPair(network, source, target) if pair.direct else pair
+    if network.host is None and (pair.rate or pair.direct):
+        pair.__class__ = _LonePair if pair.rate else _SharedPair
+    return pair
 
 
 class _LonePair(Pair):

@@ -166,7 +166,10 @@ class Faulty(Driver):
         self._due = inf
         while self.timetable.next <= now and not self._over():
             self._befall(self.timetable.pop())
-        self._still = 0 if self.clock._queue else self._still + 1
+        if self.clock._queue:
+            self._still = 0
+        elif not self.timetable.coming:  # nobody is to come who could set things going
+            self._still += 1
         if self._still < PATIENCE:
             self._wait()
 
@@ -175,9 +178,9 @@ class Faulty(Driver):
         if host.server:
             self._befall_server(host, event)
         elif event.kind in ("join", "back"):
-            if host.ended:
+            if host.crashed or host.going:  # it has gone or is about to; who met its budget does not come
                 host.after = 0.0
-                if not host.leaving and host.id in self.roster.departed:
+                if host.ended and not host.leaving and host.id in self.roster.departed:
                     self._come(host)
         elif not host.ended:
             if event.kind == "leave":
@@ -203,7 +206,7 @@ class Faulty(Driver):
             if event.back is None:
                 raise ServerLost(now, host.id - self.workers, host.id)
             down[host] = Outage(self.network, host, self.hosts[: self.workers])
-            if host in self._saved:
+            if host in self._saved and self.plan.scenario.faults[event.fault].checkpoint_every:
                 self._saved[host].restore(host)
             self.timetable.add(Event(now + event.back, "back", host.id, None, event.fault))
 

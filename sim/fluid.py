@@ -159,9 +159,8 @@ class Fluid:
             if first in first.path[0].flows:
                 self._solve(self._component(first))
                 continue
-            del self._dirty[
-                first
-            ]  # it was marked in the instant in which it left: its neighbours stand for it
+            # It was marked in the instant in which it left: its neighbours stand for it.
+            del self._dirty[first]
             for link in first.path:
                 self._dirty.update(dict.fromkeys(islice(link.flows, 1)))
 

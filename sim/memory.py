@@ -34,11 +34,13 @@ def undisturbed() -> Iterator[None]:
 @contextmanager
 def seldom() -> Iterator[None]:
     """With few collections, none of which looks at what there is now."""
-    thresholds = gc.get_threshold()
-    gc.freeze()
-    gc.set_threshold(SELDOM if thresholds[0] else 0, *thresholds[1:])
+    thresholds, frozen = gc.get_threshold(), gc.get_freeze_count()
+    if not frozen:  # what the caller froze stays frozen
+        gc.freeze()
+    gc.set_threshold(max(SELDOM, thresholds[0]) if thresholds[0] else 0, *thresholds[1:])
     try:
         yield
     finally:
         gc.set_threshold(*thresholds)
-        gc.unfreeze()
+        if not frozen:
+            gc.unfreeze()

@@ -103,7 +103,8 @@ def _load(
         largest = max(largest, share)
         for link in pair.path:
             shares[link] = shares.get(link, 0.0) + share
-            if not pair.direct:
+        if not pair.direct:
+            for link in (pair.path[0], pair.path[-1]):
                 uses[link] = uses.get(link, 0) + 1
     if not shares:
         return _Load(0.0, 0.0, 0, 0, 0.0)
@@ -150,12 +151,13 @@ def _tree(network: Network, settings: NetworkSettings, choice: Choice, members: 
             return (settings.allreduce_alpha or pair.latency + pair.overhead) + nbytes / 2 / chunks / rate
 
         slot = nbytes * load.per_byte
+        overhead = 0.0 if settings.allreduce_alpha else load.overhead
         if isinf(network.slots):
             slot = max(slot, load.serial * max(hop(place, op.peer) for place, op in sends))
         elif network.slots > 1:
-            slot = max(slot, load.sharing / network.slots * load.overhead)
+            slot = max(slot, load.sharing / network.slots * overhead)
         else:
-            slot += load.sharing * load.overhead
+            slot += load.sharing * overhead
         return max(_round_trip(tree, hop) for tree in trees) + (chunks - 1) * slot
 
     return seconds

@@ -83,7 +83,7 @@ def command(
             _print(partial, json)
         raise
     _print(found, json)
-    if any(one["outcome"] == "failed" for one in found.rows):
+    if found.chosen is None or any(one["outcome"] == "failed" for one in found.rows):
         raise typer.Exit(UNWELL)
 
 

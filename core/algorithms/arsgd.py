@@ -60,6 +60,8 @@ class ARSGD:
         require("hidden", part, is_number(part) and 0 <= part < 1, "a number of at least 0 and below 1")
         require("backward", share, is_number(share) and 0 < share < 1, "a number between 0 and 1")
         require("hidden", part, not (part and count), "0 where buckets is above 0")
+        for name, given in (("buckets", count), ("hidden", part)):
+            require(name, given, not given or self.overlap == "backward", "0 unless overlap is backward")
 
     def _plan(self, node: Node) -> tuple[Bucket, ...]:
         """The buckets, in the order in which they are produced; the whole gradient without overlap."""

@@ -107,6 +107,9 @@ def test_counts_double_up_to_the_workers() -> None:
         ({"algorithm": "asp", "counts": [0]}, "counts"),
         ({"algorithm": "asp", "counts": [1.5]}, "counts"),
         ({"algorithm": "asp", "counts": []}, "counts"),
+        ({"algorithm": "asp", "counts": [float("inf")]}, "counts"),
+        ({"algorithm": "asp", "placements": [1]}, "placements"),
+        ({"algorithm": "asp", "placements": 5}, "placements"),
         ({"algorithm": "asp", "counts": 4}, "counts"),
         (
             {"algorithm": "asp", "placements": "besides"},

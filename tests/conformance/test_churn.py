@@ -93,7 +93,8 @@ def faults(rng: np.random.Generator, workers: int, servers: int, joins: bool) ->
 
 
 def _overlapped(rng: np.random.Generator) -> dict[str, Any]:
-    return {"algorithm.overlap": _of(rng, "none", "backward"), "algorithm.buckets": 3}
+    overlap = _of(rng, "none", "backward")
+    return {"algorithm.overlap": overlap, "algorithm.buckets": 3 if overlap == "backward" else 0}
 
 
 def churned(name: str, seed: int) -> tuple[Faulty, Any, Marks] | None:

@@ -56,6 +56,9 @@ BAD = [
     ([{"kind": "join", "ranks": [1], "at": 0}], "at: 0.0 is not valid; expected a time above 0: who is"),
     ([{"kind": "join", "ranks": [1], "at": 1, "step": 1}], "step: 1 is not valid; expected nothing: kind"),
     ([{"kind": "leave", "servers": [0], "at": 1}], "servers: (0,) is not valid; expected nothing: kind"),
+    ([{**CRASH, "servers": [0]}], "servers: (0,) is not valid; expected a fault of their own, without"),
+    ([{**CRASH, "back": 2}, {**CRASH, "at": 5}], "faults: rank 1 cannot crash at 5 s: it is not there"),
+    ([{"kind": "churn", "crash": 10**400}], "expected a rate of at least 0"),
     ([{"kind": "churn"}], "crash: 0.0 is not valid; expected a rate above 0 for crash or leave"),
     ([{"kind": "churn", "crash": "-1 per hour"}], "crash: '-1 per hour' is not valid; expected a rate"),
     ([{"kind": "churn", "crash": "1 per year"}], "such as '0.5 per hour'; units: s, ms"),
@@ -114,6 +117,7 @@ def test_who_starts_late() -> None:
     join = {"kind": "join", "ranks": [1], "at": 9}
     assert late(load(join).faults) == {1}
     assert late(load(CRASH, join).faults) == set()
+    assert late(load({**join, "at": 3}, CRASH).faults) == {1}
     assert late(load(join, {"kind": "crash", "ranks": [1], "step": 3}).faults) == {1}
     assert late(load({"kind": "crash", "ranks": [1], "step": 3}, join).faults) == set()
 

@@ -159,6 +159,7 @@ def test_what_is_wrong_in_a_csv_is_told_with_its_line(tmp_path, text, says) -> N
         ({"devices": {"speed": [1], "step_time": [1]}}, "heterogeneity.devices: .* not both"),
         ({"devices": {"speed": [1], "up": [1, 2]}}, "heterogeneity.devices: .* columns of equal length"),
         ({"devices": {"speed": [0]}}, r"heterogeneity.devices.speed\[0\]: 0"),
+        ({"devices": {"speed": []}}, "heterogeneity.devices.speed: .* a value for each device"),
         ({"devices": {"sped": [1]}}, "heterogeneity.devices: 'sped'"),
         ({"devices": {"up": [1]}, "per": "worker"}, "heterogeneity.per: 'worker'"),
     ],

@@ -120,6 +120,13 @@ def test_servers_are_spread_over_sites_and_racks() -> None:
     assert apart.server_machines() == (8, 9, 10, 11, 12)
     assert apart.paths is not None
     assert apart.paths.where[8:] == (0, 2, 1, 3, 0)
+    rackless = cluster("""
+        sites: [a, b]
+        machines_per_site: 2
+        wan: {bandwidth: 1}
+        servers: {count: 3, placement: [a, a, b]}
+    """)
+    assert rackless.server_machines() == (0, 1, 2)
     plain_cluster = Cluster(workers=4, layout=Layout(workers_per_machine=2), servers=Servers(3, "spread"))
     assert plain_cluster.server_machines() == (0, 1, 0)
 
@@ -129,6 +136,8 @@ def test_servers_are_spread_over_sites_and_racks() -> None:
     [
         "{racks: 4, machines_per_rack: 2, workers_per_machine: 2, uplink: {oversubscription: 3, latency: 1}}",
         "{racks: 2, workers: 8, uplink: 1 Gbit/s}",
+        "{racks: 2, workers: 8, workers_per_machine: 2}",
+        "{sites: 2, workers: 8, workers_per_machine: 2, wan: {bandwidth: 5}}",
         "{racks: [{name: x, bandwidth: 5}, {name: y, oversubscription: 2}], machines_per_rack: 2}",
         "{sites: [a, b], machines_per_site: 2, wan: {bandwidth: 5}, servers: {placement: spread}}",
         "{machines: [{name: m, count: 4, workers: 2}], servers: {placement: beside}}",
@@ -177,6 +186,9 @@ REFUSED = [
      "racks: 6 .* 4, which is sites 2 times racks_per_site 2"),
     ("{racks: 4}", "machines_per_rack: missing"),
     ("{machines_per_rack: 4}", "machines_per_rack: 4 .* nothing without racks"),
+    ("{racks: 4, racks_per_site: 2, machines_per_rack: 1}", "racks_per_site: 2 .* sites with counted racks"),
+    ("{sites: [a], racks: [{name: x, site: a, bandwidth: 1}], racks_per_site: 1, machines_per_rack: 1}",
+     "racks_per_site: 1 .* sites with counted racks"),
     ("{racks: 2, machines_per_site: 2}", "machines_per_site: 2 .* sites without racks"),
     ("{racks: 1000000, machines_per_rack: 2}", "at most 1000000"),
     ("{uplink: 5}", "uplink: nothing has an up-link"),
@@ -187,6 +199,7 @@ REFUSED = [
     ("{sites: 1000, machines_per_site: 1}", "sites: 1000 .* at most 256"),
     ("{racks: [{name: a, bandwidth: 1}, {name: a, bandwidth: 1}], machines_per_rack: 1}",
      r"racks\[1\].name: 'a'"),
+    ("{sites: [up, down], machines_per_site: 1}", r"sites\[0\]: 'up' .* does not end in up or down"),
     ("{sites: [x, x], machines_per_site: 1}", r"sites\[1\]: 'x'"),
     ("{machines: [{name: a, count: 2, workers: 1}, {name: a1}]}", r"machines\[2\]\.name: 'a1'"),
     ("{racks: [{name: a}], machines_per_rack: 1}", r"racks\[0\].bandwidth: missing: the path from rack a"),
@@ -230,6 +243,21 @@ REFUSED = [
 def test_what_cannot_be_is_refused(text: str, says: str) -> None:
     with pytest.raises(ScenarioError, match=says):
         cluster(text)
+
+
+def test_a_topology_needs_machines_that_it_places() -> None:
+    one_by_one = tuple(Machine(name) for name in "abs")
+    with pytest.raises(ScenarioError, match="topology: needs either a layout or groups"):
+        Cluster(2, machines=one_by_one, topology=Topology(racks=2, machines_per_rack=1))
+
+
+def test_up_links_count_the_nics_that_there_are() -> None:
+    """Measured NICs, not the layout's."""
+    fast = "heterogeneity: {devices: {up: [4e9, 2e9], down: [1e9, 1e9]}}"
+    made = cluster(f"{{racks: 2, machines_per_rack: 2, uplink: {{oversubscription: 2}}, {fast}}}")
+    assert made.paths is not None
+    assert [place.up.rate for place in made.paths.places] == [3e9, 3e9]
+    assert [place.down.rate for place in made.paths.places] == [1e9, 1e9]
 
 
 def test_links_that_nobody_uses_may_be_down() -> None:

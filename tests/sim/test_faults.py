@@ -175,6 +175,35 @@ def test_a_leaver_comes_back_too_and_ranks_that_never_come_do_nothing() -> None:
     assert record.duration < 10
 
 
+def test_a_server_may_be_away_for_long() -> None:
+    """Far longer than a thousand of its checkpoints, in which nobody else does anything."""
+    crash = {"kind": "crash", "servers": [0], "at": 0.5, "back": 30, "checkpoint_every": "10 ms"}
+    record = run("asp", [crash])
+    assert record.duration > 30
+    assert (record.nodes["steps"][:4] == 20).all()
+
+
+def test_who_is_to_join_while_it_is_leaving_comes_back_at_once() -> None:
+    faults = [{"kind": "leave", "ranks": [1], "at": 1.2}, {"kind": "join", "ranks": [1], "at": 1.3}]
+    record = run("asp", faults, cluster__compute__mean=1.0, cluster__compute__spread=0.0)
+    assert events(record) == [("leave", 1), ("join", 1), ("ready", 1)]
+
+
+def test_who_met_its_budget_does_not_come_again() -> None:
+    faults = [{"kind": "leave", "ranks": [1], "at": 5}, {"kind": "join", "ranks": [1], "at": 6}]
+    slow = [{"kind": "fixed", "ranks": [0], "factor": 10}]
+    record = run("asp", faults, cluster__slowdowns=slow)
+    assert record.duration > 6
+    assert events(record) == []
+    assert (record.nodes["steps"][:4] == 20).all()
+
+
+def test_a_crash_without_checkpoints_of_its_own_loses_nothing() -> None:
+    lossless = {"kind": "crash", "servers": [0], "at": 1.0, "back": 0.1}
+    other = {"kind": "crash", "servers": [0], "at": 100.0, "back": 0.1, "checkpoint_every": 0.6}
+    assert run("asp", [lossless, other], run__steps=40).nodes["lost"].sum() == 0
+
+
 @pytest.mark.parametrize("name", ["asp", "bsp", "gosgd"])
 def test_a_run_with_faults_is_resumed_exactly(name: str, tmp_path: Path) -> None:
     faults: list[dict[str, Any]] = [{"kind": "churn", "crash": "0.5/s", "back": 0.2}]

@@ -105,6 +105,7 @@ def test_stopped_before_the_first_step_there_is_a_record_all_the_same() -> None:
     record = caught.value.record
     assert record is not None
     assert record.nodes["steps"].sum() == 0
+    assert "0 steps begun" in record.manifest["flags"][0]
     assert metrics.summary(record)["throughput"] == 0
 
 

@@ -47,6 +47,8 @@ def test_each_run_goes_the_way_that_was_asked_for() -> None:
             admission = plan.scenario.cluster.network.admission
             if shortcuts and admission == "fair":
                 assert {kind.__name__ for kind in pairs} == {"_SharedPair"}
+            if shortcuts and admission == "fifo" and not plan.scenario.cluster.network.backplane:
+                assert {kind.__name__ for kind in pairs} <= {"_LonePair", "_SharedPair"}
 
 
 def test_other_seeds_leave_other_records() -> None:
