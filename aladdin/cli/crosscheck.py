@@ -34,7 +34,7 @@ def command(
     prediction is written before the run it is for; beside ours stand those of simpler models. Cells
     with native steps are predicted and run three times, and their means compared.
 
-    Example, about twenty-five minutes:
+    Example, about half an hour:
 
         aladdin crosscheck demo --out runs/crosscheck
     """
