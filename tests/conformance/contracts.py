@@ -326,6 +326,11 @@ def _of(rng: np.random.Generator, values: Iterable[Any]) -> Any:
     return values[int(rng.integers(len(values)))]
 
 
+def _arsgd_options(rng: np.random.Generator, _: int) -> dict[str, Any]:
+    overlaps, buckets = bool(rng.integers(2)), int(rng.integers(4))
+    return {"overlap": "backward", "buckets": buckets} if overlaps else {}
+
+
 def _aladdin_options(rng: np.random.Generator, workers: int) -> dict[str, Any]:
     return {
         "pi": _of(rng, (1, 1, 2, 3, 4)),
@@ -378,10 +383,7 @@ CONTRACTS: dict[str, Contract] = {
     "aladdin_l1": Contract(_aladdin_options, after=_of_aladdin),
     "aladdin_l2": Contract(_aladdin_options, after=_of_aladdin),
     "arsgd": Contract(
-        lambda rng, _: {
-            "overlap": ("none", "backward")[int(rng.integers(2))],
-            "buckets": int(rng.integers(4)),
-        },
+        _arsgd_options,
         after=_together(_sum_moves_by_gradients, _agree_at(lambda *_: True)),
     ),
     "local_sgd": Contract(
