@@ -24,9 +24,16 @@ class Cycle:
 
 def test_what_was_set_before_is_set_again() -> None:
     before = gc.get_threshold()
-    with pytest.raises(ValueError, match="amid"), memory.seldom():
-        assert gc.get_threshold()[0] == memory.SELDOM
-        raise ValueError("amid")
+    during: list[int] = []
+
+    def run() -> None:
+        with memory.seldom():
+            during.append(gc.get_threshold()[0])
+            raise ValueError("amid")
+
+    with pytest.raises(ValueError, match="amid"):
+        run()
+    assert during == [memory.SELDOM]
     assert gc.get_threshold() == before
     assert gc.get_freeze_count() == 0
 
