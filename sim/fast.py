@@ -188,20 +188,6 @@ class FastPump(Pump):
             pair.readmit()
         return message
 
-    def wake(self, message: Any) -> None:
-        host, roster = self.host, self.host.roster
-        self.state = RUNNING
-        if roster.listening:
-            roster.listening.pop(self, None)
-        if host.told < len(roster.log):
-            host.learn(None)
-        if self.main and host.blocked:
-            now = self._clock._now
-            if now > host.mark:
-                host.book(now)
-            host.blocked = False
-        self.run(message)
-
 
 FastPump.handlers = {
     **Pump.handlers,
