@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Algorithm", "Force", "Json", "Out", "ProfileFile", "Runs", "ScenarioName", "Set", "Spans", "check",
     "console", "emit", "kept_in", "progress", "say", "spinner", "top", "warn",
+    "written",
 ]  # fmt: skip
 
 ScenarioName = Annotated[
@@ -141,6 +142,12 @@ def emit(document: Any) -> None:
     from analysis.store import plain
 
     print(json.dumps(plain(document), indent=2))
+
+
+def written(folder: Path, pictures: Sequence[Path] = ()) -> None:
+    """Say which directory was written, and the pictures in it."""
+    names = f" ({', '.join(file.name for file in pictures)})" if pictures else ""
+    console().print(f"written to {folder}{names}", soft_wrap=True, markup=False)
 
 
 def check(scenario: str, sets: Sequence[str] | None, out: Path | None, profile: Path | None = None) -> None:

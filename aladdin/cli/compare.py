@@ -99,5 +99,4 @@ def _print(found: Comparison, as_json: bool) -> None:
     for note in report.algorithm_notes(found.statistics, found.accuracy):
         console.print(note, style="dim", markup=False)
     if found.path is not None:
-        pictures = f" ({', '.join(file.name for file in found.pictures)})" if found.pictures else ""
-        console.print(f"written to {found.path}{pictures}", soft_wrap=True, markup=False)
+        common.written(found.path, found.pictures)

@@ -65,4 +65,4 @@ def command(
     for line in report.figures(found.figures):
         console.print(line, markup=False)
     if found.path:
-        console.print(f"written to {found.path}", soft_wrap=True, markup=False)
+        common.written(found.path)

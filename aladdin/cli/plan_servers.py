@@ -109,5 +109,4 @@ def _print(found: ServerPlan, as_json: bool) -> None:
         for reason in found.reasons:
             console.print(f"  {reason}", markup=False)
     if found.path is not None:
-        pictures = f" ({', '.join(file.name for file in found.pictures)})" if found.pictures else ""
-        console.print(f"written to {found.path}{pictures}", soft_wrap=True, markup=False)
+        common.written(found.path, found.pictures)
