@@ -167,7 +167,7 @@ def _performed(jobs: list[dict[str, Any]], processes: int, runs: list[dict[str, 
     except KeyboardInterrupt as stop:
         found = _finished(runs, complete=False, **about)
         stop.comparison = found  # type: ignore[attr-defined]
-        if found.path is not None and runs:
+        if found.path is not None and any(found.path.iterdir()):  # a run's directory precedes its outcome
             stop.path = found.path  # type: ignore[attr-defined]
         raise
     return _finished(runs, complete=True, **about)
