@@ -223,7 +223,7 @@ def choices(
             refused[name] = error
     taken = {option for one in chosen for option in _option_defaults(one.algorithm.name)}
     for why in refused.values():
-        option = why.path.removeprefix("algorithm.options.")
+        option = why.path.removeprefix("algorithm.")
         given = {f"algorithm.{option}", f"algorithm.options.{option}"} & set(overrides or {})
         if not chosen or (given and option not in taken):
             raise why

@@ -102,7 +102,7 @@ def check(plan: Plan) -> None:
         raise ScenarioError("cluster.network.allreduce", network.allreduce, why)
     if getattr(plan.algorithm, "overlap", None) == "backward" and scenario.run.compute == "native":
         why = "none, or run.compute: paced (a native step hands out its gradient as a whole)"
-        raise ScenarioError("algorithm.options.overlap", "backward", why)
+        raise ScenarioError("algorithm.overlap", "backward", why)
     if scenario.run.links == "paced":
         if scenario.cluster.network.admission not in ("fifo", 1):
             raise ScenarioError(

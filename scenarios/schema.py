@@ -174,11 +174,11 @@ class AlgorithmChoice:
             known = []
         for option in self.options:
             if option not in known:
-                raise unknown_field(f"options.{option}", [*known, *SETTINGS])
+                raise unknown_field(option, [*known, *SETTINGS])
         try:
             return make(self.name, self.options)
         except OptionError as error:
-            raise ScenarioError(f"options.{error.field}", error.value, error.valid) from error
+            raise ScenarioError(error.field, error.value, error.valid) from error
 
 
 @dataclass(frozen=True)
@@ -258,7 +258,7 @@ class Scenario:
         try:
             getattr(algorithm, "check", _anything)(self.cluster.workers)
         except OptionError as error:
-            field = "cluster.workers" if error.field == "workers" else f"algorithm.options.{error.field}"
+            field = "cluster.workers" if error.field == "workers" else f"algorithm.{error.field}"
             raise ScenarioError(field, error.value, error.valid) from error
         if algorithm.collective and self.run.links == "paced" and network.collective == "native":
             why = f"{self.algorithm.name}'s native all-reduce would bypass paced links (run.links: paced)"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from difflib import get_close_matches
-from typing import Any, cast
+from types import NoneType, UnionType
+from typing import Any, Union, cast, get_args, get_origin, get_type_hints
 
 from core.algorithms.ablations import AladdinL1, AladdinL2
 from core.algorithms.adpsgd import ADPSGD
@@ -23,7 +24,7 @@ from core.algorithms.local_sgd import LocalSGD
 from core.algorithms.post_local_sgd import PostLocalSGD
 from core.algorithms.sgp import SGP
 from core.algorithms.ssp import SSP
-from core.errors import OptionError
+from core.errors import OptionError, is_number, is_whole
 from core.node import Algorithm
 
 __all__ = ["ALGORITHMS", "find", "make"]
@@ -35,6 +36,18 @@ _KINDS: tuple[Any, ...] = (
 )  # fmt: skip
 
 ALGORITHMS: dict[str, type] = {kind.name: kind for kind in _KINDS}
+
+_PLAIN: dict[Any, Callable[[Any], bool]] = {
+    int: is_whole,
+    float: is_number,
+    bool: lambda value: isinstance(value, bool),
+    str: lambda value: isinstance(value, str),
+    NoneType: lambda value: value is None,
+}
+_WORDS: dict[Any, str] = {
+    int: "a whole number", float: "a number", bool: "true or false", str: "text", NoneType: "nothing",
+}  # fmt: skip
+"""Types of options that are held to as they are said, and how messages call them."""
 
 _MEMBERS = ("worker", "server", "companions", "centralized", "collective")
 
@@ -76,4 +89,23 @@ def make(name: str, options: Mapping[str, Any] | None = None) -> Algorithm:
             hint = f" (did you mean {near[0]!r}?)" if near else ""
             valid = f"one of {', '.join(known)}{hint}" if known else f"no option: {name} has none"
             raise OptionError(option, (options or {})[option], valid)
+    if name not in ALGORITHMS:  # ours say themselves what is valid, ranges included
+        _check_types(kind, options or {})
     return cast(Algorithm, kind(**(options or {})))
+
+
+def _check_types(kind: type, options: Mapping[str, Any]) -> None:
+    """Raise ``OptionError`` for an option that is not of the plain type (or one of them) that ``kind`` says.
+
+    What else a field may hold, and what cannot be resolved, is the algorithm's own to check.
+    """
+    try:
+        hints = get_type_hints(kind)
+    except (NameError, TypeError, AttributeError):
+        return
+    for option, value in options.items():
+        said = hints.get(option, Any)
+        plain = get_args(said) if get_origin(said) in (Union, UnionType) else (said,)
+        if all(one in _PLAIN for one in plain) and not any(_PLAIN[one](value) for one in plain):
+            valid = " or ".join(dict.fromkeys(_WORDS[one] for one in plain))
+            raise OptionError(option, value, valid)

@@ -165,7 +165,7 @@ def test_an_option_goes_to_the_algorithms_that_have_it(drivers: list[Scenario]) 
     assert drivers[1].algorithm.options == {"pi": 4}
     assert [one.algorithm.lr for one in drivers] == [0.2, 0.2]
     for names in ("asp", "asp,bsp"):
-        with pytest.raises(ScenarioError, match=r"algorithm\.options\.pi"):
+        with pytest.raises(ScenarioError, match=r"algorithm\.pi"):
             list(aladdin.runs("demo", names, overrides={"algorithm.pi": 4}))
 
 

@@ -137,7 +137,7 @@ def test_an_ablation_is_what_it_is_called(drivers: list[Scenario]) -> None:
     assert [name for name in listed if "variant" in listed[name]] == ["aladdin"]
     for name in ("aladdin_l1", "aladdin_l2"):
         assert ALGORITHMS[name]().variant == name.removeprefix("aladdin_")
-        with pytest.raises(ScenarioError, match=r"algorithm\.options\.variant"):
+        with pytest.raises(ScenarioError, match=r"algorithm\.variant"):
             aladdin.load("demo", algorithm=name, overrides={"algorithm.variant": "full"})
         with pytest.raises(OptionError, match="variant"):
             make(name, {"variant": "full"})
@@ -182,7 +182,7 @@ def test_a_run_is_evaluated_about_forty_times(budget: dict[str, Any]) -> None:
         ({"names": "asp,aladin"}, "did you mean 'aladdin'"),
         ({"names": " , "}, "names out of"),
         ({"overrides": {"cluster.workers": 0}}, "cluster.workers: 0"),
-        ({"overrides": {"algorithm.pi": 0}}, "options.pi: 0"),
+        ({"overrides": {"algorithm.pi": 0}}, "algorithm.pi: 0"),
         ({"overrides": {"algorithm.pie": 4}}, "no such field"),
         ({"profile": "nowhere.json"}, "nowhere.json"),
         ({"out": "/proc/no/run"}, "cannot be written"),

@@ -51,13 +51,13 @@ def test_bad_options_are_refused_by_name(name: str, options: dict[str, Any], fie
 
 
 def test_elastic_steps_beyond_one_another_are_refused() -> None:
-    with pytest.raises(ScenarioError, match=r"algorithm\.options\.beta.*4.5.*at most 4"):
+    with pytest.raises(ScenarioError, match=r"algorithm\.beta.*4.5.*at most 4"):
         scenarios.load("demo", {"algorithm": "easgd", "algorithm.beta": 4.5, "cluster.workers": 4})
     scenarios.load("demo", {"algorithm": "easgd", "algorithm.beta": 4, "cluster.workers": 4})
 
 
 def test_thresholds_the_wrong_way_round_are_named_in_a_scenario() -> None:
-    with pytest.raises(ScenarioError, match=r"algorithm\.options\.s_u.*2.*at least s_l, 5"):
+    with pytest.raises(ScenarioError, match=r"algorithm\.s_u.*2.*at least s_l, 5"):
         scenarios.load("demo", {"algorithm": "dssp", "algorithm.s_l": 5, "algorithm.s_u": 2})
 
 

@@ -452,24 +452,24 @@ def test_a_single_worker_cannot_gossip(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("dpsgd", {"graph": [[0, 1], [2, 3]]}, r"options\.graph.* 2 parts: \{0, 1\}, \{2, 3\}"),
+        ("dpsgd", {"graph": [[0, 1], [2, 3]]}, r"algorithm\.graph.* 2 parts: \{0, 1\}, \{2, 3\}"),
         ("dpsgd", {"graph": "rnig"}, "did you mean 'ring'"),
         ("dpsgd", {"graph": [[0, 4]]}, r"workers of 0 \.\. 3"),
         ("dpsgd", {"matrix": [[0.5, 0.5], [0.5, 0.5]]}, "2 x 2.* 4 x 4"),
         ("dpsgd", {"matrix": [[0.5, 0.4, 0, 0], [0.4, 0.6, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]},
-         r"options\.matrix.*row 0 sums to 0\.9"),
+         r"algorithm\.matrix.*row 0 sums to 0\.9"),
         ("dpsgd", {"matrix": [[0.9, 0.1, 0, 0], [0.1, 0.9, 0, 0], [0, 0, 0.5, 0.5], [0, 0, 0.5, 0.5]]},
          "connected"),
-        ("adpsgd", {"graph": [[0, 1], [1, 2], [2, 0], [2, 3]]}, r"options\.graph.*odd length"),
+        ("adpsgd", {"graph": [[0, 1], [1, 2], [2, 0], [2, 3]]}, r"algorithm\.graph.*odd length"),
         ("adpsgd", {"graph": "complete"}, "odd length"),
         ("adpsgd", {"graph": [[0, 1], [2, 3]]}, "connected"),
         ("sgp", {"graph": [[0, 1], [2, 3]]}, "connected"),
-        ("sgp", {"overlap": -1}, r"options\.overlap: -1 .*at least 0, or none"),
+        ("sgp", {"overlap": -1}, r"algorithm\.overlap: -1 .*at least 0, or none"),
         ("sgp", {"overlap": 0.5}, "at least 0, or none"),
         ("sgp", {"overlap": "always"}, "at least 0, or none"),
         ("sgp", {"overlap": True}, "at least 0, or none"),
-        ("sgp", {"least": 0.75}, r"options\.least: 0\.75"),
-        ("gosgd", {"p": 1.5}, r"options\.p: 1\.5 .*\[0, 1\]"),
+        ("sgp", {"least": 0.75}, r"algorithm\.least: 0\.75"),
+        ("gosgd", {"p": 1.5}, r"algorithm\.p: 1\.5 .*\[0, 1\]"),
         ("gosgd", {"p": -0.1}, r"\[0, 1\]"),
         ("gosgd", {"p": float("nan")}, r"\[0, 1\]"),
         ("gosgd", {"on_busy": "drop"}, "skip or wait"),
@@ -495,7 +495,7 @@ def test_options_of_random_graphs_are_checked_whatever_the_graph_is(
 ) -> None:
     """A ring has no use for them: what is plainly wrong is refused all the same."""
     for graph in ("ring", "random_regular"):
-        with pytest.raises(ScenarioError, match=rf"options\.{option}: .* a whole number of at least [01]"):
+        with pytest.raises(ScenarioError, match=rf"algorithm\.{option}: .* a whole number of at least [01]"):
             scenarios.load("demo", {"algorithm": {"name": name, "graph": graph, option: value}})
 
 
@@ -504,7 +504,7 @@ def test_a_matrix_leaves_no_choice_of_a_graph() -> None:
     chosen = {"algorithm.name": "dpsgd", "algorithm.options.matrix": W}
     assert scenarios.load("demo", chosen | {"algorithm.options.graph": "ring"})
     for graph in ("torus", [[0, 1], [1, 2], [2, 3]]):
-        with pytest.raises(ScenarioError, match=r"options\.graph: .* no graph where a matrix is given"):
+        with pytest.raises(ScenarioError, match=r"algorithm\.graph: .* no graph where a matrix is given"):
             scenarios.load("demo", chosen | {"algorithm.options.graph": graph})
 
 

@@ -80,7 +80,7 @@ def test_bad_options_are_refused(options: dict[str, Any], field: str) -> None:
     with pytest.raises(OptionError) as caught:
         make("arsgd", options)
     assert caught.value.field == field
-    with pytest.raises(ScenarioError, match=rf"algorithm\.options\.{field}"):
+    with pytest.raises(ScenarioError, match=rf"algorithm\.{field}"):
         Scenario.from_dict({"algorithm": {"name": "arsgd", "options": options}, "run": {"steps": 1}})
 
 

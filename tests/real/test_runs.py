@@ -191,7 +191,7 @@ def test_native_steps_hand_out_no_buckets() -> None:
     chosen = {"name": "arsgd", "options": {"overlap": "backward"}}
     with pytest.raises(ScenarioError, match=r"run\.compute: paced") as caught:
         real.train(tiny(chosen, run={"compute": "native"}))
-    assert caught.value.path == "algorithm.options.overlap"
+    assert caught.value.path == "algorithm.overlap"
 
 
 @pytest.mark.parametrize("collective", ["messages", "native"])

@@ -99,3 +99,12 @@ def test_the_page_names_what_there_is() -> None:
     assert {"Left", "Finished"} <= set(node.__all__)
     assert {"Compute", "Receive", "Send"} <= set(effects.__all__)
     assert hasattr(errors, "require")
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [("high", "a number"), (True, "a number"), ([1.0], "a number"), (None, "a number")],
+)
+def test_an_option_of_another_type_is_refused(value: object, message: str) -> None:
+    with pytest.raises(aladdin.ScenarioError, match=rf"algorithm\.power: .* {message}"):
+        aladdin.load("demo", algorithm=NAME, overrides={"algorithm.power": value})
