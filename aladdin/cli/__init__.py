@@ -59,6 +59,14 @@ CODES = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` (default: the process's own); returns the exit code."""
+    try:
+        return _run(argv)
+    except KeyboardInterrupt:  # while something was imported, before or after the command itself
+        print("stopped: by Ctrl-C", file=sys.stderr)
+        return STOPPED
+
+
+def _run(argv: Sequence[str] | None) -> int:
     import typer
 
     from aladdin.cli.common import top

@@ -201,6 +201,15 @@ def test_ctrl_c_prints_what_is_finished_and_says_where(
     done = shell("simulate", "demo", "-a", "asp,bsp", "-o", tmp_path / "runs", "--json")
     assert done.code == 130
     assert done.err == "stopped: by Ctrl-C\n"
+
+
+def test_ctrl_c_before_the_command_has_begun(monkeypatch: pytest.MonkeyPatch, shell: Shell) -> None:
+    def importing(name: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "import_module", importing)
+    done = shell("list")
+    assert (done.code, done.out, done.err) == (130, "", "stopped: by Ctrl-C\n")
     found = json.loads(done.out)
     assert found["stopped"] is True
     assert [one["path"] for one in found["runs"]] == [str(tmp_path / "runs" / "asp")]
