@@ -201,6 +201,9 @@ def test_ctrl_c_prints_what_is_finished_and_says_where(
     done = shell("simulate", "demo", "-a", "asp,bsp", "-o", tmp_path / "runs", "--json")
     assert done.code == 130
     assert done.err == "stopped: by Ctrl-C\n"
+    found = json.loads(done.out)
+    assert found["stopped"] is True
+    assert [one["path"] for one in found["runs"]] == [str(tmp_path / "runs" / "asp")]
 
 
 def test_ctrl_c_before_the_command_has_begun(monkeypatch: pytest.MonkeyPatch, shell: Shell) -> None:
@@ -210,9 +213,6 @@ def test_ctrl_c_before_the_command_has_begun(monkeypatch: pytest.MonkeyPatch, sh
     monkeypatch.setattr(cli, "import_module", importing)
     done = shell("list")
     assert (done.code, done.out, done.err) == (130, "", "stopped: by Ctrl-C\n")
-    found = json.loads(done.out)
-    assert found["stopped"] is True
-    assert [one["path"] for one in found["runs"]] == [str(tmp_path / "runs" / "asp")]
 
 
 def test_ctrl_c_in_training_keeps_the_partial_run(
