@@ -85,7 +85,7 @@ def near(name: object, known: Iterable[str]) -> str:
 
 def suggestion(name: object, known: Iterable[str]) -> str:
     """``did you mean 'x'?`` where a known name is near, else the list of all that there is."""
-    names = sorted(known)
+    names = sorted(set(known))
     close = near(name, names)
     return f"did you mean {close!r}?" if close else f"known: {', '.join(names) or 'none'}"
 
