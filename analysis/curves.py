@@ -42,6 +42,12 @@ X_LABELS = {"time": "time (s)", "step": "steps of all workers", "epoch": "epochs
 
 LOGARITHMIC = ("consensus", "lemma")
 
+UNEVEN = 8.0
+"""Where one line ends so many times later than another, times are drawn on a logarithmic axis."""
+
+BLOWN = 10.0
+"""Where a loss comes to so many times the highest that a line begins with, losses are, too."""
+
 
 @dataclass(frozen=True)
 class Line:
@@ -91,7 +97,7 @@ def _panel(axes: Axes, lines: Sequence[Line], name: str, by: str) -> None:
     """One column of the tables, one line with its band per entry of ``lines``."""
     several = len({line.driver for line in lines}) > 1
     scale = 100.0 if name == "accuracy" else 1.0
-    left_out, heights = False, []
+    left_out, heights, starts, ends = False, [], [], []
     for index, line in enumerate(lines):
         curve = _mean(line, name, by)
         x, mean = curve["x"], scale * curve["mean"]
@@ -111,7 +117,12 @@ def _panel(axes: Axes, lines: Sequence[Line], name: str, by: str) -> None:
             faint = 0.16 if len(lines) < 8 else 0.1
             axes.fill_between(x, low, high, color=own.colour, alpha=faint, linewidth=0)
         heights += [height for height in (*mean, *low, *high) if np.isfinite(height)]
-    _limit(axes, heights, name in LOGARITHMIC)
+        starts += [*mean[:1]]
+        ends += [*x[-1:]]
+    blown = name == "loss" and max(heights, default=0.0) > BLOWN * max(starts, default=np.inf)
+    _limit(axes, heights, name in LOGARITHMIC or blown)
+    if by == "time" and min(ends, default=0.0) > 0 and max(ends) > UNEVEN * min(ends):
+        axes.set_xscale("log")
     axes.set_xlabel(X_LABELS[by])
     axes.set_ylabel(PANELS[name] + ("\n(zeros not shown)" if left_out else ""))
     axes.grid()

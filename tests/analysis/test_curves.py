@@ -84,6 +84,19 @@ def test_panels_that_no_run_has_are_left_out() -> None:
         curves.learning([curves.Line("asp", [bare])], "hours")
 
 
+def test_axes_are_logarithmic_where_one_line_would_hide_the_others() -> None:
+    def scales(slow: float, blown: float) -> tuple[str, str]:
+        late, wild = table(0), table(1)
+        late["time"] = slow * late["time"]
+        wild["loss"] = np.append(wild["loss"][:-1], blown)
+        drawn = curves.learning([curves.Line("bsp", [late]), curves.Line("asp", [wild])]).axes[0]
+        return drawn.get_xscale(), drawn.get_yscale()
+
+    assert scales(5.0, 2.0) == ("linear", "linear")
+    assert scales(20.0, 2.0) == ("log", "linear")
+    assert scales(5.0, 1e9) == ("linear", "log")
+
+
 def test_measured_runs_have_hollow_markers() -> None:
     both = [curves.Line("asp", [table(0)], driver) for driver in ("sim", "real")]
     figure = curves.learning(both)
