@@ -19,6 +19,9 @@ from core.record import EVENTS, Record
 __all__ = ["happened", "line", "presence", "steadfast"]
 
 CRASH, LEAVE, JOIN, READY = (EVENTS.index(event) for event in ("crash", "leave", "join", "ready"))
+SILENCES = {
+    f"{kind}s": (EVENTS.index(kind), EVENTS.index(end)) for kind, end in (("freeze", "thaw"), ("cut", "heal"))
+}
 
 
 def _befell(record: Record) -> bool:
@@ -30,7 +33,8 @@ def steadfast(record: Record) -> set[int] | None:
     if not _befell(record):
         return None
     workers = record.nodes["node"][record.nodes["role"] == "worker"]
-    return set(workers.tolist()) - set(record.events["node"].tolist())
+    moved = np.isin(record.events["event"], (CRASH, LEAVE, JOIN, READY))
+    return set(workers.tolist()) - set(record.events["node"][moved].tolist())
 
 
 def presence(record: Record) -> dict[int, float]:
@@ -63,7 +67,8 @@ def happened(record: Record) -> dict[str, Any] | None:
     """Counts of what befell workers and servers, samples per second that a worker was there; or None.
 
     Keys: crashes, leaves, joins (of workers, returns included), server_crashes, lost (gradients),
-    worker_seconds, samples_per_worker_second, seconds_to_join (mean, from joining to having parameters).
+    worker_seconds, samples_per_worker_second, seconds_to_join (mean, from joining to having parameters);
+    where any node was silent also freezes, cuts (of workers and servers) and silent_seconds of both.
     """
     if not _befell(record):
         return None
@@ -83,7 +88,30 @@ def happened(record: Record) -> dict[str, Any] | None:
         "worker_seconds": seconds,
         "samples_per_worker_second": samples / seconds if seconds else 0.0,
         "seconds_to_join": float(np.mean(waits)) if waits else 0.0,
+        **_silences(record),
     }
+
+
+def _silences(record: Record) -> dict[str, Any]:
+    """How often nodes were frozen and cut off, and for how many seconds; nothing where none was."""
+    table = record.events
+    found: dict[str, Any] = {
+        name: int((table["event"] == kind).sum()) for name, (kind, _) in SILENCES.items()
+    }
+    if not any(found.values()):
+        return {}
+    began = {kind for kind, _ in SILENCES.values()}
+    ended = {end for _, end in SILENCES.values()}
+    since, depth, seconds = dict[int, float](), dict[int, int](), 0.0
+    for time, node, event in zip(*(table[name].tolist() for name in ("time", "node", "event")), strict=True):
+        before = depth.get(node, 0)
+        depth[node] = 0 if event == CRASH else before + (event in began) - (event in ended)
+        if depth[node] and not before:
+            since[node] = time
+        elif before and not depth[node]:
+            seconds += time - since[node]
+    unfinished = sum(max(record.duration - since[node], 0.0) for node, still in depth.items() if still)
+    return {**found, "silent_seconds": seconds + unfinished}
 
 
 def _waits(record: Record) -> list[float]:
@@ -100,6 +128,7 @@ def _waits(record: Record) -> list[float]:
 def line(found: dict[str, Any]) -> str:
     """``happened`` in a sentence."""
     servers = f", server crashes {found['server_crashes']}" if found["server_crashes"] else ""
+    silent = f", freezes {found['freezes']}, cuts {found['cuts']}" if "freezes" in found else ""
     rate = f"{found['samples_per_worker_second']:.4g} samples/s of a worker there"
-    gone = f"crashes {found['crashes']}, leaves {found['leaves']}, joins {found['joins']}{servers}"
+    gone = f"crashes {found['crashes']}, leaves {found['leaves']}, joins {found['joins']}{servers}{silent}"
     return f"{gone}; gradients lost {found['lost']}; {rate}"

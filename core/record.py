@@ -79,8 +79,9 @@ CURVE_COLUMNS = ("time", "step", "epoch", "samples", "loss", "accuracy", "consen
 LOSS_COLUMNS = ("time", "node", "step", "loss")
 EVENT_COLUMNS = ("time", "node", "event", "incarnation")
 
-EVENTS = ("crash", "leave", "join", "ready")
-"""What befell a node: it died; said goodbye; is there (again); and has the parameters to go on from."""
+EVENTS = ("crash", "leave", "join", "ready", "freeze", "thaw", "cut", "heal")
+"""What befell a node: it died, or was taken for dead; said goodbye; is there (again); has the parameters to
+go on from; was stopped, went on; was cut off, and could be reached again. (New ones come last.)"""
 
 BLOCK = 512
 """Rows that a log packs at once."""

@@ -1,10 +1,12 @@
-"""Faults: who crashes, leaves, joins and comes back, and when. Data that both drivers inject.
+"""Faults: who crashes, leaves, joins, comes back or falls silent, and when. Data that both drivers inject.
 
 Rules this module obeys:
 
 * A fault names its victims by rank (or server number) and its moment by time or by step, or gives rates.
 * Times by rate are exponential, from streams named by (seed, purpose, rank): what happens to one rank
   never changes what happens to another.
+* Silence, of a node that is frozen or cut off, loses nothing; but whoever is silent for longer than
+  ``run.heartbeat_timeout`` is taken for dead that long after it fell silent, and is gone for good.
 * A plan that cannot happen is refused: nobody of that name, who is away cannot go, who is there cannot
   come, and somebody must be left to go on.
 
@@ -15,6 +17,8 @@ kind       what happens
 ``leave``  finishes its step, sends what it has to send, says goodbye
 ``join``   starts late, or comes again after it has gone
 ``churn``  every rank crashes and leaves at ``crash`` and ``leave`` (rates), again and again
+``freeze`` stops for ``back`` seconds, then goes on where it was
+``cut``    goes on, but for ``back`` seconds nothing moves to or from it; what was to move does so later
 =========  =============================================================================================
 """
 
@@ -31,9 +35,12 @@ from scenarios.errors import ScenarioError
 from scenarios.fields import LARGEST, check, choice, integer, listed, of_kind, real
 from scenarios.units import DIMENSIONS
 
-__all__ = ["Fault", "check_faults", "late", "rate", "returns"]
+__all__ = ["SILENT", "Fault", "check_faults", "late", "rate", "returns", "silences", "too_long"]
 
-KINDS = ("crash", "leave", "join", "churn")
+SILENT = ("freeze", "cut")
+"""Kinds after which a node is silent for a while."""
+
+KINDS = ("crash", "leave", "join", "churn", *SILENT)
 
 _RATE = re.compile(r"\s*([-+]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(?:per|/)\s*(\S+)\s*", re.ASCII)
 _LONG = {"second": 1.0, "minute": 60.0, "hour": 3600.0, "d": 86400.0, "day": 86400.0, "week": 604800.0}
@@ -74,12 +81,12 @@ _later = real(dimension="seconds", above=0.0)
 class Fault:
     """One line of ``faults``.
 
-    kind     crash | leave | join | churn
+    kind     crash | leave | join | churn | freeze | cut
     ranks    workers it befalls; ``churn``: left out, all of them
-    servers  servers it befalls, by number from 0 (``crash`` and ``churn``)
+    servers  servers it befalls, by number from 0 (not ``leave``, not ``join``)
     at       seconds; of ``churn``: from when on
     step     instead of ``at``: when the worker has completed so many steps
-    back     seconds after which the victim comes back; left out: never
+    back     seconds after which the victim comes back; left out: never. ``freeze``, ``cut``: how long
     crash, leave  rates of ``churn``: events per second of each rank, or ``0.5 per hour``
     checkpoint_every  seconds between a server's checkpoints; 0: every update is on stable storage
     """
@@ -99,6 +106,8 @@ class Fault:
         "leave": ("crash", "leave", "servers", "checkpoint_every"),
         "join": ("crash", "leave", "servers", "checkpoint_every", "step", "back"),
         "churn": ("step",),
+        "freeze": ("crash", "leave", "checkpoint_every"),
+        "cut": ("crash", "leave", "checkpoint_every", "step"),
     }
     """Fields that a kind does not have."""
 
@@ -126,7 +135,7 @@ class Fault:
         if self.at is not None and self.step is not None:
             raise ScenarioError("step", self.step, f"nothing beside at ({self.at:g} s): one of the two")
         if self.at is None and self.step is None:
-            needs = "at" if self.kind == "join" or self.servers else "at or step"
+            needs = "at" if self.kind in ("join", "cut") or self.servers else "at or step"
             raise ScenarioError("at", hint=f"{needs} is missing: when does this {self.kind} happen?")
         if self.ranks and self.servers:
             raise ScenarioError("servers", self.servers, "a fault of their own, without ranks")
@@ -134,6 +143,8 @@ class Fault:
             raise ScenarioError("ranks", self.ranks, f"the ranks that this {self.kind} befalls")
         if self.servers and self.step is not None:
             raise ScenarioError("step", self.step, "at (a time) for servers, which make no steps")
+        if self.kind in SILENT and self.back is None:
+            raise ScenarioError("back", hint=f"back is missing: how long does this {self.kind} last?")
         if self.kind == "join" and self.at == 0:
             raise ScenarioError("at", self.at, "a time above 0: who is there from the start needs no join")
 
@@ -159,13 +170,26 @@ def late(faults: Iterable[Fault]) -> frozenset[int]:
 
 def returns(faults: Iterable[Fault]) -> bool:
     """Whether any worker may come while the run is under way."""
-    return any(f.kind == "join" or (f.back is not None and not f.servers) for f in faults)
+    return any(
+        f.kind == "join" or (f.back is not None and not f.servers and f.kind not in SILENT) for f in faults
+    )
 
 
-def _moments(faults: Iterable[Fault]) -> Iterator[tuple[float, str, int]]:
+def silences(faults: Iterable[Fault]) -> bool:
+    """Whether any node falls silent."""
+    return any(fault.kind in SILENT for fault in faults)
+
+
+def too_long(silence: float, timeout: float) -> bool:
+    """Whether so many seconds of silence, a sum of times perhaps, exceed ``run.heartbeat_timeout``."""
+    return silence > timeout * (1 + 1e-12)
+
+
+def _moments(faults: Iterable[Fault], timeout: float = math.inf) -> Iterator[tuple[float, str, int]]:
     """(time, kind, rank) of all that workers are scheduled to do by time, in order; ``back`` is a join.
 
-    What is due at once happens as it is listed, whoever comes back last.
+    What is due at once happens as it is listed, whoever comes back last. A silence of more than
+    ``timeout`` seconds ends in a crash; shorter ones are left to themselves.
     """
     found: list[tuple[float, str, int]] = []
     for fault in faults:
@@ -173,15 +197,22 @@ def _moments(faults: Iterable[Fault]) -> Iterator[tuple[float, str, int]]:
             continue
         for rank in fault.ranks:
             found.append((fault.at, fault.kind, rank))
-            if fault.back is not None:
+            if fault.kind in SILENT:
+                assert fault.back is not None
+                if too_long(fault.back, timeout):
+                    found.append((fault.at + timeout, "crash", rank))
+            elif fault.back is not None:
                 found.append((fault.at + fault.back, "back", rank))
     return iter(sorted(found, key=lambda one: (one[0], one[1] == "back")))
 
 
-def check_faults(faults: Sequence[Fault], workers: int, servers: int, algorithm: Algorithm) -> None:
+def check_faults(
+    faults: Sequence[Fault], workers: int, servers: int, algorithm: Algorithm, timeout: float = math.inf
+) -> None:
     """Raise ``ScenarioError`` for faults that cannot happen in a cluster of so many workers and servers.
 
     servers is 0 where the algorithm has none; what comes while it runs it must be able to take in.
+    timeout: seconds of silence after which a node is taken for dead.
     """
     joins = getattr(algorithm, "joins", False)
     for i, fault in enumerate(faults):
@@ -194,17 +225,17 @@ def check_faults(faults: Sequence[Fault], workers: int, servers: int, algorithm:
             field = "kind" if fault.kind == "join" else "back"
             why = f"{algorithm.name} takes in nobody while it runs (docs/churn.md says who does)"
             raise ScenarioError(f"faults[{i}].{field}", getattr(fault, field), f"no joins or returns: {why}")
-    _check_order(faults, workers, algorithm.centralized)
+    _check_order(faults, workers, algorithm.centralized, timeout)
 
 
-def _check_order(faults: Sequence[Fault], workers: int, centralized: bool) -> None:
+def _check_order(faults: Sequence[Fault], workers: int, centralized: bool, timeout: float) -> None:
     """Who is there can go, who has gone can come; and never is nobody left."""
     by_step = {rank for fault in faults if fault.step is not None for rank in fault.ranks}
     churned = any(fault.kind == "churn" and not fault.servers for fault in faults)
     away = set(late(faults))
     if len(away) == workers:
         raise ScenarioError("faults", hint="all workers join later: somebody must be there from the start")
-    for moment, kind, rank in _moments(faults):
+    for moment, kind, rank in _moments(faults, timeout):
         unsure = churned or rank in by_step
         if kind in ("join", "back"):
             if rank not in away and not unsure:
@@ -215,16 +246,26 @@ def _check_order(faults: Sequence[Fault], workers: int, centralized: bool) -> No
             away.discard(rank)
             continue
         if rank in away and not unsure:
-            raise ScenarioError("faults", hint=f"rank {rank} cannot {kind} at {moment:g} s: it is not there")
+            verb = "be cut off" if kind == "cut" else kind
+            raise ScenarioError("faults", hint=f"rank {rank} cannot {verb} at {moment:g} s: it is not there")
+        if kind in SILENT:
+            continue
         away.add(rank)
         if len(away) == workers and not (centralized and _comes(faults, moment)):
             raise ScenarioError(
                 "faults", hint=f"nobody is left at {moment:g} s: all workers have gone by then"
             )
-    gone = away | {rank for f in faults if f.step is not None and f.back is None for rank in f.ranks}
+    gone = away | {rank for f in faults if f.step is not None and _for_good(f, timeout) for rank in f.ranks}
     joined = {rank for f in faults if f.kind == "join" for rank in f.ranks}
     if len(gone - joined | away) == workers:
         raise ScenarioError("faults", hint="nobody is left in the end: all workers go, and none comes back")
+
+
+def _for_good(fault: Fault, timeout: float) -> bool:
+    """Whether its victims do not come back."""
+    if fault.kind in SILENT:
+        return fault.back is not None and too_long(fault.back, timeout)
+    return fault.back is None
 
 
 def _comes(faults: Sequence[Fault], after: float) -> bool:

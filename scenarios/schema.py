@@ -291,7 +291,7 @@ class Scenario:
     def _check_faults(self, algorithm: Algorithm) -> None:
         """Refuse faults that cannot happen, or that the algorithm does not bear."""
         servers = self.cluster.servers.count if algorithm.centralized else 0
-        check_faults(self.faults, self.cluster.workers, servers, algorithm)
+        check_faults(self.faults, self.cluster.workers, servers, algorithm, self.run.heartbeat_timeout)
         if algorithm.collective and self.cluster.network.collective == "messages" and returns(self.faults):
             why = f"{self.algorithm.name}'s ring of messages takes in nobody while it runs"
             raise ScenarioError("cluster.network.collective", "messages", f"native where workers join: {why}")

@@ -27,9 +27,10 @@ ARRIVALS = ("join", "back")
 
 
 class Event(NamedTuple):
-    """``kind`` (crash | leave | join | back; a server's checkpoint) befalls ``node`` at ``time`` seconds.
+    """``kind`` befalls ``node`` at ``time`` seconds: crash | leave | join | back | freeze | cut, a server's
+    checkpoint, or what a driver makes of these.
 
-    back   seconds after which it comes back, or None
+    back   seconds after which it comes back, or goes on, or None
     fault  index of the fault that says so
     """
 

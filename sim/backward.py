@@ -5,7 +5,7 @@ Rules this module obeys:
 * A piece is there after its share of the step's time; on a shared device the shares are its work.
 * As long as it is under way the worker's time is compute, whatever its program does or waits for
   meanwhile: the host books nothing else. When it ends, what the program is blocked in begins to count.
-* The step counts when its last piece is there.
+* The step counts when its last piece is there. A worker that is stopped makes no pieces meanwhile.
 """
 
 from __future__ import annotations
@@ -26,11 +26,23 @@ COMPUTE = PARTS.index("compute")
 class Backward(Alarm):
     """``made`` pieces are there, ``taken`` have been asked for; ``ready`` are their shares of the step."""
 
-    __slots__ = ("_base", "_factor", "_pump", "_start", "gradient", "made", "ready", "taken")
+    __slots__ = (
+        "_base",
+        "_before",
+        "_factor",
+        "_pump",
+        "_start",
+        "gradient",
+        "made",
+        "ready",
+        "stopped",
+        "taken",
+    )
 
     def __init__(self, pump: Pump, ready: tuple[float, ...], base: float, factor: float) -> None:
         self._pump, self.ready, self._base, self._factor = pump, ready, base, factor
         self._start = pump.driver.clock._now
+        self._before = pump.idled
         self.made, self.taken = 0, 1
         self.gradient: Any = None
         self._produce()
@@ -43,9 +55,10 @@ class Backward(Alarm):
     def _produce(self) -> None:
         """Begin the next piece."""
         device, share = self._pump.host.device, self.ready[self.made]
+        self.stopped = self._pump.idled
         if device is None:
             clock = self._pump.driver.clock
-            clock.at(self._start + self._base * self._factor * share, self)
+            clock.at(self._start + self._base * self._factor * share + (self.stopped - self._before), self)
         else:
             before = self.ready[self.made - 1] if self.made else 0.0
             device.run(self, self._base * (share - before), self._factor)
@@ -55,6 +68,8 @@ class Backward(Alarm):
         pump = self._pump
         host, numerics = pump.host, pump.driver.numerics
         if host.ended or host.pieces is not self:  # it died, and may be there again
+            return
+        if pump.held(self):
             return
         if not self.made:
             now = pump.driver.clock._now

@@ -5,6 +5,7 @@ Rules this module obeys:
 * How long it takes is ``sim.reductions``'s business.
 * It starts when all workers that have not ended have joined; until then they wait, then receive. A
   crash in its course starts it anew among the survivors.
+* While a member is silent (frozen, or cut off) it rests, and goes on where it was.
 """
 
 from __future__ import annotations
@@ -46,6 +47,8 @@ class NativeAllReduce(Alarm):
         self._joined: dict[int, tuple[Pump, Any]] = {}
         self._members: tuple[Host, ...] = ()
         self._due = -1.0
+        self._silent: set[Host] = set()
+        self._rest: float | None = None
 
     def join(self, pump: Pump, tensor: Any) -> None:
         """``pump``'s worker contributes ``tensor``."""
@@ -55,9 +58,24 @@ class NativeAllReduce(Alarm):
 
     def leave(self, host: Host) -> None:
         """``host`` has ended or died."""
-        if self._joined.pop(host.id, None) is not None and self._due >= 0:
-            self._book(RECEIVE, exclude=host.id)
-            self._due = -1.0
+        self._silent.discard(host)
+        if self._joined.pop(host.id, None) is not None:
+            self._rest = None
+            if self._due >= 0:
+                self._book(RECEIVE, exclude=host.id)
+                self._due = -1.0
+        self.check()
+
+    def hush(self, host: Host) -> None:
+        """``host`` is silent from now on."""
+        self._silent.add(host)
+        if self._due >= 0 and host.id in self._joined:
+            self._book(RECEIVE)
+            self._rest, self._due = self._due - self._network.clock._now, -1.0
+
+    def restore(self, host: Host) -> None:
+        """``host`` is silent no more."""
+        self._silent.discard(host)
         self.check()
 
     def check(self) -> None:
@@ -65,13 +83,16 @@ class NativeAllReduce(Alarm):
         if self._due >= 0 or not self._joined or len(self._joined) < len(self._active):
             return
         members = tuple(self._active)
+        if self._silent and not self._silent.isdisjoint(members):
+            return
         self._book(WAIT)
         if members != self._members:
             self._members = members
             self._cost = reduction_cost(self._network, self._settings, self._choice, members)
         nbytes = max(tensor.nbytes for _, tensor in self._joined.values())
         now = self._network.clock._now
-        self._due = now + self._cost(nbytes)
+        self._due = now + (self._cost(nbytes) if self._rest is None else self._rest)
+        self._rest = None
         self._network.clock.at(self._due, self)
 
     def halt(self) -> None:

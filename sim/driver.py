@@ -61,6 +61,7 @@ class Driver:
 
     events: StepLog | None = None
     kind_of_host: type[Host] = Host
+    kind_of_pump: type[Pump] = Pump
     late: frozenset[int] = frozenset()
 
     @undisturbed()
@@ -195,7 +196,7 @@ class Driver:
     def run(self) -> Record:
         """All programs to their end; what the run leaves behind."""
         algorithm = self.plan.algorithm
-        pump = FastPump if self.shortcuts else Pump
+        pump = FastPump if self.shortcuts else self.kind_of_pump
         with undisturbed():
             for host in self.hosts:
                 if host.id in self.late:

@@ -22,14 +22,19 @@ class Deadlock(RuntimeError):
 class ServerLost(Deadlock):
     """A server has died for good, and with it its slice of the model: nobody can go on.
 
+    silent: seconds for which it had not been heard of when it was taken for dead; 0: it crashed.
     ``record`` holds what was recorded until then.
     """
 
-    def __init__(self, now: float, server: int, node: int) -> None:
+    def __init__(self, now: float, server: int, node: int, silent: float = 0.0) -> None:
         self.now, self.waiting = now, ()
         self.record: Any = None
-        RuntimeError.__init__(
-            self,
-            f"server {server} (node {node}) died at {now:.9g} s and does not come back: its slice of the "
-            "model is lost, and no worker can go on (faults: give it a time to come 'back' after)",
-        )
+        who, how = f"server {server} (node {node})", f"died at {now:.9g} s and does not come back"
+        mend = "faults: give it a time to come 'back' after"
+        if silent:
+            how = (
+                f"was silent for {silent:.9g} s (run.heartbeat_timeout) and is taken for dead at {now:.9g} s"
+            )
+            mend = "faults: a shorter 'back', or a longer run.heartbeat_timeout"
+        lost = "its slice of the model is lost, and no worker can go on"
+        RuntimeError.__init__(self, f"{who} {how}: {lost} ({mend})")

@@ -1,4 +1,4 @@
-"""Faults in virtual time: workers crash, leave, join and come back while a run is under way.
+"""Faults in virtual time: workers crash, leave, join, come back and fall silent while a run is under way.
 
 Rules this module obeys:
 
@@ -22,7 +22,7 @@ from typing import Any
 from core.joining import JOIN, STATE, enter, state
 from core.node import Message, Program
 from core.record import EVENT_COLUMNS, EVENTS, PARTS, Record, StepLog
-from scenarios.faults import late
+from scenarios.faults import late, silences
 from scenarios.plan import Plan
 from scenarios.streams import stream
 from scenarios.timetable import Event, Timetable
@@ -30,10 +30,12 @@ from sim.clock import Alarm
 from sim.driver import Driver
 from sim.endpoint import Endpoint
 from sim.errors import ServerLost
+from sim.frozen import KINDS_OF_SILENCE, Silences, StoppablePump
 from sim.host import Host
 from sim.network import Transfer
 from sim.outages import Checkpoint, Outage
 from sim.programs import Pump
+from sim.silence import resting
 
 __all__ = ["Faulty", "FaultyHost"]
 
@@ -50,10 +52,15 @@ class FaultyHost(Host):
     going        it leaves at its next ``Compute``; after: and comes back so many seconds later
     entering     it is there, but has no parameters yet
     askers       joiners that wait for its parameters: (rank, incarnation)
+    freezes, cuts  when each of the silences that it is in ends, seconds
+    silent_since, frozen_since  when the last ones began; expires: it will be taken for dead for the former
+    stopped      seconds for which it has been frozen, all together, but for a freeze under way
+    missed, postponed  alarms that went off, programs that were woken, during that one: with the time
     """
 
     __slots__ = (
-        "after", "askers", "blended", "carried", "driver", "entering", "going", "incarnation", "past",
+        "after", "askers", "blended", "carried", "cuts", "driver", "entering", "expires", "freezes",
+        "frozen_since", "going", "incarnation", "missed", "past", "postponed", "silent_since", "stopped",
     )  # fmt: skip
 
     driver: Faulty
@@ -66,6 +73,17 @@ class FaultyHost(Host):
         self.carried = NOTHING
         self.askers: list[tuple[int, int]] = []
         self.sources = []
+        self.freezes: list[float] = []
+        self.cuts: list[float] = []
+        self.stopped = self.silent_since = self.frozen_since = 0.0
+        self.expires = False
+        self.missed: list[tuple[Any, float]] = []
+        self.postponed: list[tuple[Pump, Any, float]] = []
+
+    @property
+    def silent(self) -> bool:
+        """Whether nothing moves to or from it."""
+        return bool(self.freezes or self.cuts)
 
     @property
     def callers(self) -> list[Endpoint]:
@@ -124,7 +142,11 @@ class Faulty(Driver):
         self.late = late(faults)
         self.present = plan.workers - len(self.late)
         self.finished = False
+        self.kind_of_pump = StoppablePump if silences(faults) else Pump
         super().__init__(plan, **options)
+        if silences(faults):
+            resting(self.network)
+        self.silences = Silences(self, plan.scenario.run.heartbeat_timeout, self._log)
         self.events = StepLog(EVENT_COLUMNS)
         self.timetable = Timetable(faults, plan.workers, plan.scenario.run.seed)
         self._due, self._still = inf, 0
@@ -156,7 +178,9 @@ class Faulty(Driver):
             self.clock.at(due, self._alarm)
 
     def _over(self) -> bool:
-        return not (self.present or self.down) and (self.finished or not self.timetable.coming)
+        if self.present or self.down or self.silences.hold_up:
+            return False
+        return self.finished or not self.timetable.coming
 
     def happen(self) -> None:
         """What is due now."""
@@ -168,14 +192,16 @@ class Faulty(Driver):
             self._befall(self.timetable.pop())
         if self.clock._queue:
             self._still = 0
-        elif not self.timetable.coming:  # nobody is to come who could set things going
+        elif not (self.timetable.coming or self.silences):  # nobody is to come who could set things going
             self._still += 1
         if self._still < PATIENCE:
             self._wait()
 
     def _befall(self, event: Event) -> None:
         host = self.hosts[event.node]
-        if host.server:
+        if event.kind in KINDS_OF_SILENCE:
+            self.silences.befall(host, event)
+        elif host.server:
             self._befall_server(host, event)
         elif event.kind in ("join", "back"):
             if host.crashed or host.going:  # it has gone or is about to; who met its budget does not come
@@ -205,6 +231,7 @@ class Faulty(Driver):
             self._log(host, "crash")
             if event.back is None:
                 raise ServerLost(now, host.id - self.workers, host.id)
+            self.silences.crash(host)
             down[host] = Outage(self.network, host, self.hosts[: self.workers])
             if host in self._saved and self.plan.scenario.faults[event.fault].checkpoint_every:
                 self._saved[host].restore(host)
@@ -249,6 +276,7 @@ class Faulty(Driver):
             self._log(host, "crash")
             self.present -= not host.server
         super().lose(host)
+        self.silences.crash(host)
 
     def others(self, host: Host) -> Sequence[Endpoint]:
         assert isinstance(host, FaultyHost)
@@ -285,7 +313,7 @@ class Faulty(Driver):
         host.heard = host.greeted = len(roster.log)
         host.told = inf if algorithm.centralized else len(roster.log)
         self._log(host, "join")
-        host.programs = [Pump(self, host, self._life(host), True)]
+        host.programs = [self.kind_of_pump(self, host, self._life(host), True)]
         if algorithm.centralized:
             self._welcome(host)
         host.programs[0].run(None)
@@ -309,7 +337,8 @@ class Faulty(Driver):
             self._activate(host)
         if not algorithm.centralized:
             self._welcome(host)
-        companions = [Pump(self, host, program, False) for program in algorithm.companions(node)]
+        make = self.kind_of_pump
+        companions = [make(self, host, program, False) for program in algorithm.companions(node)]
         host.programs += companions
         for pump in companions:
             pump.run(None)

@@ -99,6 +99,13 @@ class Fluid:
         if hub is not None:
             hub.remove(flow)
 
+    def left(self, flow: Flow) -> float:
+        """Bytes of ``flow`` that have not passed yet."""
+        now, hub = self.clock._now, flow.hub
+        if hub is None:
+            return max(flow.left - flow.rate * (now - flow.since), 0.0)
+        return max(flow.key - hub.served - hub.rate * (now - hub.since), 0.0)
+
     def _fits(self, path: tuple[Link, ...], best: Link, share: float) -> bool:
         """Whether a new flow in the hub of ``best`` leaves all other links with room to spare."""
         limit = inf

@@ -33,10 +33,11 @@ from sim.fluid import Flow, Fluid, Link
 
 __all__ = ["HELD", "MachineLike", "Network", "Nic", "Pair", "Routes", "Transfer"]
 
-QUEUED, CALLING, ASKING, STARTING, TIMED, FLOWING, OVER, HELD = range(8)
+QUEUED, CALLING, ASKING, STARTING, TIMED, FLOWING, OVER, HELD, PARKED, STALLED = range(10)
 """Phases of a transfer: queued; its request on its way over a busy host; asked for a grant; in
-latency or overhead; moving, alone on its path or with others; delivered or dropped; and (``HELD``) one that
-stands for nothing, but keeps the others of its pair from moving."""
+latency or overhead; moving, alone on its path or with others; delivered or dropped; (``HELD``) one that
+stands for nothing, but keeps the others of its pair from moving; and, while an end of its path is silent
+(``sim.silence``), waiting without slots, or granted and in its slots."""
 
 Routes = Callable[[int, int], Sequence[tuple[str, float]]]
 """(machine from, machine to) -> further links on the path: (name, bytes/s) of each. It may have a method
@@ -156,7 +157,7 @@ class Pair:
 
     def send(self, message: Any, nbytes: float) -> Transfer:
         """Queue a message; the caller has seen to the window."""
-        transfer = Transfer(self, message, nbytes)
+        transfer = self.network.carrier(self, message, nbytes)
         self.undelivered += 1
         source = self.source
         if not self.direct:
@@ -367,7 +368,7 @@ class Network:
     ``observer``, if set, is called with every transfer at the moment of its delivery. ``host``, if
     set, is the processor that plays all machines: latency is work of its own, and moving a byte costs
     ``byte_cost`` seconds; ``elastic`` transfers go slower when it is busy, others only leave less of
-    it to the rest. ``connect`` makes the connections.
+    it to the rest. ``connect`` makes the connections, ``carrier`` what carries a message.
     """
 
     def __init__(
@@ -390,6 +391,7 @@ class Network:
         self.host: Any = None
         self.byte_cost, self.elastic = 0.0, False
         self.connect: Callable[[Network, Any, Any], Pair] = Pair
+        self.carrier: Callable[[Pair, Any, float], Transfer] = Transfer
         self._routes = routes
         self._further: dict[str, Link] = {}
 
@@ -486,9 +488,9 @@ class Network:
                 pair.source.turning(now)
             pair.source.out -= 1
             pair.target.received(transfer, now)
-            if not pair.direct:
-                pair.source.nic.free_out += 1
-                pair.target.nic.free_in += 1
+        if (moving or phase == STALLED) and not pair.direct:
+            pair.source.nic.free_out += 1
+            pair.target.nic.free_in += 1
         if transfer.counted:
             transfer.counted = False
             pair.source.outstanding -= 1

@@ -71,7 +71,7 @@ class Outage:
         if current is not None:
             network.stop(current)
             pair.undelivered += 1
-            again.append(Transfer(pair, current.message, current.nbytes))
+            again.append(network.carrier(pair, current.message, current.nbytes))
         stopper = Transfer(pair, None, 0.0)
         stopper.phase = HELD
         pair.current = stopper
@@ -108,4 +108,5 @@ def _unread(pair: Pair, host: FaultyHost) -> list[Transfer]:
     if source in roster.departed:
         return []
     pair.undelivered += len(entries)
-    return [Transfer(pair, m, 0.0 if m.tensor is None else m.tensor.nbytes) for _, m in entries]
+    carrier = pair.network.carrier
+    return [carrier(pair, m, 0.0 if m.tensor is None else m.tensor.nbytes) for _, m in entries]

@@ -161,6 +161,15 @@ class Pump(Alarm):
 
     # Steps
 
+    @property
+    def idled(self) -> float:
+        """Seconds for which its node has been stopped so far."""
+        return 0.0
+
+    def held(self, alarm: Alarm) -> bool:
+        """Whether ``alarm``, of a step, goes off too early because the node was stopped meanwhile."""
+        return False
+
     def _compute(self, effect: Compute) -> Any:
         driver, host = self.driver, self.host
         node, now = host.node, driver.clock._now

@@ -42,6 +42,7 @@ def test_rates(text: Any, per_second: float) -> None:
 
 
 CRASH = {"kind": "crash", "ranks": [1], "at": 3}
+FREEZE = {"kind": "freeze", "ranks": [1], "at": 3, "back": 1}
 
 BAD = [
     ([{"kind": "crsh", "ranks": [0], "at": 1}], "kind: 'crsh' — did you mean 'crash'?"),
@@ -71,6 +72,25 @@ BAD = [
     ([{**CRASH, "ranks": [0, 1, 2, 3]}], "faults: nobody is left at 3 s: all workers have gone by then"),
     ([{"kind": "leave", "ranks": [0, 1, 2, 3], "step": 2}], "faults: nobody is left in the end"),
     ([{"kind": "join", "ranks": [0, 1, 2, 3], "at": 2}], "faults: all workers join later"),
+    ([{"kind": "freeze", "ranks": [1], "at": 3}], "back: back is missing: how long does this freeze last?"),
+    ([{"kind": "cut", "servers": [0], "at": 3}], "back: back is missing: how long does this cut last?"),
+    ([{**FREEZE, "back": 0}], "back: 0 is not valid; expected a finite time in seconds above 0"),
+    ([{**FREEZE, "step": 2}], "step: 2 is not valid; expected nothing beside at (3 s): one of the two"),
+    ([{"kind": "freeze", "ranks": [1], "back": 1}], "at: at or step is missing: when does this freeze"),
+    ([{"kind": "cut", "ranks": [1], "back": 1}], "at: at is missing: when does this cut happen?"),
+    ([{"kind": "cut", "ranks": [1], "back": 1, "step": 2}], "step: 2 is not valid; expected nothing: kind"),
+    ([{"kind": "freeze", "at": 1, "back": 1}], "ranks: () is not valid; expected the ranks that this freeze"),
+    ([{**FREEZE, "ranks": [4]}], "ranks: 4 is not valid; expected numbers below 4"),
+    ([{"kind": "cut", "servers": [1], "at": 1, "back": 1}], "servers: 1 is not valid; expected numbers"),
+    ([{**FREEZE, "crash": 1}], "crash: 1.0 is not valid; expected nothing: kind freeze has no such field"),
+    ([{"kind": "freeze", "servers": [0], "at": 1, "back": 1, "checkpoint_every": 1}],
+     "checkpoint_every: 1.0 is not valid; expected nothing: kind freeze has no such field"),
+    ([CRASH, {**FREEZE, "at": 4}], "faults: rank 1 cannot freeze at 4 s: it is not there"),
+    ([CRASH, {**FREEZE, "kind": "cut", "at": 4}], "faults: rank 1 cannot be cut off at 4 s: it is not there"),
+    ([{**FREEZE, "back": 6}, {**CRASH, "at": 9}], "faults: rank 1 cannot crash at 9 s: it is not there"),
+    ([{**FREEZE, "ranks": [0, 1, 2, 3], "back": 6}], "faults: nobody is left at 8 s: all workers have gone"),
+    ([{"kind": "freeze", "ranks": [0, 1, 2, 3], "step": 2, "back": 6}], "faults: nobody is left in the end"),
+    ([FREEZE, {"kind": "join", "ranks": [1], "at": 9}], "faults: rank 1 joins at 9 s, but it has not left"),
 ]  # fmt: skip
 
 
@@ -80,6 +100,15 @@ def test_what_cannot_happen_is_refused(faults: list[dict[str, Any]], words: str)
         load(*faults)
     assert str(caught.value).startswith("faults")
     assert words in str(caught.value)
+
+
+def test_silence_is_borne_by_all_and_shorter_than_the_timeout_costs_nobody() -> None:
+    everybody = {**FREEZE, "ranks": [0, 1, 2, 3], "back": 5}
+    load(everybody, {**FREEZE, "kind": "cut"}, {"kind": "cut", "servers": [0], "at": "1 s", "back": "500 ms"})
+    load({**everybody, "back": 6}, **{"run.heartbeat_timeout": 10})
+    load({**FREEZE, "back": 6}, {"kind": "join", "ranks": [1], "at": 9})  # taken for dead at 8 s
+    for name in ("dpsgd", "sgp", "arsgd"):
+        load(FREEZE, {**FREEZE, "kind": "cut"}, algorithm=name)
 
 
 @pytest.mark.parametrize("name", ["dpsgd", "sgp"])
