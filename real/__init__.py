@@ -26,9 +26,6 @@ def train(
     stall: Mapping[int, int] | None = None,
 ) -> Record:
     """Run ``scenario`` for real on this machine; see ``real.launch.train``."""
-    if scenario.faults:
-        valid = "none: real runs do not inject faults yet (aladdin simulate does)"
-        raise ScenarioError("faults", [fault.kind for fault in scenario.faults], valid)
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
         raise ScenarioError(

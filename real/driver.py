@@ -8,7 +8,10 @@ Rules this module obeys:
 * A blocked effect is tried again whenever anything happened; nothing is ever polled.
 * The time of the main program is booked as ``real.booking`` says; companions cost it nothing but
   the thread.
-* The driver, not the program, keeps ``node.step`` and ``node.live``.
+* The driver, not the program, keeps ``node.step`` and ``node.live``: who has left and joined is known once
+  a program has taken what came before, or has found nothing to take.
+* Joiners' requests to a worker are no program's business: ``hooks.answered`` deals with them between two
+  effects.
 * What a program yields that cannot be done (no effect, a message that no receiver would take) is
   thrown back at its yield, so the traceback shows the line that is to blame.
 * On paced links and steps the host's own lateness is no part of what is emulated: a program that
@@ -27,7 +30,7 @@ from typing import Any, cast
 
 from core import collectives
 from core.effects import AllReduce, Compute, Effect, Flush, Now, Poll, Produced, Receive, Send, TrySend
-from core.node import Finished, Left, Message, Node
+from core.node import Finished, Joined, Left, Message, Node
 from real.booking import Booker
 from real.compute import Computer, Step
 from real.endpoint import Endpoint
@@ -56,11 +59,15 @@ class Hooks:
     more     whether the worker may begin a step: (step, seconds since start) -> bool
     strike   called before step ``k`` (workers) or after the ``k``-th message (servers): faults
     diverged called with (step, loss, seconds since start) where a loss is no finite number
+    stepped  called with the steps completed when one is
+    answered whether joiner ``rank``, which asks for this node's parameters, has just been answered
     """
 
     more: Callable[[int, float], bool]
     strike: Callable[[int], None] = lambda _: None
     diverged: Callable[[int, float, float], None] = lambda *_: None
+    stepped: Callable[[int], None] = lambda _: None
+    answered: Callable[[int], bool] = lambda _: True
 
 
 @dataclass(eq=False)
@@ -99,6 +106,7 @@ class Driver:
         self._programs: list[_Running] = []
         self._draining: list[int] = []
         self._open: Step | None = None
+        endpoint.told = self._told
 
     # ---- from other threads -------------------------------------------------------------------
 
@@ -152,6 +160,7 @@ class Driver:
             if self._stop:
                 raise Stopped
             with self.changed:
+                self.endpoint.asking -= {rank for rank in self.endpoint.asking if self.hooks.answered(rank)}
                 program, answer = self._ready()
                 if program is None:
                     if over():
@@ -364,6 +373,7 @@ class Driver:
             self.booker.computing = cast(float, step.end)
         if step is not None and self._open is None:
             self.node.step += 1
+            self.hooks.stepped(self.node.step)
             self.losses.append((now - self.booker.zero, step.number, step.loss))
             if not isfinite(step.loss):
                 self.hooks.diverged(step.number, step.loss, now - self.booker.zero)
@@ -397,12 +407,13 @@ class Driver:
                     ]
                 self.booker.blocked(now, endpoint.moving_in, endpoint.moving_out, awaited)
 
+    def _told(self, news: Left | Joined) -> None:
+        """The programs know of a departure or an arrival from now on."""
+        (self.node.live.discard if type(news) is Left else self.node.live.add)(news.rank)
+
     def _hand_over(self, answer: Any) -> Any:
         """What a program is given: messages with their tensors on the node's device."""
-        if type(answer) is Left:
-            self.node.live.discard(answer.rank)
-            self.endpoint.told(answer.rank)
-        elif type(answer) is Message:
+        if type(answer) is Message:
             if self.device != "cpu" and answer.tensor is not None:
                 answer.tensor = answer.tensor.to(self.device)
             self.read += 1

@@ -12,6 +12,8 @@ Rules this module obeys:
 * ``window`` bounds the undelivered messages per (sender, receiver); all of one submission are
   taken or none.
 * Nothing is allocated before a request was checked, and at most one buffer per sender.
+* A node that comes back is another life of it (``lives``): sequence numbers begin anew, and frames of any
+  other life are dropped and counted. A program's messages go to the life that it knows of, or nowhere.
 * Any thread may call any method: one lock, held briefly and never while payload is copied.
 """
 
@@ -20,17 +22,18 @@ from __future__ import annotations
 import math
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from core.node import Left, Message
+from core.node import Joined, Left, Message
 from real import wire
 from real.errors import WireError
-from real.mailbox import Mailbox, Motion, Traffic
+from real.lives import Lives
+from real.mailbox import GONE, Mailbox, Motion, Traffic
 from real.pacing import CREDIT, Links
+from real.transfers import Incoming, Outgoing
 from real.wire import Agreed, Header
 
 __all__ = ["Allocate", "Endpoint", "Expose", "Frame"]
@@ -42,38 +45,6 @@ Allocate = Callable[[int, str], tuple[Any, memoryview]]
 Expose = Callable[[Any], tuple[str, memoryview]]
 
 
-@dataclass(slots=True, eq=False)
-class _Outgoing:
-    """A message on its way out; ``asked``/``aside``/``motion`` say how far it has come."""
-
-    to: int
-    message: Message
-    dtype: str
-    payload: memoryview
-    sequence: int
-    ready: float
-    asked: bool = False
-    aside: bool = False
-    motion: Motion | None = None
-    pieces: list[tuple[float, int, int]] = field(default_factory=list)
-
-
-@dataclass(slots=True, eq=False)
-class _Incoming:
-    """A message that is granted and moving in."""
-
-    head: Header
-    tensor: Any
-    buffer: memoryview
-    motion: Motion
-    received: int = 0
-    begun: bool = False
-
-    @property
-    def complete(self) -> bool:
-        return self.begun and self.received == self.head.total
-
-
 class Endpoint:
     """Node ``me``'s queues, grants and mailbox.
 
@@ -81,14 +52,17 @@ class Endpoint:
     window  undelivered messages per receiver; inbox: unread ones per sender (may be infinite)
     transfers  (start, end) of every delivered outgoing message, if set to a list
     moved   frames that went out or came in so far: where it stands still, nothing moves
+    life    which life of the node this is; lives: of the others, those whose frames are taken
+    beside  tag of messages that no program sees: who has sent one is in ``asking``
+    told    called with news (``Left``, ``Joined``) when the programs know of it
     kick    called when another thread than the transport's has made frames or deadlines
     """
 
     def __init__(
         self, me: int, agreed: Agreed, links: Links, *, allocate: Allocate, expose: Expose,
-        clock: Callable[[], float], slots: int = 1, window: float = 1, inbox: float = 2,
+        clock: Callable[[], float], slots: int = 1, window: float = 1, inbox: float = 2, life: int = 0,
     ) -> None:  # fmt: skip
-        self.me, self.agreed, self.links = me, agreed, links
+        self.me, self.agreed, self.links, self.life = me, agreed, links, life
         self.slots, self.window, self.inbox = slots, window, inbox
         self._allocate, self._expose, self.clock = allocate, expose, clock
         self.kick: Callable[[], None] = lambda: None
@@ -96,21 +70,23 @@ class Endpoint:
         self.mailbox = Mailbox()
         self.moving_in, self.moving_out = Traffic(), Traffic()
         self.undelivered: Counter[int] = Counter()
-        self.gone: set[int] = set()
-        self._told: set[int] = set()
+        self.lives = Lives()
+        self.gone = self.lives.gone
+        self.told: Callable[[Left | Joined], None] = lambda _: None
+        self.beside, self.asking = "", set[int]()
         self._discarding = False
         self.confirmed = 0.0
         self.transfers: list[tuple[float, float]] | None = None
         self.ended: dict[int, int] = {}
         self.sent, self.received = Counter[str](), Counter[str]()
         self.moved = 0
-        self._queue: list[_Outgoing] = []
-        self._moving: dict[tuple[int, int], _Outgoing] = {}
+        self._queue: list[Outgoing] = []
+        self._moving: dict[tuple[int, int], Outgoing] = {}
         self._sequence: Counter[int] = Counter()
         self._out_free = 0.0
         self._requests: dict[int, tuple[float, int, Header]] = {}
         self._held: dict[int, Header] = {}
-        self._incoming: dict[int, _Incoming] = {}
+        self._incoming: dict[int, Incoming] = {}
         self._expected: Counter[int] = Counter()
         self._arrivals = 0
         self._in_free = 0.0
@@ -119,16 +95,18 @@ class Endpoint:
     # ---- the program's side -------------------------------------------------------------------
 
     def submit(
-        self, pairs: Sequence[tuple[int, Message]], window: float | None = None, lag: float = 0.0
-    ) -> bool:
+        self, pairs: Sequence[tuple[int, Message]], window: float | None = None, lag: float = 0.0,
+        *, unknown: bool = False,
+    ) -> bool:  # fmt: skip
         """Take all messages, or none if any window is full; those to nodes that left are dropped.
 
         Raises ``ValueError`` or ``TypeError``, and takes none, where the receiver would refuse one.
         ``lag``: seconds by which the program is late through the host's fault; paced links make it up.
+        ``unknown``: also to a life that the programs do not know of yet.
         """
         limit = self.window if window is None else window
         with self.changed:
-            if any(self.undelivered[to] >= limit for to, _ in pairs if to not in self.gone):
+            if any(self.undelivered[to] >= limit for to, _ in pairs if self.lives.there(to)):
                 return False
         exposed = [self._expose(message.tensor) for _, message in pairs]
         for (to, message), (dtype, payload) in zip(pairs, exposed, strict=True):
@@ -136,11 +114,11 @@ class Endpoint:
         with self.changed:
             now = self.clock()
             for (to, message), (dtype, payload) in zip(pairs, exposed, strict=True):
-                if to in self.gone or to in self._told:
+                if to in self.gone or not (unknown or self.lives.there(to)):
                     continue
                 self.undelivered[to] += 1
                 ready = now - lag + self.links.path_latency(self.me, to)
-                self._queue.append(_Outgoing(to, message, dtype, payload, self._sequence[to], ready))
+                self._queue.append(Outgoing(to, message, dtype, payload, self._sequence[to], ready))
                 self._sequence[to] += 1
             self._ask(now)
         self.kick()
@@ -169,10 +147,16 @@ class Endpoint:
 
     def take(
         self, tags: tuple[str, ...], source: int | None, step: int | None
-    ) -> tuple[Message | Left | None, float]:
-        """The first unread message (or departure) that matches, or None; and when it was due (monotonic)."""
+    ) -> tuple[Message | Left | Joined | None, float]:
+        """The first unread message (or news) that matches, or None; and when it was due (monotonic)."""
         with self.changed:
             item, due = self.mailbox.take(tags, source, step)
+            for news, life in self.mailbox.learned:
+                self.lives.learn(news.rank, life)
+                self.told(news)
+            self.mailbox.learned.clear()
+            if type(item) is Left and item.rank in self.mailbox.left:
+                self.lives.known[item.rank] = GONE
             if type(item) is Message and item.source in self._held and self._room(item.source):
                 self._reply(self._held.pop(item.source), wire.RESUME, self.clock())
                 self.kick()
@@ -194,12 +178,7 @@ class Endpoint:
     def room(self, pairs: Sequence[tuple[int, Message]]) -> bool:
         """Whether ``submit`` would take these under the scenario's window."""
         with self.changed:
-            return all(self.undelivered[to] < self.window or to in self.gone for to, _ in pairs)
-
-    def told(self, rank: int) -> None:
-        """The program knows that ``rank`` has left: what it sends there from now on is dropped."""
-        with self.changed:
-            self._told.add(rank)
+            return all(self.undelivered[to] < self.window or not self.lives.there(to) for to, _ in pairs)
 
     def discard(self) -> None:
         """Nobody reads here any more: what is unread, and what still comes, must not hold up others."""
@@ -211,11 +190,11 @@ class Endpoint:
             self._held.clear()
         self.kick()
 
-    def say(self, kind: int, receivers: Iterable[int], *, step: int = 0) -> None:
+    def say(self, kind: int, receivers: Iterable[int], *, step: int = 0, number: float = 0.0) -> None:
         """Send a frame without payload outside all queues (``BYE``, ``PING``)."""
         with self.changed:
             for to in receivers:
-                self._frame(to, Header(kind, self.me, step=step, time=self.clock()))
+                self._frame(to, Header(kind, self.me, step=step, number=number, time=self.clock()))
         self.kick()
 
     def notify(self) -> None:
@@ -258,7 +237,7 @@ class Endpoint:
             return
         with self.changed:
             now = self.clock()
-            if source in self.gone:
+            if not self.lives.takes(header):
                 return
             if header.kind == wire.REQ:
                 self._request(header, now)
@@ -269,6 +248,7 @@ class Endpoint:
                 self.changed.notify_all()
             elif header.kind == wire.BYE:
                 self.ended[source] = header.step
+                self.lives.ended(header)
                 self.mailbox.depart(source, now)
                 self.changed.notify_all()
             else:
@@ -283,9 +263,11 @@ class Endpoint:
             self.gone.add(rank)
             self.mailbox.depart(rank, now)
             self._queue = [going for going in self._queue if going.to != rank]
+            self._outbox = [frame for frame in self._outbox if frame[0] != rank]
             for key in [key for key in self._moving if key[0] == rank]:
                 self._stop(self._moving.pop(key).motion, now)
             self.undelivered[rank] = 0
+            self.asking.discard(rank)
             self._requests.pop(rank, None)
             self._held.pop(rank, None)
             broken = self._incoming.pop(rank, None)
@@ -296,6 +278,28 @@ class Endpoint:
             self._grant(now)
             self.changed.notify_all()
         self.kick()
+
+    def introduce(self, lives: Mapping[int, int], live: Collection[int]) -> None:
+        """Before anything moves: which nodes can be reached, in which life, and which of them are there."""
+        with self.changed:
+            others = set(range(self.agreed.nodes)) - {self.me}
+            self.lives.introduce(others, lives, live)
+            self.mailbox.left |= others.difference(live)
+
+    def meet(self, rank: int, life: int) -> None:
+        """From now on frames of that life of ``rank`` are taken, and none of any other."""
+        self.depart(rank)
+        with self.changed:
+            self.lives.of[rank] = life
+            self.gone.discard(rank)
+            self.undelivered[rank] = self._sequence[rank] = self._expected[rank] = 0
+
+    def welcome(self, rank: int, life: int) -> None:
+        """Let the programs know that ``rank`` is there, unless that life has ended by now."""
+        with self.changed:
+            if self.lives.goes_on(rank, life):
+                self.mailbox.join(rank, life, self.clock())
+                self.changed.notify_all()
 
     # ---- sending ------------------------------------------------------------------------------
 
@@ -316,12 +320,10 @@ class Endpoint:
             busy += 1
             self._send_head(going, wire.REQ, max(going.ready, self._out_free) if self.links.paced else now)
 
-    def _send_head(
-        self, going: _Outgoing, kind: int, time: float, offset: int = 0, piece: Any = None
-    ) -> None:
+    def _send_head(self, going: Outgoing, kind: int, time: float, offset: int = 0, piece: Any = None) -> None:
         message = going.message
         header = Header(
-            kind, self.me, going.sequence, message.tag, going.dtype, 0, message.step, message.count,
+            kind, self.me, going.sequence, message.tag, going.dtype, self.life, message.step, message.count,
             message.versions, message.number, len(going.payload), offset, time,
         )  # fmt: skip
         self._outbox.append((going.to, wire.pack(header, self.agreed.token), piece))
@@ -356,7 +358,7 @@ class Endpoint:
                 waiting.ready = header.time
         self._ask(now)
 
-    def _start(self, going: _Outgoing, granted: float, now: float) -> None:
+    def _start(self, going: Outgoing, granted: float, now: float) -> None:
         start = max(granted, self._out_free, now - CREDIT) if self.links.paced else now
         duration = self.links.duration(self.me, going.to, len(going.payload))
         end = start + duration if self.links.paced else float("inf")
@@ -368,7 +370,7 @@ class Endpoint:
         self._moving[going.to, going.sequence] = going
         self._release(going, now)
 
-    def _release(self, going: _Outgoing, now: float) -> None:
+    def _release(self, going: Outgoing, now: float) -> None:
         """Put out the pieces that are due; before the last one, the next message's request."""
         while going.pieces and going.pieces[0][0] <= now:
             _, offset, length = going.pieces.pop(0)
@@ -418,16 +420,16 @@ class Endpoint:
         tensor, buffer = self._allocate(head.total, head.dtype)
         start = max(asked, self._in_free, now - CREDIT) if self.links.paced else float("inf")
         motion = self.moving_in.add(Motion(head.source, head.tag, head.step, start))
-        self._incoming[head.source] = _Incoming(head, tensor, buffer, motion)
+        self._incoming[head.source] = Incoming(head, tensor, buffer, motion)
         self._reply(head, wire.GRANT, start if self.links.paced else now)
 
     def _data(self, header: Header, payload: memoryview | None) -> None:
         """One piece of payload, copied into place outside the lock (only this thread writes it)."""
         with self.changed:
+            if not self.lives.takes(header):
+                return
             coming = self._incoming.get(header.source)
             if coming is None:
-                if header.source in self.gone:
-                    return
                 raise WireError(f"data from node {header.source} without a grant")
             head = coming.head
             if (header.sequence, header.offset, header.total, header.dtype) != (
@@ -453,7 +455,7 @@ class Endpoint:
                 self._deliver(header.source, coming, now)
                 self._grant(now)
 
-    def _deliver(self, source: int, coming: _Incoming, now: float) -> None:
+    def _deliver(self, source: int, coming: Incoming, now: float) -> None:
         head = coming.head
         del self._incoming[source]
         if not self.links.paced:
@@ -462,7 +464,9 @@ class Endpoint:
         self._expected[source] += 1
         self.received["messages"] += 1
         self.received["bytes"] += head.total
-        if not self._discarding:
+        if head.tag == self.beside:
+            self.asking.add(source)
+        elif not self._discarding:
             self.mailbox.deliver(
                 Message(head.tag, coming.tensor, head.step, head.count, head.versions, head.number, source),
                 coming.motion.end,
@@ -476,6 +480,7 @@ class Endpoint:
         self._frame(head.source, Header(kind, self.me, head.sequence, time=time))
 
     def _frame(self, to: int, header: Header) -> None:
+        header.incarnation = self.life
         self._outbox.append((to, wire.pack(header, self.agreed.token), None))
 
     @staticmethod

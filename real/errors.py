@@ -12,7 +12,12 @@ class WireError(ValueError):
 
 
 class TransportError(RuntimeError):
-    """A run that cannot go on: a server is gone, nothing moves any more, a process does not start."""
+    """A run that cannot go on: a server is gone, nothing moves any more, a process does not start.
+
+    ``record`` holds what was finished by then; None where nothing had begun.
+    """
+
+    record: Record | None = None
 
 
 class Interrupted(Exception):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from array import array
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,7 +30,7 @@ from scenarios import hardware
 from scenarios.plan import Plan
 from scenarios.workloads import load
 
-__all__ = ["assemble", "environment", "remains"]
+__all__ = ["assemble", "environment", "merged", "remains"]
 
 _LOSS_POINTS = 100
 
@@ -43,11 +44,13 @@ def assemble(
     left: Mapping[int, str],
     *,
     complete: bool,
+    events: StepLog | None = None,
 ) -> Record:
     """The record of a run from what each surviving node handed over.
 
     params  node -> its parameters as float32 bytes; evaluated if there are any
-    left    node -> why its process was lost
+    left    node -> why its process was lost, where nobody had planned that
+    events  what befell the nodes; None where the scenario has no faults
 
     Of a worker that was lost, steps (with samples) and lost gradients are lower bounds: what its last
     sign of life told, or what servers have of it where that is more.
@@ -98,7 +101,16 @@ def assemble(
     record.links = _links(plan, tables)
     record.losses = _losses(tables)
     record.curves = _curves(plan, tables, params, duration)
+    if events is not None:
+        record.events = _in_order(events)
     return record
+
+
+def _in_order(events: StepLog) -> dict[str, np.ndarray]:
+    """The events by time: processes tell of theirs a moment later."""
+    table = events.table(("node", "event", "incarnation"))
+    order = np.argsort(table["time"], kind="stable")
+    return {name: column[order] for name, column in table.items()}
 
 
 def _table(columns: tuple[str, ...], parts: Any, integers: tuple[str, ...]) -> dict[str, np.ndarray]:
@@ -133,6 +145,31 @@ def remains(node: int, steps: int, rows: bytes, *, server: bool = False) -> dict
         **empty,
         **nothing,
     }
+
+
+def merged(lives: list[dict[str, Any]]) -> dict[str, Any]:
+    """One node's tables from those of its lives, in order. Of a replica's weight the last life's counts."""
+    *before, last = lives
+    if not before:
+        return last
+    totals = dict(last["totals"])
+    for name in ("steps", "samples", "messages_out", "messages_in", "bytes_out", "bytes_in", "blends"):
+        totals[name] = sum(life["totals"][name] for life in lives)
+    totals["parts"] = [sum(parts) for parts in zip(*(life["totals"]["parts"] for life in lives), strict=True)]
+    totals["end"] = max(life["totals"]["end"] for life in lives)
+    together = {**last, "totals": totals}
+    for name in ("rows", "gradients", "spans", "observations"):
+        together[name] = b"".join(life[name] for life in lives)
+    together["losses"] = [loss for life in lives for loss in life["losses"]]
+    for name in ("overruns", "transport_seconds"):
+        together[name] = sum(life[name] for life in lives)
+    together["dropped"] = dict(sum((Counter(life["dropped"]) for life in lives), Counter[str]()))
+    operations = [life["tensors"] for life in lives if life["tensors"]]
+    together["tensors"] = {
+        name: [sum(values) for values in zip(*(one[name] for one in operations), strict=True)]
+        for name in (operations[0] if operations else ())
+    }
+    return together
 
 
 def _node_table(plan: Plan, tables: Mapping[int, dict[str, Any]], duration: float) -> dict[str, np.ndarray]:

@@ -10,9 +10,10 @@ Rules this module obeys:
   frame moved anywhere: what counts is progress, not what seems to be under way.
 * It alone decides who is dead: a process that ended without saying so, or one that fell silent for
   ``run.heartbeat_timeout`` (which is then killed). It tells all others.
-* A dead worker leaves the run to the rest; a dead server ends it with ``TransportError``. Whatever
-  happens, no node's process outlives ``train``; the fork server that they come from does, on purpose:
-  the next run need not import torch again. If this process is killed, they all notice and end.
+* A dead worker leaves the run to the rest; a dead server ends it with ``TransportError``, and so do the
+  deaths of all workers: what was recorded until then is kept. What a scenario's faults have planned is
+  ``real.churn``'s. Whatever happens, no node's process outlives ``train``; the fork server that they come
+  from does, on purpose: the next run need not import torch again. If this process is killed, all end.
 """
 
 from __future__ import annotations
@@ -24,10 +25,8 @@ import signal
 import socket
 import tempfile
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -37,9 +36,12 @@ import msgspec
 
 from core.errors import Diverged
 from core.record import Record
+from real import churn
+from real.counter import Tally
 from real.errors import Interrupted, TransportError
 from real.faults import Faults
 from real.interrupts import Interrupts, deferred
+from real.member import Member
 from real.pipe import End, pair
 from scenarios.errors import ScenarioError
 from scenarios.plan import Plan, plan
@@ -68,9 +70,9 @@ def train(
     on_progress  called now and then with the worker steps done and those in all (0 if unknown)
     kill, stall  faults to inject (``real.faults.Faults``)
 
-    Raises ``ScenarioError`` for what this driver or this machine cannot do, ``TransportError`` when
-    a server dies, a process does not start or nothing moves any more, and ``Interrupted`` (with the
-    partial record) on Ctrl-C.
+    Raises ``ScenarioError`` for what this driver or this machine cannot do, ``TransportError`` (with the
+    partial record) when a server or all workers die, a process does not start or nothing moves any more,
+    and ``Interrupted`` (likewise) on Ctrl-C.
     """
     made = plan(scenario)
     check(made)
@@ -82,6 +84,7 @@ def train(
 def check(plan: Plan) -> None:
     """Raise ``ScenarioError`` for a scenario that is valid but not possible here."""
     scenario = plan.scenario
+    churn.check(plan)
     topology = scenario.cluster.topology
     if topology is not None and topology.joined:
         field, value = ("sites", topology.sites) if topology.sites else ("racks", topology.racks)
@@ -149,40 +152,17 @@ def child(end: socket.socket) -> None:
     main(End(end))
 
 
-@dataclass(eq=False)
-class _Member:
-    """One node's process as the launcher sees it.
-
-    heard  when the last bytes of it came; still: since when its signs of life tell of no progress
-    """
-
-    node: int
-    process: Any
-    pipe: End
-    unread: deque[bytearray] = field(default_factory=deque)
-    heard: float = 0.0
-    state: str = "starting"
-    steps: int = 0
-    waiting: str = ""
-    moved: int = 0
-    still: float = 0.0
-    tables: dict[str, Any] = field(default_factory=dict)
-    params: bytes | bytearray = b""
-    rows: bytes = b""
-
-    @property
-    def gone(self) -> bool:
-        return self.state in ("dead", "done")
-
-
 class _Launch:
     """One run from first process to record."""
 
     def __init__(self, plan: Plan, faults: Faults, on_progress: Progress | None) -> None:
         self.plan, self.faults, self.on_progress = plan, faults, on_progress
         self.scenario = plan.scenario
-        self.members: list[_Member] = []
+        self.members: list[Member] = []
+        self.lives: list[Member] = []
+        self.churn = churn.Churn(self)
         self.left: dict[int, str] = {}
+        self.deaths: dict[int, str] = {}
         self.finishing = self.reporting = False
         self.diverged: Diverged | None = None
         self.deadline = float("inf")
@@ -190,69 +170,102 @@ class _Launch:
 
     def run(self) -> Record:
         """Start, watch, gather; in any case end all processes."""
-        from real.gather import assemble, remains
+        from real.gather import assemble, merged
 
         with tempfile.TemporaryDirectory(prefix="aladdin-") as folder:
             try:
                 self._start(folder)
-                interrupted = False
+                interrupted, failure = False, None
                 with deferred() as interrupts:
                     try:
                         self._watch(interrupts)
                     except KeyboardInterrupt:
                         interrupted = True
-                    complete = not interrupted and self.diverged is None
+                    except TransportError as error:
+                        failure = error
+                    complete = not interrupted and failure is None and self.diverged is None
                     if not complete:
                         self._stop(interrupts)
-                workers = self.plan.workers
-                tables = {
-                    m.node: m.tables or remains(m.node, m.steps, m.rows, server=m.node >= workers)
-                    for m in self.members
-                }
-                params: dict[int, bytes | bytearray] = {m.node: m.params for m in self.members if m.params}
-                record = assemble(self.plan, tables, params if complete else {}, self.left, complete=complete)
+                tables = {node: merged(self._tables(node)) for node in self.plan.nodes}
+                params = {m.node: m.params for m in self.members if m.params and complete and not m.going}
+                events = self.churn.events if self.scenario.faults else None
+                record = assemble(self.plan, tables, params, self.left, complete=complete, events=events)
             finally:
                 self._end()
-        if self.diverged is not None:
-            self.diverged.record = record
-            raise self.diverged
+        stop = self.diverged or failure
+        if stop is not None:
+            record.manifest["flags"].insert(0, f"incomplete: {str(stop).splitlines()[0]}")
+            stop.record = record
+            raise stop
         if interrupted:
             raise Interrupted("the run was interrupted; what was finished is kept", record)
         return record
 
+    def _tables(self, node: int) -> list[dict[str, Any]]:
+        """What the lives of ``node`` that took part in the run have handed over, or what is known of them."""
+        from real.gather import remains
+
+        server = node >= self.plan.workers
+        return [
+            m.tables or remains(node, max(m.steps, Tally.read(m.tally)), m.rows, server=server)
+            for m in self.lives
+            if m.node == node and m.lived
+        ] or [remains(node, 0, b"", server=server)]
+
     # ---- starting -----------------------------------------------------------------------------
 
     def _start(self, folder: str) -> None:
-        context = multiprocessing.get_context("forkserver")
-        _start_fork_server(context)
+        self.context = multiprocessing.get_context("forkserver")
+        _start_fork_server(self.context)
         self.starting = time.monotonic() + _STARTING
-        token = secrets.token_bytes(8)
-        gpus = self._gpus()
-        for node in self.plan.nodes:
-            ours, theirs = pair()
-            process = context.Process(target=child, args=(theirs,), name=f"aladdin-{node}", daemon=True)
-            process.start()
-            theirs.close()
-            self.members.append(_Member(node, process, End(ours)))
-            self.members[-1].pipe.give_up_after(_SENDING)
-        for member in self.members:
-            worker = member.node < self.plan.workers
-            device = f"cuda:{member.node % gpus}" if gpus and worker else "cpu"
-            self._tell(
-                member, node=member.node, scenario=self.scenario.to_dict(), token=token, device=device,
-                rendezvous=str(Path(folder) / "rendezvous"), samples=str(Path(folder) / "samples"),
-                nccl=bool(gpus) and self.plan.workers <= gpus,
-                kill=dict(self.faults.kill), stall=dict(self.faults.stall),
-            )  # fmt: skip
-        addresses = {m.node: self._expect(m, "listening")["address"] for m in self.members}
-        for member in self.members:
-            self._tell(member, addresses=addresses)
-        for member in self.members:
+        self.folder, self.token, self.gpus = Path(folder), secrets.token_bytes(8), self._gpus()
+        late = self.churn.late
+        self.members = [
+            Member(node, None, None, state="absent") if node in late else self.spawn(node)
+            for node in self.plan.nodes
+        ]
+        there = [m for m in self.members if not m.gone]
+        for member in there:
+            member.address = self._expect(member, "listening")["address"]
+            member.state = "running"
+        for member in there:
+            member.tell(**self.introduction(member), finished=False)
+        for member in there:
             self._expect(member, "ready")
+        for node in late:
+            self.churn.prepare(node, 0)
         self.zero = time.monotonic() + _HEAD_START
-        for member in self.members:
-            member.state, member.heard, member.still = "running", self.zero, self.zero
-            self._tell(member, zero=self.zero)
+        for member in there:
+            member.heard = member.still = self.zero
+            member.tell(zero=self.zero)
+
+    def spawn(self, node: int, life: int = 0, *, joining: bool = False) -> Member:
+        """Start a process for life number ``life`` of ``node``, and say what it has to be."""
+        ours, theirs = pair()
+        process = self.context.Process(target=child, args=(theirs,), name=f"aladdin-{node}", daemon=True)
+        process.start()
+        theirs.close()
+        member = Member(node, process, End(ours), life, self.folder / f"steps-{node}-{life}")
+        self.lives.append(member)
+        member.pipe.give_up_after(_SENDING)
+        device = f"cuda:{node % self.gpus}" if self.gpus and node < self.plan.workers else "cpu"
+        member.tell(
+            node=node, scenario=self.scenario.to_dict(), token=self.token, device=device,
+            rendezvous=str(self.folder / "rendezvous"), samples=str(self.folder / "samples"),
+            nccl=bool(self.gpus) and self.plan.workers <= self.gpus,
+            kill={} if life else dict(self.faults.kill), stall={} if life else dict(self.faults.stall),
+            life=life, joining=joining, due=self.churn.due(node), tally=str(member.tally),
+            live=[rank for rank in range(self.plan.workers) if rank not in self.churn.late],
+        )  # fmt: skip
+        return member
+
+    def introduction(self, to: Member) -> dict[str, Any]:
+        """Who can be reached where, in which life, and which workers are there, as ``to`` is told it."""
+        others = [m for m in self.members if m.reachable]
+        live = [m.node for m in others if m.node < self.plan.workers and m.state == "running"
+                and (m.joined or m is to)]  # fmt: skip
+        return {"addresses": {m.node: m.address for m in others}, "lives": {m.node: m.life for m in others},
+                "live": live}  # fmt: skip
 
     def _gpus(self) -> int:
         if self.scenario.run.device != "cuda":
@@ -261,12 +274,12 @@ class _Launch:
 
         return torch.cuda.device_count()
 
-    def _expect(self, member: _Member, what: str) -> dict[str, Any]:
+    def _expect(self, member: Member, what: str) -> dict[str, Any]:
         """The next message of a process that is starting up, which must be ``what``.
 
         Meanwhile any process may end, while ``member`` waits for it: that one is then to blame.
         """
-        ends = {m.process.sentinel: m for m in self.members}
+        ends = {m.process.sentinel: m for m in self.members if not m.gone}
         awaited: list[Any] = [member.pipe, *ends]
         while not member.unread:
             ready: list[Any] = wait(awaited, max(0.0, self.starting - time.monotonic()))
@@ -280,7 +293,7 @@ class _Launch:
                 self._blame(member)
         return self._started(member, msgspec.msgpack.decode(member.unread.popleft()), what)
 
-    def _blame(self, member: _Member) -> NoReturn:
+    def _blame(self, member: Member) -> NoReturn:
         """``member``'s process has ended too early; raise what it said about that, if it did."""
         with suppress(EOFError, OSError):
             while messages := member.pipe.read():
@@ -288,9 +301,10 @@ class _Launch:
         for message in map(msgspec.msgpack.decode, member.unread):
             if message["is"] in ("refused", "error"):
                 self._started(member, message, "")
-        raise TransportError(f"{self._name(member.node)} ended while starting up: {self._ending(member)}")
+        how = member.ending(self._memory())
+        raise TransportError(f"{self._name(member.node)} ended while starting up: {how}")
 
-    def _started(self, member: _Member, message: dict[str, Any], what: str) -> dict[str, Any]:
+    def _started(self, member: Member, message: dict[str, Any], what: str) -> dict[str, Any]:
         """``message``, which must be ``what``; anything else is why the process did not start."""
         if message["is"] == "refused":
             raise ScenarioError(message["text"])
@@ -305,8 +319,9 @@ class _Launch:
     def _watch(self, interrupts: Interrupts) -> None:
         """Until every process has handed over its tables or died, or training diverged."""
         while any(not m.gone for m in self.members) and self.diverged is None:
-            for member in self._heard_from():
+            for member in self._heard_from(min(0.2, max(0.0, self.churn.next))):
                 self._hear(member)
+            self.churn.go_on()
             interrupts.check()
             self._check_silence()
             self._check_end()
@@ -314,23 +329,23 @@ class _Launch:
                 late = ", ".join(self._name(m.node) for m in self.members if not m.gone)
                 raise TransportError(f"{late} did not end within {_STOPPING:g} s")
 
-    def _heard_from(self) -> list[_Member]:
+    def _heard_from(self, seconds: float = 0.2) -> list[Member]:
         """Who has sent something, or ended; waits for that a moment."""
-        pipes: dict[Any, _Member] = {m.pipe: m for m in self.members if not m.gone}
-        return [pipes[ready] for ready in wait(list(pipes), timeout=0.2)]
+        pipes: dict[Any, Member] = {m.pipe: m for m in self.lives if not m.gone}
+        return [pipes[ready] for ready in wait(list(pipes), timeout=seconds)]
 
-    def _hear(self, member: _Member) -> None:
+    def _hear(self, member: Member) -> None:
         """Take what a process has sent; parts of messages are signs of life as well."""
         try:
             messages = member.pipe.read()
         except (EOFError, OSError):
-            self._lost(member, self._ending(member))
+            self._lost(member, member.ending(self._memory()))
             return
         member.heard = time.monotonic()
         for message in messages:
             self._heed(member, message)
 
-    def _heed(self, member: _Member, data: bytearray) -> None:
+    def _heed(self, member: Member, data: bytearray) -> None:
         if member.state == "params":
             member.params, member.state = data, "done"
             return
@@ -338,12 +353,16 @@ class _Launch:
         kind = message["is"]
         if kind == "beat":
             self._beat(member, message)
-        elif kind in ("ended", "quiet"):
+        elif kind == "quiet":
             member.state = kind
         elif kind == "tables":
             member.tables = message
             member.steps = message["totals"]["steps"]
             member.state = "params" if self.scenario.run.evaluate else "done"
+        elif kind == "refused":
+            raise ScenarioError(message["text"])
+        elif kind != "diverged":
+            self.churn.heed(member, message)
         elif kind == "diverged" and self.diverged is None:
             self.diverged = Diverged(
                 message["loss"], message["now"], worker=member.node, step=message["step"]
@@ -351,14 +370,14 @@ class _Launch:
         elif kind == "error":
             raise TransportError(f"{self._name(member.node)} failed:\n{message['text']}")
 
-    def _beat(self, member: _Member, message: dict[str, Any]) -> None:
+    def _beat(self, member: Member, message: dict[str, Any]) -> None:
         told = message["waiting"], message["steps"], message["moved"]
         if told != (member.waiting, member.steps, member.moved):
             member.still = member.heard
         member.waiting, member.steps, member.moved = told
         member.rows += message["rows"]
         if self.on_progress is not None:
-            self.on_progress(sum(m.steps for m in self.members), self._total())
+            self.on_progress(sum(m.steps for m in self.lives), self._total())
 
     def _total(self) -> int:
         run, n = self.scenario.run, self.plan.workers
@@ -367,7 +386,7 @@ class _Launch:
     def _check_silence(self) -> None:
         """Take for dead who said nothing for too long; give up where nothing moves any more."""
         now, limit = time.monotonic(), self.scenario.run.heartbeat_timeout
-        for member in [m for m in self.members if not m.gone]:
+        for member in [m for m in self.members if not (m.gone or m.state == "meeting")]:
             if now - member.heard > limit:
                 member.process.kill()
                 self._lost(member, f"it was silent for {limit:g} s")
@@ -375,44 +394,60 @@ class _Launch:
         patience = max(_STANDSTILL, 2 * limit)
         if (
             running
-            and not self.finishing
+            and not (self.finishing or self.churn.coming)
             and all(m.waiting for m in running)
             and all(now - m.still > patience for m in self.members if not m.gone)
         ):
             who = "\n".join(f"  {self._name(m.node)} waits for {m.waiting}" for m in running)
             raise TransportError(f"nothing moves any more:\n{who}")
 
-    def _lost(self, member: _Member, why: str) -> None:
+    def _lost(self, member: Member, why: str) -> None:
         """A process is gone: a server ends the run, a worker leaves it."""
         if member.gone:
             return
-        member.state = "dead"
-        self.left[member.node] = why
+        was, member.state = member.state, "dead"
+        if was == "retiring":
+            return
+        planned = member.node < self.plan.workers and self.churn.lost(member)
+        if not planned:
+            self.left[member.node] = why
+        self.deaths[member.node] = f"{self._name(member.node)}, {why}"
         if member.node >= self.plan.workers:
             raise TransportError(
                 f"{self._name(member.node)} is gone ({why}) after {time.monotonic() - self.zero:.1f} s and "
                 f"its part of the model with it; the run cannot go on. Start it again"
             )
-        for other in self.members:
-            if not other.gone:
-                self._tell(other, do="left", node=member.node)
-        if all(m.state == "dead" for m in self.members[: self.plan.workers]):
-            raise TransportError(f"all workers are gone; the last was {self._name(member.node)} ({why})")
+        for other in self.members if member in self.members else ():
+            if other.reachable:
+                other.tell(do="left", node=member.node)
 
     def _check_end(self) -> None:
         """Once no worker runs, let servers and companions finish; once all is quiet, ask for the tables."""
-        workers = self.members[: self.plan.workers]
-        if not self.finishing and all(m.state != "running" for m in workers):
+        if not self.finishing and self.churn.over():
+            if all(m.gone for m in self.members[: self.plan.workers]):
+                who = "\n".join(f"  {what}" for what in self.deaths.values())
+                raise TransportError(
+                    f"all workers are gone {time.monotonic() - self.zero:.1f} s after the start, before any "
+                    f"had met its budget:\n{who}\nStart the run again; what was recorded is kept"
+                )
             self.finishing = True
+            self._dismiss()
             self.deadline = time.monotonic() + _STOPPING + self._pending_seconds()
             for member in self.members:
                 if not member.gone:
-                    self._tell(member, do="finish")
-        if self.finishing and not self.reporting and all(m.state in ("quiet", "dead") for m in self.members):
+                    member.tell(do="finish")
+        if self.finishing and not self.reporting and all(m.gone or m.state == "quiet" for m in self.members):
             self.reporting = True
             for member in self.members:
                 if not member.gone:
-                    self._tell(member, do="report")
+                    member.tell(do="report")
+
+    def _dismiss(self) -> None:
+        """Who has not come by now does not come any more."""
+        for member in self.lives:
+            if not (member.lived or member.gone):
+                member.process.kill()
+                member.state = "dead"
 
     def _pending_seconds(self) -> float:
         """Time to allow for handing over parameters: a slow 50 MB/s."""
@@ -421,9 +456,10 @@ class _Launch:
     def _stop(self, interrupts: Interrupts) -> None:
         """Ask all processes to hand over what they have; a second Ctrl-C or the deadline ends that."""
         pressed = interrupts.count
+        self._dismiss()
         for member in self.members:
             if not member.gone:
-                self._tell(member, do="stop")
+                member.tell(do="stop")
         until = time.monotonic() + _STOPPING
         try:
             while any(not m.gone for m in self.members) and time.monotonic() < until:
@@ -440,40 +476,24 @@ class _Launch:
 
     def _end(self) -> None:
         """Let processes go, and end those that do not."""
-        for member in self.members:
+        for member in self.lives:
             if member.state == "done":
-                self._tell(member, do="exit")
+                member.tell(do="exit")
             else:
                 member.process.kill()
         until = time.monotonic() + 3.0
-        for member in self.members:
+        for member in self.lives:
             member.process.join(max(0.0, until - time.monotonic()))
             if member.process.is_alive():
                 member.process.kill()
                 member.process.join(1.0)
             member.pipe.close()
 
-    def _tell(self, member: _Member, **order: Any) -> None:
-        try:
-            member.pipe.send_bytes(msgspec.msgpack.encode(order))
-        except OSError:
-            return
-
-    def _ending(self, member: _Member) -> str:
-        """How a process ended that closed its pipe, and what that may mean."""
-        member.process.join(1.0)
-        code = member.process.exitcode
-        if code is None or code >= 0:
-            return "its process ended" + (f" with exit code {code}" if code else "")
-        what = f"its process was ended by {signal.Signals(-code).name}"
-        if code != -signal.SIGKILL:
-            return what
-        return (
-            f"{what}, as kernels do where memory runs out: {len(self.members)} processes hold several copies "
-            f"each of {4e-6 * self.plan.parameters:,.1f} MB of parameters"
-        )
+    def _memory(self) -> str:
+        size = 4e-6 * self.plan.parameters
+        return f"{len(self.plan.nodes)} processes hold several copies each of {size:,.1f} MB of parameters"
 
     def _name(self, node: int) -> str:
         kind = "worker" if node < self.plan.workers else "server"
-        pid = next((m.process.pid for m in self.members if m.node == node), None)
+        pid = next((m.process.pid for m in reversed(self.lives) if m.node == node), None)
         return f"{kind} {node} (process {pid})"

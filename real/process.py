@@ -7,6 +7,8 @@ Rules this module obeys:
 * The pipe also carries heartbeats, apart from all data; a thread of its own sends them.
 * Nothing slow happens after the clock has started: connections are opened, one gradient and one
   native all-reduce are done before.
+* A worker that comes while the run is under way gets ready beforehand, and is told the others' addresses
+  when its time has come: by then they all take its frames.
 """
 
 from __future__ import annotations
@@ -26,16 +28,19 @@ import msgspec
 import numpy as np
 import torch
 
+from core.joining import JOIN
+from core.node import Message
 from core.record import GRADIENT_COLUMNS, Ledger, StepLog
 from real import wire
 from real.booking import Booker
 from real.buffers import allocate, expose
 from real.compute import Computer
-from real.counter import Counter
+from real.counter import Counter, Tally
 from real.driver import Driver, Hooks, Stopped
 from real.endpoint import Endpoint
 from real.errors import TransportError
 from real.faults import Faults
+from real.life import WELCOME, Life
 from real.native import NativeGroup
 from real.pacing import Links
 from real.pipe import End
@@ -46,6 +51,7 @@ from scenarios.memory import keep_pages
 from scenarios.plan import Plan, plan
 from scenarios.schema import Scenario
 from scenarios.steptime import StepTimes
+from scenarios.streams import stream
 from scenarios.workloads import load
 
 __all__ = ["BEAT", "links_of", "main", "slots_of"]
@@ -143,6 +149,8 @@ class _Process:
         self.samples = Counter(spec["samples"])
         self.faults = Faults(spec["kill"], spec["stall"])
         self.is_server = self.id >= self.plan.workers
+        self.live, self.tally = set(spec["live"]), Tally(spec["tally"])
+        self.life = Life(spec["life"], spec["joining"], spec["due"], self.tell, self.now)
         self.quiet, self.over = threading.Event(), threading.Event()
         self.sent_rows = 0
 
@@ -152,6 +160,10 @@ class _Process:
         """The launcher's next message."""
         message: dict[str, Any] = msgspec.msgpack.decode(self.pipe.recv_bytes(), strict=False)
         return message
+
+    def now(self) -> float:
+        """Seconds since the start of the run."""
+        return time.monotonic() - self.booker.zero
 
     def tell(self, **message: Any) -> None:
         """Send the launcher a message."""
@@ -168,7 +180,14 @@ class _Process:
                 order = self.hear()
                 if order["do"] == "left":
                     self.endpoint.depart(order["node"])
-                    self.endpoint.notify()
+                elif order["do"] in ("meet", "joined"):
+                    self._meet(**order)
+                elif order["do"] == "welcome":
+                    with self.endpoint.changed:
+                        self.endpoint.mailbox.deliver(Message(WELCOME, source=self.id), time.monotonic())
+                        self.endpoint.notify()
+                elif order["do"] == "leave":
+                    self.life.going = True
                 elif order["do"] == "finish":
                     self.driver.finish()
                 elif order["do"] == "report":
@@ -181,25 +200,47 @@ class _Process:
         except (OSError, EOFError):
             os._exit(1)
 
+    def _meet(self, do: str, node: int, life: int, address: str = "", joined: bool = True) -> None:
+        """Node ``node`` is there (again): answer once its frames are taken; if ``joined``, programs know."""
+
+        def met() -> None:
+            if joined:
+                self.endpoint.welcome(node, life)
+            self.tell(**{"is": "met"}, node=node, life=life, order=do)
+
+        if do == "meet":
+            self.transport.meet(node, address, life, met)
+        else:
+            met()
+
     def _beat(self) -> None:
         """A sign of life: steps done, frames moved, what is waited for, and the rows since the last one."""
         rows = self.booker.rows.values[self.sent_rows :]
         self.sent_rows += len(rows)
         self.tell(
-            **{"is": "beat"}, steps=self.driver.node.step, moved=self.endpoint.moved,
+            **{"is": "beat"}, steps=self._made(), moved=self.endpoint.moved,
             waiting=self.driver.waiting(), rows=rows.tobytes(),
         )  # fmt: skip
+
+    def _made(self) -> int:
+        """Steps completed in this life."""
+        return 0 if self.life.entering else self.driver.node.step - self.life.base
 
     # ---- the life of a node -------------------------------------------------------------------
 
     def run(self) -> None:
         """Set up, wait for the common start, run, hand over."""
         self._build()
+        if self.life.entering:
+            self._warm()
         self.tell(**{"is": "listening"}, address=self.transport.address)
-        self.transport.start({int(node): address for node, address in self.hear()["addresses"].items()})
-        self._warm()
-        self.tell(**{"is": "ready"})
-        self.driver.booker.zero = zero = self.hear()["zero"]
+        told = self.hear()
+        self._connect(told)
+        if not self.life.entering:
+            self._open()
+            self.tell(**{"is": "ready"})
+            told = self.hear()
+        self.driver.booker.zero = zero = told["zero"]
         threading.Thread(target=self._listen, name="pipe", daemon=True).start()
         time.sleep(max(0.0, zero - time.monotonic()))
         self.moving = _moving()
@@ -230,14 +271,19 @@ class _Process:
         self.tensors = TimedTensors(self.device)
         self.gradients = StepLog(GRADIENT_COLUMNS)
         self.booker = Booker(self.id, server=self.is_server, spans=run.spans)
-        ledger = Ledger(self.id, self.gradients, clock=lambda: time.monotonic() - self.booker.zero)
-        node = plan.node(self.id, initial, self.tensors, ledger)
+        ledger = Ledger(self.id, self.gradients, clock=self.now)
+        node = plan.node(self.id, initial, self.tensors, ledger, self.live)
+        if self.life.entering:
+            node.weight = 1.0 if plan.algorithm.centralized else 0.0
+        if self.life.number:
+            node.stream = lambda id, purpose: stream(run.seed, id, f"{purpose}, life {self.life.number}")
         network = scenario.cluster.network
         agreed = wire.Agreed(self.token, len(plan.nodes), 4 * plan.parameters)
         self.endpoint = Endpoint(
             self.id, agreed, links_of(plan), allocate=allocate, expose=expose, clock=time.monotonic,
-            slots=slots_of(scenario), window=network.window, inbox=network.inbox,
+            slots=slots_of(scenario), window=network.window, inbox=network.inbox, life=self.life.number,
         )  # fmt: skip
+        self.endpoint.beside = "" if plan.algorithm.centralized else JOIN
         self.endpoint.transfers = [] if run.spans else None
         self.transport = ZmqTransport(self.endpoint, self._fail)
         notify = self.endpoint.notify
@@ -248,10 +294,14 @@ class _Process:
             computer = Computer(task, self.id, times, paced=paced, device=self.device, done=notify)
             if plan.algorithm.collective and network.collective == "native" and plan.workers > 1:
                 group = NativeGroup(self.id, plan.workers, self.rendezvous, nccl=self.nccl, done=notify)
-        hooks = Hooks(self._more, partial(self.faults.strike, self.id), self._diverged)
+        hooks = Hooks(
+            self._more, partial(self.faults.strike, self.id), self._diverged,
+            stepped=lambda step: self.tally.set(step - self.life.base),
+            answered=lambda rank: self.life.answered(node, rank),
+        )  # fmt: skip
         self.driver = Driver(node, self.endpoint, self.booker, hooks, computer, group, self.device)
         algorithm = plan.algorithm
-        main = algorithm.server(node) if self.is_server else algorithm.worker(node)
+        main = algorithm.server(node) if self.is_server else self.life.program(node, algorithm, self.endpoint)
         self.programs = [main, *(() if self.is_server else algorithm.companions(node))]
         for program in self.programs:
             if not isinstance(program, Generator):
@@ -259,21 +309,38 @@ class _Process:
                     f"{type(algorithm).__name__} has {program!r} for a program; expected a generator"
                 )
 
-    def _warm(self) -> None:
-        """Open all connections, and do once what is slow the first time."""
-        others = [node for node in self.plan.nodes if node != self.id]
+    def _connect(self, told: dict[str, Any]) -> None:
+        """Learn who is there in which life, and connect to all that can be reached."""
+        self.live.clear()
+        self.live.update(told["live"])
+        lives = {int(node): life for node, life in told["lives"].items()}
+        self.endpoint.introduce(lives, {*told["live"], *self.plan.servers})
+        self.endpoint.lives.finished = told["finished"]
+        self.transport.start({int(node): address for node, address in told["addresses"].items()})
+
+    def _open(self) -> None:
+        """See that all connections are open; meanwhile do once what is slow the first time."""
+        others = self._others()
         self.endpoint.say(wire.PING, others)
-        driver = self.driver
-        if driver.computer is not None:
-            driver.computer.warm(driver.node.params)
-        if driver.group is not None:
-            driver.group.warm(driver.node.params)
+        self._warm()
         with self.endpoint.changed:
             everyone = self.endpoint.changed.wait_for(
                 lambda: self.endpoint.received["pong"] == len(others), timeout=_OPENING
             )
         if not everyone:
             raise TransportError(f"node {self.id}: not all other nodes answer within {_OPENING:g} s")
+
+    def _others(self) -> list[int]:
+        """All other nodes that can be reached."""
+        return [node for node in self.plan.nodes if node != self.id and node not in self.endpoint.gone]
+
+    def _warm(self) -> None:
+        """Do once what is slow the first time."""
+        driver = self.driver
+        if driver.computer is not None:
+            driver.computer.warm(driver.node.params)
+        if driver.group is not None:
+            driver.group.warm(driver.node.params)
         gc.collect()
         gc.freeze()  # a collection that walks through all of torch takes a tenth of a second
 
@@ -282,13 +349,17 @@ class _Process:
         if len(self.programs) == 1:
             self.endpoint.discard()
         self.driver.drain()
-        others = [node for node in self.plan.nodes if node != self.id]
-        self.endpoint.say(wire.BYE, others, step=self.driver.reduced)
-        self.tell(**{"is": "ended"})
+        with self.endpoint.changed:
+            self.life.ended = True
+        going = self.life.going
+        self.endpoint.say(wire.BYE, self._others(), step=self.driver.reduced, number=float(not going))
+        self.tell(**{"is": "ended"}, going=going, now=self.booker.end - self.booker.zero)
         self.driver.serve()
 
     def _more(self, step: int, now: float) -> bool:
-        """Whether the budget allows this worker another step."""
+        """Whether faults and the budget allow this worker another step."""
+        if not self.life.goes_on(step):
+            return False
         run = self.scenario.run
         if run.steps:
             return step < run.steps
@@ -309,6 +380,11 @@ class _Process:
 
     # ---- what it hands back -------------------------------------------------------------------
 
+    def _dropped(self) -> dict[str, int]:
+        """Frames dropped, by reason."""
+        former = self.endpoint.lives.former
+        return {**self.transport.dropped, **({"of another life": former} if former else {})}
+
     def _report(self, stopped: bool) -> None:
         """Tables and totals, then (asked for) the parameters; no sign of life comes between them."""
         driver, booker, node, endpoint = self.driver, self.booker, self.driver.node, self.endpoint
@@ -316,8 +392,8 @@ class _Process:
         for start, end in endpoint.transfers or ():
             booker.transfer(start, end)
         totals = {
-            "node": self.id, "role": int(self.is_server), "steps": node.step,
-            "samples": node.step * node.batch, "parts": booker.parts, "end": booker.end - booker.zero,
+            "node": self.id, "role": int(self.is_server), "steps": self._made(),
+            "samples": self._made() * node.batch, "parts": booker.parts, "end": booker.end - booker.zero,
             "messages_out": endpoint.sent["messages"], "messages_in": endpoint.received["messages"],
             "bytes_out": endpoint.sent["bytes"], "bytes_in": endpoint.received["bytes"],
             "blends": node.blends, "weight": 0.0 if self.is_server else node.weight,
@@ -333,7 +409,7 @@ class _Process:
             "overruns": computer.overruns if computer else 0,
             "transport_seconds": _moving() - self.moving,
             "gradient_seconds": computer.seconds / max(computer.steps, 1) if computer else 0.0,
-            "dropped": self.transport.dropped,
+            "dropped": self._dropped(),
         }  # fmt: skip
         with self.sending:
             self.pipe.send_bytes(msgspec.msgpack.encode(tables))

@@ -13,6 +13,8 @@ Rules this module obeys:
 * A node of this run is known by its connection's identity, which holds the token, and on connections
   that this node opened by the token in the frame. A frame of such a node that does not fit what was
   agreed ends the run with ``TransportError``: to drop it would leave both sides waiting for ever.
+* A node that comes back has a new address and, as its connections have its life in their identities, new
+  connections. Those of its former life are known as such: their frames are dropped and counted.
 * libzmq itself closes connections that announce frames larger than the largest agreed one.
 """
 
@@ -21,6 +23,7 @@ from __future__ import annotations
 import os
 import select
 import threading
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -62,6 +65,8 @@ class ZmqTransport:
         self._dealers: dict[int, Any] = {}
         self._identities: dict[int, bytes] = {}
         self._nodes: dict[bytes, int] = {}
+        self._former: set[bytes] = set()
+        self._arrivals: deque[tuple[int, str, int, Callable[[], None]]] = deque()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._closing = False
         self._waking = threading.Lock()
@@ -69,21 +74,34 @@ class ZmqTransport:
         endpoint.kick = self.kick
 
     def start(self, addresses: dict[int, str]) -> None:
-        """Connect to the other nodes and start moving frames."""
-        agreed = self.endpoint.agreed
+        """Connect to the other nodes, in the lives that the endpoint knows of, and start moving frames."""
         for peer, address in addresses.items():
             if peer != self.endpoint.me:
-                dealer = self._context.socket(zmq.DEALER)
-                self._prepare(dealer)
-                dealer.setsockopt(zmq.MAXMSGSIZE, wire.HEADER_BYTES)
-                dealer.setsockopt(zmq.IDENTITY, self._identity(agreed.token, self.endpoint.me))
-                dealer.connect(address)
-                self._dealers[peer] = dealer
-        self._identities = {peer: self._identity(agreed.token, peer) for peer in addresses}
-        self._nodes = {
-            identity: peer for peer, identity in self._identities.items() if peer != self.endpoint.me
-        }
+                self._connect(peer, address, self.endpoint.lives.of[peer])
         self._thread.start()
+
+    def meet(self, peer: int, address: str, life: int, met: Callable[[], None]) -> None:
+        """``peer`` is there (again), at a new address; ``met`` is called once its frames are taken."""
+        self._arrivals.append((peer, address, life, met))
+        self.kick()
+
+    def _connect(self, peer: int, address: str, life: int) -> None:
+        """Open the connection to a life of ``peer``, in place of the one to its former life."""
+        token, before = self.endpoint.agreed.token, self._dealers.pop(peer, None)
+        if before is not None:
+            before.close(linger=0)
+        dealer = self._context.socket(zmq.DEALER)
+        self._prepare(dealer)
+        dealer.setsockopt(zmq.MAXMSGSIZE, wire.HEADER_BYTES)
+        dealer.setsockopt(zmq.IDENTITY, self._identity(token, self.endpoint.me, self.endpoint.life))
+        dealer.connect(address)
+        self._dealers[peer] = dealer
+        former = self._identities.get(peer)
+        if former is not None:
+            del self._nodes[former]
+            self._former.add(former)
+        self._identities[peer] = self._identity(token, peer, life)
+        self._nodes[self._identities[peer]] = peer
 
     def kick(self) -> None:
         """Wake the thread: there are frames to send or new deadlines."""
@@ -108,8 +126,8 @@ class ZmqTransport:
             os.close(self._wake)
 
     @staticmethod
-    def _identity(token: bytes, node: int) -> bytes:
-        return b"n" + token + node.to_bytes(4, "little")
+    def _identity(token: bytes, node: int, life: int = 0) -> bytes:
+        return b"n" + token + node.to_bytes(4, "little") + life.to_bytes(4, "little")
 
     @staticmethod
     def _prepare(socket: Any) -> None:
@@ -129,6 +147,11 @@ class ZmqTransport:
 
     def _turn(self) -> None:
         """Send what is due, take what has come, sleep until there is more."""
+        while self._arrivals:
+            peer, address, life, met = self._arrivals.popleft()
+            self.endpoint.meet(peer, life)
+            self._connect(peer, address, life)
+            met()
         frames = self.endpoint.tick()
         for to, header, payload in frames:
             self._send(to, header, payload)
@@ -165,8 +188,8 @@ class ZmqTransport:
             except zmq.Again:
                 return taken > 0
             identity = parts.pop(0).bytes if opened_to is None else b""
-            if identity in self._banned:
-                self._drop("cut off")
+            if identity in self._banned or identity in self._former:
+                self._drop("cut off" if identity in self._banned else "of a former life")
                 continue
             peer = self._nodes.get(identity) if opened_to is None else opened_to
             try:

@@ -12,7 +12,8 @@ Life of a message: the sender asks (``REQ``), the receiver answers ``GRANT`` now
 frames and the receiver confirms the last byte (``DONE``). ``BYE`` says that a node's program has
 ended. ``PING`` and ``PONG`` open connections before the clock starts.
 
-``incarnation`` is reserved for nodes that rejoin a run: it is 0 so far, and not looked at.
+``incarnation`` says which life of its sender a frame is of: 0, and one more whenever the node comes back.
+Who receives it (``real.endpoint``) takes frames of the life that it was told of and drops all others.
 
 Header, little-endian, 120 bytes: magic 4, token 8, kind u8, dtype u8, two of padding, source u32,
 incarnation u32, sequence u64, step i64, count i64, versions i64, number f64, total u64 (bytes),

@@ -24,6 +24,8 @@ from real import wire  # noqa: E402
 from real.counter import Counter  # noqa: E402
 from real.driver import Driver, _Running  # noqa: E402
 from real.gather import assemble, remains  # noqa: E402
+from real.life import Life  # noqa: E402
+from real.lives import Lives  # noqa: E402
 from real.memory import MemoryNetwork  # noqa: E402
 from real.process import _Process  # noqa: E402
 from real.wire import Header  # noqa: E402
@@ -57,12 +59,13 @@ def test_nothing_comes_between_the_tables_and_the_parameters() -> None:
         ledger=anything(applied={}, pending=dict),
     )  # fmt: skip
     process.id, process.is_server, process.sending, process.moving = 0, False, lock, 0.0  # type: ignore[assignment]
+    process.life = Life(0, False, (), print, float)
     process.pipe = anything(send_bytes=lambda data: sent.append((lock.holds, bytes(data))))  # type: ignore[assignment]
     process.scenario = anything(run=anything(evaluate=True))  # type: ignore[assignment]
     process.driver = anything(node=node, computer=None, losses=[])  # type: ignore[assignment]
     process.booker = anything(parts=[], rows=log, spans=None, joins=[], end=0.0, zero=0.0)  # type: ignore[assignment]
     traffic = {"messages": 0, "bytes": 0}
-    process.endpoint = anything(transfers=None, sent=traffic, received=traffic)  # type: ignore[assignment]
+    process.endpoint = anything(transfers=None, sent=traffic, received=traffic, lives=Lives())  # type: ignore[assignment]
     process.gradients, process.tensors, process.transport = log, anything(totals={}), anything(dropped={})  # type: ignore[assignment]
     process._report(stopped=False)
     assert [holds for holds, _ in sent] == [1, 1]

@@ -1,0 +1,273 @@
+"""What befalls the nodes of a real run, and how workers come back: the launcher's side of its faults.
+
+Rules this module obeys:
+
+* The timetable is the simulator's (``scenarios.timetable``): the same scenario and seed give the same times.
+  What is due by step the process itself does, and tells (``real.life``).
+* Who comes back is a new process, one life later. It is started as soon as it is known that it will come,
+  gets ready, and waits for its moment; so ``back`` seconds are what they are in the simulator.
+* One comes at a time: all others are told of its life and address, and have said that they take its frames,
+  before it is told theirs. So nothing that it sends is taken for its former life's, or dropped.
+* Servers know that it is there before it asks them; peers learn it when it has its parameters, and it begins
+  when all of them have said that they know.
+* Who left has handed over its tables before its next life begins.
+
+Source: ``sim.faults``, which plays the same in virtual time.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections import deque
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from core.record import EVENT_COLUMNS, EVENTS, StepLog
+from real.errors import TransportError
+from real.member import Member
+from scenarios.errors import ScenarioError
+from scenarios.faults import late, returns
+from scenarios.plan import Plan
+from scenarios.timetable import Event, Timetable
+
+if TYPE_CHECKING:
+    from real.launch import _Launch
+
+__all__ = ["Churn", "check"]
+
+_STARTING = 600.0
+_RETIRING = 10.0
+
+
+def check(plan: Plan) -> None:
+    """Raise ``ScenarioError`` for faults that simulations play and real runs do not."""
+    for i, fault in enumerate(plan.scenario.faults):
+        if fault.kind == "cut":
+            raise ScenarioError(
+                f"faults[{i}].kind", "cut", "another kind: real runs cut no links; simulate it"
+            )
+        if fault.servers and (fault.crash or fault.kind in ("crash", "churn")):
+            why = "nothing: a server that crashes takes its part of the model with it; simulate it"
+            raise ScenarioError(f"faults[{i}].servers", fault.servers, why)
+        if plan.algorithm.collective and returns([fault]):
+            field, value = ("kind", fault.kind) if fault.kind == "join" else ("back", fault.back)
+            why = "no joins or returns: real all-reduces take in nobody while they run; simulate it"
+            raise ScenarioError(f"faults[{i}].{field}", value, why)
+
+
+class Churn:
+    """The faults of one run. ``events``: what happened, as ``core.record`` has it.
+
+    finished  a worker has met its budget: who is to come later does not, unless others are still at work
+    """
+
+    def __init__(self, launch: _Launch) -> None:
+        plan = launch.plan
+        self.launch, self.workers, self.centralized = launch, plan.workers, plan.algorithm.centralized
+        self.timetable = Timetable(plan.scenario.faults, plan.workers, plan.scenario.run.seed)
+        self.late = late(plan.scenario.faults)
+        self.events = StepLog(EVENT_COLUMNS)
+        self.finished = False
+        self.standby: dict[int, Member] = {}
+        self._due: deque[int] = deque()
+        self._meeting: Member | None = None
+        self._awaited: dict[Member, set[int]] = {}
+        self._thaws: list[tuple[float, Member]] = []
+
+    @property
+    def now(self) -> float:
+        """Seconds since the start of the run."""
+        return time.monotonic() - self.launch.zero
+
+    @property
+    def next(self) -> float:
+        """Seconds until something is due; infinite if nothing is."""
+        return min([self.timetable.next, *(due for due, _ in self._thaws)]) - self.now
+
+    @property
+    def coming(self) -> bool:
+        """Whether anybody is to come who could set things going."""
+        return bool(self.timetable.coming or self._due or self._meeting is not None)
+
+    def over(self) -> bool:
+        """Whether nobody is there any more and nobody comes."""
+        there = any(m.state in ("running", "meeting") for m in self.launch.members[: self.workers])
+        return not there and (self.finished or not self.coming)
+
+    def due(self, node: int) -> list[tuple[int, str, float | None]]:
+        """What is to befall ``node`` by step: (steps completed, kind, back)."""
+        return [(step, kind, back) for step, kind, back, _ in self.timetable.by_step.get(node, ())]
+
+    # ---- what happens -------------------------------------------------------------------------
+
+    def go_on(self) -> None:
+        """Do what is due by now."""
+        now = self.now
+        while self.timetable.next <= now and not self.over():
+            self._befall(self.timetable.pop())
+        for due, member in [entry for entry in self._thaws if entry[0] <= now]:
+            self._thaws.remove((due, member))
+            self._thaw(member)
+        self._receive()
+
+    def _befall(self, event: Event) -> None:
+        member = self.launch.members[event.node]
+        if event.kind in ("join", "back"):
+            waits = event.node in self._due or member is self._meeting
+            if not waits and (member.state in ("dead", "absent") or member.going):
+                member.after = 0.0  # who is about to leave comes back at once
+                if member.state != "running":
+                    self._due.append(event.node)
+        elif member.state != "running":
+            return
+        elif event.kind == "freeze":
+            self._freeze(member, event.back or 0.0)
+        else:
+            member.after = event.back
+            if event.kind == "leave":
+                member.going = True
+                member.tell(do="leave")
+            else:
+                member.died = self.now
+                member.process.kill()
+
+    def _freeze(self, member: Member, back: float) -> None:
+        os.kill(member.process.pid, signal.SIGSTOP)
+        member.stopped = time.monotonic()
+        self._log(member, "freeze", self.now)
+        self._thaws.append((self.now + back, member))
+
+    def _thaw(self, member: Member) -> None:
+        if not member.gone:
+            with suppress(ProcessLookupError):
+                os.kill(member.process.pid, signal.SIGCONT)
+            self._log(member, "thaw", self.now)
+
+    def _log(self, member: Member, event: str, now: float) -> None:
+        self.events.append((now, member.node, EVENTS.index(event), member.life))
+
+    # ---- what the launcher hears --------------------------------------------------------------
+
+    def heed(self, member: Member, message: dict[str, Any]) -> None:
+        """A process tells of its coming or going."""
+        kind = message["is"]
+        if kind == "listening":
+            member.address, member.state = message["address"], "standby"
+        elif kind == "struck":
+            self._struck(member, message)
+        elif kind == "met":
+            joiner = self.launch.members[message["node"]]
+            if joiner.life == message["life"]:
+                self._awaited.get(joiner, set()).discard(member.node)
+        elif kind == "entered":
+            self._entered(member, message["now"])
+        elif kind == "ended":
+            self._ended(member, message)
+
+    def _struck(self, member: Member, message: dict[str, Any]) -> None:
+        """What was due by step is happening."""
+        self.timetable.by_step[member.node].pop()
+        if message["kind"] == "freeze":
+            self._freeze(member, message["back"])
+            return
+        member.after = message["back"]
+        if message["kind"] == "crash":
+            member.died = message["now"]
+        else:
+            member.going = True
+
+    def _ended(self, member: Member, message: dict[str, Any]) -> None:
+        member.state = "ended"
+        self.finished |= not message["going"]
+        if message["going"]:
+            self._log(member, "leave", message["now"])
+            self._expect(member)
+
+    def lost(self, member: Member) -> bool:
+        """A worker's process is gone; says whether that was planned."""
+        for awaited in self._awaited.values():
+            awaited.discard(member.node)
+        self._awaited.pop(member, None)
+        self.standby = {node: one for node, one in self.standby.items() if one is not member}
+        if member is self._meeting:
+            self._meeting = None
+        if not member.lived and member.node in self._due:
+            self._due.remove(member.node)
+        if member.lived:
+            self._log(member, "crash", self.now if member.died is None else member.died)
+        if member.died is not None:
+            self._expect(member)
+        return member.died is not None
+
+    def _expect(self, member: Member) -> None:
+        """Who has gone comes back if it was to: let its next life get ready."""
+        if member.after is not None:
+            self.timetable.add(Event(self.now + member.after, "back", member.node, None, 0))
+            self.prepare(member.node, member.life + 1)
+
+    # ---- who comes ----------------------------------------------------------------------------
+
+    def prepare(self, node: int, life: int) -> None:
+        """Start the process of a worker that is to come."""
+        member = self.launch.spawn(node, life, joining=True)
+        member.lived = member.joined = False
+        member.heard = time.monotonic()
+        self.standby[node] = member
+
+    def _receive(self) -> None:
+        """Let the next one come whose time it is, and those begin of whom all know."""
+        for node in list(self._due) if self._meeting is None else ():
+            if self._ready(node):
+                self._due.remove(node)
+                self._meet(self.standby.pop(node))
+                break
+        for joiner in [one for one, awaited in self._awaited.items() if not awaited]:
+            del self._awaited[joiner]
+            if joiner is self._meeting:
+                self._come(joiner)
+            else:
+                joiner.tell(do="welcome")
+
+    def _ready(self, node: int) -> bool:
+        """Whether the next life of ``node`` can begin: it is ready, and the one before is over."""
+        before, now = self.launch.members[node], time.monotonic()
+        if before.state == "ended":
+            before.tell(do="stop")
+            before.state, before.stopped = "retiring", now
+        elif not before.gone and now - before.stopped > _RETIRING:
+            before.process.kill()
+        if node not in self.standby:
+            self.prepare(node, before.life + (before.state != "absent"))
+        elif self.standby[node].state == "starting" and now - self.standby[node].heard > _STARTING:
+            raise TransportError(f"worker {node} did not start again within {_STARTING:g} s")
+        return before.gone and self.standby[node].state == "standby"
+
+    def _meet(self, joiner: Member) -> None:
+        """Tell all others of its life and address."""
+        others = [m for m in self.launch.members if m.reachable]
+        self.launch.members[joiner.node] = self._meeting = joiner
+        joiner.state, joiner.joined = "meeting", self.centralized
+        self._tell(joiner, others, do="meet", address=joiner.address, joined=joiner.joined)
+
+    def _tell(self, joiner: Member, others: list[Member], **order: Any) -> None:
+        self._awaited[joiner] = {other.node for other in others}
+        for other in others:
+            other.tell(node=joiner.node, life=joiner.life, **order)
+
+    def _come(self, joiner: Member) -> None:
+        """It is there: tell it where the others are."""
+        self._meeting = None
+        joiner.state, joiner.lived = "running", True
+        joiner.heard = joiner.still = time.monotonic()
+        self._log(joiner, "join", self.now)
+        joiner.tell(**self.launch.introduction(joiner), finished=self.finished, zero=self.launch.zero)
+
+    def _entered(self, joiner: Member, now: float) -> None:
+        """It has its parameters."""
+        self._log(joiner, "ready", now)
+        if not joiner.joined:
+            joiner.joined = True
+            others = [m for m in self.launch.members if m.reachable and m is not joiner]
+            self._tell(joiner, others, do="joined")

@@ -1,0 +1,87 @@
+"""One life of a node's process as its launcher sees it.
+
+Rules this module obeys: it decides nothing; ``real.launch`` and ``real.churn`` do.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections import deque
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+__all__ = ["GONE", "Member"]
+
+GONE = ("dead", "done", "absent")
+"""States in which there is no process, or none that matters any more."""
+
+
+@dataclass(eq=False)
+class Member:
+    """Life number ``life`` of node ``node``.
+
+    pipe      the launcher's end (``real.pipe.End``) of the pipe to it; absent: None, as process
+    state     starting; of who comes later: standby (ready to come), meeting (the others are told of it);
+              running, ended (its program is over), retiring (who has left hands over its tables, since it is
+              to come back), quiet, params; dead, done, absent (not there yet)
+    heard     when the last bytes of it came; still: since when its signs of life tell of no progress
+    tally     file with the steps that it has completed
+    address   where it listens
+    joined    all others know that it is there; lived: it was there
+    going     it leaves; after: whoever goes comes back so many seconds later
+    died      when it was killed, seconds since the start of the run, where that was planned
+    stopped   when it was last stopped (frozen), or asked to hand over its tables; monotonic
+    """
+
+    node: int
+    process: Any
+    pipe: Any
+    life: int = 0
+    tally: Path = Path()
+    unread: deque[bytearray] = field(default_factory=deque)
+    heard: float = 0.0
+    state: str = "starting"
+    address: str = ""
+    joined: bool = True
+    lived: bool = True
+    going: bool = False
+    after: float | None = None
+    died: float | None = None
+    stopped: float = 0.0
+    steps: int = 0
+    waiting: str = ""
+    moved: int = 0
+    still: float = 0.0
+    tables: dict[str, Any] = field(default_factory=dict)
+    params: bytes | bytearray = b""
+    rows: bytes = b""
+
+    @property
+    def gone(self) -> bool:
+        return self.state in GONE
+
+    @property
+    def reachable(self) -> bool:
+        """Whether it takes part in the run, or has."""
+        return self.state in ("running", "ended")
+
+    def tell(self, **order: Any) -> None:
+        """Send an order; who is gone gets none."""
+        try:
+            self.pipe.send_bytes(msgspec.msgpack.encode(order))
+        except OSError:
+            return
+
+    def ending(self, memory: str) -> str:
+        """How the process ended that closed its pipe, and what that may mean (``memory``: what all need)."""
+        self.process.join(1.0)
+        code = self.process.exitcode
+        if code is None or code >= 0:
+            return "its process ended" + (f" with exit code {code}" if code else "")
+        what = f"its process was ended by {signal.Signals(-code).name}"
+        if code != -signal.SIGKILL or self.died is not None:
+            return what
+        return f"{what}, as kernels do where memory runs out: {memory}"
