@@ -141,7 +141,7 @@ class Driver:
         self._programs = [leader, *(_Running([program]) for program in companions)]
         for program in self._programs:
             self._advance(program, None)
-        self._loop(lambda: leader not in self._programs or (self._finish and self._nothing_left()))
+        self._loop(lambda: leader not in self._programs, finishing=True)
         if leader in self._programs:
             self._end(leader)
 
@@ -152,10 +152,13 @@ class Driver:
 
     def serve(self) -> None:
         """Go on with the companions until the run is over and they have nothing left to do."""
-        self._loop(lambda: self._finish and self._nothing_left())
+        self._loop(lambda: False, finishing=True)
 
-    def _loop(self, over: Callable[[], bool]) -> None:
-        """Advance whatever can be advanced until ``over``, sleeping when nothing can."""
+    def _loop(self, over: Callable[[], bool], *, finishing: bool = False) -> None:
+        """Advance whatever can be advanced until ``over``, sleeping when nothing can.
+
+        ``finishing``: also until the run is over and, with all messages read, nothing is left to do.
+        """
         while not over():
             if self._stop:
                 raise Stopped
@@ -163,7 +166,7 @@ class Driver:
                 self.endpoint.asking -= {rank for rank in self.endpoint.asking if self.hooks.answered(rank)}
                 program, answer = self._ready()
                 if program is None:
-                    if over():
+                    if over() or (finishing and self._finish and self._nothing_left()):
                         return
                     self.changed.wait(self._patience())
                     continue

@@ -18,11 +18,12 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("zmq")
 
 from core.effects import Receive  # noqa: E402
-from core.node import Message  # noqa: E402
+from core.node import Message, Node, Program  # noqa: E402
 from core.record import STEP_COLUMNS, StepLog  # noqa: E402
 from real import wire  # noqa: E402
+from real.booking import Booker  # noqa: E402
 from real.counter import Counter  # noqa: E402
-from real.driver import Driver, _Running  # noqa: E402
+from real.driver import Driver, Hooks, _Running  # noqa: E402
 from real.gather import assemble, remains  # noqa: E402
 from real.life import Life  # noqa: E402
 from real.lives import Lives  # noqa: E402
@@ -123,3 +124,28 @@ def test_of_a_dead_worker_servers_may_know_more_than_its_last_sign_of_life() -> 
 def test_a_server_that_handed_over_nothing_is_still_a_server() -> None:
     assert remains(4, 0, b"", server=True)["totals"]["role"] == 1
     assert remains(1, 0, b"")["totals"]["role"] == 0
+
+
+def test_a_server_reads_what_has_come_before_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The launcher's word that the run is over may come before the server's thread has looked at its inbox."""
+    network = MemoryNetwork(2)
+    worker, endpoint = network.endpoints
+    read: list[int] = []
+
+    def serve() -> Program:
+        while True:
+            read.append((yield Receive("gradient")).step)
+
+    def meanwhile(_: float | None) -> None:
+        """All this happens before the thread, which sleeps, has the lock again."""
+        worker.submit([(1, Message("gradient", step=7))])
+        network.settle()
+        worker.say(wire.BYE, [1])
+        network.settle()
+        driver.finish()
+
+    node = Node(id=1, workers=1, params=None)
+    driver = Driver(node, endpoint, Booker(1, server=True, spans=False), Hooks(lambda *_: True))
+    monkeypatch.setattr(endpoint.changed, "wait", meanwhile)
+    driver.run(serve())
+    assert read == [7]
