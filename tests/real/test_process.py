@@ -127,7 +127,7 @@ def test_a_server_that_handed_over_nothing_is_still_a_server() -> None:
 
 
 def test_a_server_reads_what_has_come_before_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The launcher's word that the run is over may come before the server's thread has looked at its inbox."""
+    """The launcher's word that the run is over may precede the look into its inbox."""
     network = MemoryNetwork(2)
     worker, endpoint = network.endpoints
     read: list[int] = []
