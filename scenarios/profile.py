@@ -19,16 +19,17 @@ constant                   unit     meaning
 ``pacing.overhead``        s        added to every paced step by waking up late
 ``tensor_rate.<op>``       bytes/s  of a tensor operation (``core.tensors.OPERATIONS``)
 ``tensor_seconds.<op>``    s        fixed cost of one call of it
-``link.<kind>.latency``    s        of a path between two nodes, one way; kind: native or paced
+``link.<kind>.latency``    s        of a path between two nodes, one way; kind: native, paced or
+                                    shaped
 ``link.<kind>.overhead``   s        per message, beyond its latency
 ``link.<kind>.bandwidth``  bytes/s  of a link, each way; native ones take it
 ``link.<kind>.shared``     bytes/s  of both directions together when both are busy
-``link.paced.efficiency``  1        goodput of a paced link over its nominal rate
+``link.<kind>.efficiency``  1       goodput of a paced or shaped link over its nominal rate
 ``allreduce.alpha.<n>``    s        per ring step of the native all-reduce among n
 ``allreduce.bandwidth.<n>``  bytes/s  of its ring
 ``device.slots``           1        workers that the device serves at full speed at once
 ``ring.<kind>.lag.<n>``    s        by which messages of an all-reduce by messages among n ask late
-``host.<kind>.byte_cost``  s        of one core, to move a byte over a native or paced link, both ends
+``host.<kind>.byte_cost``  s        of one core, to move a byte over such a link, both ends
 ``host.<kind>.beside``     s        the same while native steps keep the cores busy: what these lose
 =========================  =======  ===============================================================
 
@@ -63,6 +64,9 @@ VERSION = 1
 _TIME, _WAIT = real(above=0.0, high=LARGEST["seconds"]), real(low=0.0, high=LARGEST["seconds"])
 _RATE = real(low=SLOWEST, high=LARGEST["bytes/s"])
 
+LINKS = "native|paced|shaped"
+"""Kinds of links that constants are measured on, as ``run.links`` names them."""
+
 _KNOWN: tuple[tuple[str, str, Kind], ...] = (
     (r"step_time\.mean(\.\d+)?", "s", _TIME),
     (r"step_time\.spread(\.\d+)?", "1", real(low=0.0, high=WIDEST)),
@@ -70,14 +74,14 @@ _KNOWN: tuple[tuple[str, str, Kind], ...] = (
     (r"pacing\.overhead", "s", real(low=-LARGEST["seconds"], high=LARGEST["seconds"])),
     (rf"tensor_rate\.({'|'.join(OPERATIONS)})", "bytes/s", _RATE),
     (rf"tensor_seconds\.({'|'.join(OPERATIONS)})", "s", _WAIT),
-    (r"link\.(native|paced)\.(latency|overhead)", "s", _WAIT),
-    (r"link\.(native|paced)\.(bandwidth|shared)", "bytes/s", _RATE),
-    (r"link\.(native|paced)\.efficiency", "1", real(above=0.0, high=10.0)),
+    (rf"link\.({LINKS})\.(latency|overhead)", "s", _WAIT),
+    (rf"link\.({LINKS})\.(bandwidth|shared)", "bytes/s", _RATE),
+    (rf"link\.({LINKS})\.efficiency", "1", real(above=0.0, high=10.0)),
     (r"allreduce\.alpha(\.\d+)?", "s", _WAIT),
     (r"allreduce\.bandwidth(\.\d+)?", "bytes/s", _RATE),
     (r"device\.slots", "1", real(low=0.01, high=MOST)),
-    (r"ring\.(native|paced)\.lag(\.\d+)?", "s", _WAIT),
-    (r"host\.(native|paced)\.(byte_cost|beside)", "s", _WAIT),
+    (rf"ring\.({LINKS})\.lag(\.\d+)?", "s", _WAIT),
+    (rf"host\.({LINKS})\.(byte_cost|beside)", "s", _WAIT),
 )
 """Names of constants, their unit, and what is valid, as in the module's table."""
 
@@ -178,13 +182,11 @@ class Profile:
         """``scenario`` with this machine's constants in the place of its own.
 
         Paced steps keep the scenario's distribution and gain the pacing overhead; native ones take
-        the measured distribution, slow-downs and device speeds stay. Paced links keep their rates
-        times the measured efficiency; native ones take the measured bandwidth.
+        the measured distribution, slow-downs and device speeds stay. Paced and shaped links keep their
+        rates times the measured efficiency; native ones take the measured bandwidth.
         """
-        cluster = scenario.cluster
+        cluster, kind = scenario.cluster, scenario.run.links
         n = cluster.workers
-        paced = scenario.run.links == "paced"
-        kind = "paced" if paced else "native"
         network = replace(
             cluster.network,
             overhead=self.value(f"link.{kind}.overhead", cluster.network.overhead),
@@ -194,7 +196,7 @@ class Profile:
             ),
         )
         changed = replace(
-            self._links(cluster, paced),
+            self._links(cluster, kind),
             network=network,
             tensor_rates={**cluster.tensor_rates, **self.tensor_rates()},
             tensor_seconds={**cluster.tensor_seconds, **self.tensor_seconds()},
@@ -238,16 +240,16 @@ class Profile:
             cluster, compute=compute, workers_per_device=n, device_slots=self.value("device.slots")
         )
 
-    def _links(self, cluster: Cluster, paced: bool) -> Cluster:
+    def _links(self, cluster: Cluster, kind: str) -> Cluster:
         if cluster.topology is not None:
             return cluster  # its links are none of this machine's
-        share = self.value("link.paced.efficiency", 1.0)
+        share = self.value(f"link.{kind}.efficiency", 1.0)
         native = self.value("link.native.bandwidth")
 
         def rate(nominal: float) -> float:
-            return nominal * share if paced else native or nominal
+            return (native or nominal) if kind == "native" else nominal * share
 
-        latency = self.constants.get(f"link.{'paced' if paced else 'native'}.latency")
+        latency = self.constants.get(f"link.{kind}.latency")
         if cluster.layout is not None:
             path = cluster.layout.latency if latency is None else latency.value
             layout: Layout = replace(cluster.layout, bandwidth=rate(cluster.layout.bandwidth), latency=path)
@@ -280,6 +282,12 @@ class Profile:
                     found.append(
                         f"another workload: {key} is {workload.get(key)!r}, steps were measured at {there!r}"
                     )
+        probed = {name.split(".")[1] for name in self.constants if name.startswith("link.")}
+        if probed and scenario.run.links not in probed:
+            found.append(f"not covered: no {scenario.run.links} links, only {' and '.join(sorted(probed))} ones")
+        doubts = self.notes.get("doubts")
+        if isinstance(doubts, Mapping) and doubts:
+            found.append(f"doubtful constants, for probes disagreed or scattered: {', '.join(sorted(doubts))}")
         for name, now in _extent(scenario).items():
             low, high = self.ranges.get(name, (-math.inf, math.inf))
             if not low <= now <= high:
