@@ -2,26 +2,28 @@
 
 Rules this module obeys:
 
-* Constants come from probes only (``core.probes``), also where steps or links are paced. A probe never
-  runs an algorithm that its constants are to predict.
-* Every probe runs once, in a fixed order; a later fit may use the constants of earlier ones.
+* Constants come from probes only (``aladdin.probing``).
+* Every probe runs once, in a fixed order. Then, as long as the budget lasts, every one runs again, for two
+  moments of a machine say more than one; then those whose constants are in doubt, at most ``MOST`` times.
+* What is still in doubt at the end is told: in the profile's notes, and as a flag of every prediction.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from aladdin import api
 from aladdin.api import Source
-from analysis import calibrate as fits
+from aladdin.probing import Learned, Probe, nominal, probes, refreshing
+from analysis.repetitions import doubts, merged
 from core.record import Record
 from scenarios import Scenario, ScenarioError
-from scenarios.profile import Constant, Profile
+from scenarios.profile import Profile
 from scenarios.workloads.layers import layer_sizes
 
 __all__ = ["Progress", "Runner", "calibrate", "needed", "refresh", "run_for_real"]
@@ -30,6 +32,15 @@ Progress = Callable[[str, int, int], None]
 """Called with the stage, how many of its parts are done and how many there are."""
 
 Runner = Callable[[Scenario], Record]
+
+BUDGET = 60.0
+"""Seconds that a calibration takes at most, unless one round of all probes takes longer."""
+
+MOST = 4
+"""Repetitions of a probe."""
+
+ROUNDS = 2
+"""Repetitions of all probes that the shares of a budget are meant for."""
 
 _OF_STEPS = ("step_time.", "device.", "host.")
 """Constants that say how long native steps take: alone, beside others, beside messages."""
@@ -41,6 +52,8 @@ def calibrate(
     overrides: Mapping[str, Any] | None = None,
     out: str | Path | None = None,
     workers: Sequence[int] = (),
+    links: Sequence[str] = (),
+    budget: float = BUDGET,
     run: Runner | None = None,
     on_progress: Progress | None = None,
 ) -> Profile:
@@ -49,34 +62,122 @@ def calibrate(
     out      file that the profile is written to (JSON); must not exist yet
     workers  numbers of workers at which steps and all-reduce are probed; default: 2 and the
              scenario's own
+    links    kinds of links that are probed; default: native, paced, and shaped if the scenario's are
+    budget   seconds; a first round of all probes always runs, what follows only where there is time
     run      what runs a probe's scenario; default: the real driver
 
-    Takes well under a minute for small models. Raises ``CalibrationError`` where a probe says
-    nothing, ``ScenarioError`` for bad input.
+    Raises ``CalibrationError`` where a probe says nothing, ``ScenarioError`` for bad input.
     """
     base = api.load(scenario, overrides=overrides)
     path = None if out is None else _new_file(Path(out))
+    if not budget > 0:
+        raise ScenarioError("budget", budget, "seconds above 0")
     counts = sorted({*(workers or (base.cluster.workers,)), 2} - {1})
-    run = run or run_for_real
+    kinds = tuple(dict.fromkeys(links)) or tuple(dict.fromkeys(("native", "paced", base.run.links)))
     message = 4.0 * sum(layer_sizes(base.workload))
+    rates = {} if kinds == ("native",) else {"link_rate": (nominal(base), nominal(base))}
     profile = Profile(
         constants={},
         hardware=api.hardware(),
         workload={name: getattr(base.workload, name) for name in ("model", "data", "batch")},
-        ranges={"message_bytes": (message / 8, message), "workers": (1, max(counts))},
+        ranges={"message_bytes": (message / 8, message), "workers": (1, max(counts)), **rates},
     )
-    probes = list(_probes(base, counts))
-    for done, probe in enumerate(probes):
-        if on_progress:
-            on_progress("probing", done, len(probes))
-        record = run(probe.scenario)
-        profile = replace(profile, when=str(record.manifest.get("environment", {}).get("when", "")))
-        profile = probe.learn(record, profile)
-    if on_progress:
-        on_progress("probing", len(probes), len(probes))
+    todo = list(probes(base, counts, kinds, 0.0))
+    todo = list(probes(base, counts, kinds, budget / ROUNDS / len(todo)))
+    profile = _Calibration(profile, todo, budget, run or run_for_real, on_progress).run()
     if path is not None:
         profile.write(path)
     return profile
+
+
+class _Calibration:
+    """Probes under way: what each repetition of each has said."""
+
+    def __init__(
+        self, blank: Profile, probes: list[Probe], budget: float, run: Runner, on_progress: Progress | None
+    ) -> None:
+        self.blank, self.probes, self.budget, self.runner = blank, probes, budget, run
+        self.learned: list[list[Learned]] = [[] for _ in probes]
+        self.took = [0.0] * len(probes)
+        self.on_progress = on_progress
+        self.when, self.begun = "", time.perf_counter()
+
+    def run(self) -> Profile:
+        """All probes, all again, the doubtful again and again."""
+        for i in range(len(self.probes)):
+            self._measure(i)
+        for i in range(len(self.probes)):
+            if self._affordable(i):
+                self._measure(i)
+        while True:
+            doubtful = [i for i in range(len(self.probes)) if self._doubtful(i) and self._affordable(i)]
+            if not doubtful:
+                break
+            self._measure(min(doubtful, key=lambda i: len(self.learned[i])))
+        count = sum(map(len, self.learned))
+        if self.on_progress:
+            self.on_progress("probing", count, count)
+        return self.profile()
+
+    def _measure(self, i: int) -> None:
+        if self.on_progress:
+            done = sum(map(len, self.learned))
+            self.on_progress("probing", done, max(done + 1, ROUNDS * len(self.probes)))
+        begun, known = time.perf_counter(), self.profile()
+        records = [self.runner(scenario) for scenario in self.probes[i].scenarios(known)]
+        self.when = str(records[-1].manifest.get("environment", {}).get("when", ""))
+        self.learned[i].append(self.probes[i].learn(records, known))
+        self.took[i] = time.perf_counter() - begun
+
+    def _affordable(self, i: int) -> bool:
+        return time.perf_counter() - self.begun + self.took[i] <= self.budget
+
+    def _doubtful(self, i: int) -> bool:
+        own = self.learned[i]
+        if len(own) >= MOST:
+            return False
+        return all(one.failed for one in own) or bool(doubts(merged([one.constants for one in own])))
+
+    def profile(self) -> Profile:
+        """What has been learned so far, with fits, doubts and repetitions in its notes."""
+        constants = merged([one.constants for several in self.learned for one in several])
+        notes: dict[str, Any] = {}
+        fits: dict[str, list[Any]] = {}
+        for several in self.learned:
+            for one in several:
+                for name, fit in one.fits.items():
+                    if name.endswith(".fit"):
+                        notes[name] = fit
+                    else:
+                        fits.setdefault(name, []).append(fit)
+        notes["fits"] = fits
+        failed = {
+            probe.what: own[-1].failed
+            for probe, own in zip(self.probes, self.learned, strict=True)
+            if own and all(one.failed for one in own)
+        }
+        notes["doubts"] = doubts(constants) | failed
+        notes["repetitions"] = {
+            probe.what: len(own) for probe, own in zip(self.probes, self.learned, strict=True)
+        }
+        notes["seconds"] = round(time.perf_counter() - self.begun, 1)
+        models = [one.model for several in self.learned for one in several if one.model]
+        return replace(
+            self.blank,
+            constants=constants,
+            notes=notes,
+            when=self.when,
+            step_time_model=_model(models, constants),
+        )
+
+
+def _model(models: Sequence[str], constants: Mapping[str, Any]) -> str:
+    """The distribution that most repetitions found (of equals the first), if the spread allows it."""
+    if not models:
+        return "constant"
+    model = max(dict.fromkeys(models), key=models.count)
+    wide = "step_time.spread" in constants and constants["step_time.spread"].value > 1
+    return "lognormal" if model == "shifted_exponential" and wide else model
 
 
 def needed(*packages: str) -> None:
@@ -88,147 +189,26 @@ def needed(*packages: str) -> None:
         )
 
 
-def refresh(profile: Profile, scenario: Source, run: Runner | None = None) -> Profile:
+def refresh(profile: Profile, scenario: Source, run: Runner | None = None, share: float = 1.5) -> Profile:
     """``profile`` with the constants of what ``scenario`` has native, steps or links, measured anew.
 
-    A machine that others use too changes its speed within minutes; a few short probes follow it.
+    A machine that others use too changes its speed within minutes; a few short probes, of about
+    ``share`` seconds each, follow it.
     """
     base, run = api.load(scenario), run or run_for_real
-    kind, native = base.run.links, base.run.compute == "native"
-    nominal = min(base.cluster.machines[0].up, base.cluster.machines[0].down) if kind == "paced" else 0.0
-    if native:
+    known = profile
+    if base.run.compute == "native":
         kept = {name: c for name, c in profile.constants.items() if not name.startswith(_OF_STEPS)}
         profile = replace(profile, constants=kept)
-        for probe in _step_probes(base, [max(2, base.cluster.workers)]):
-            profile = probe.learn(run(probe.scenario), profile)
-    sent = run(_scenario(base, "LinkProbe", 2, {"native": 20, "paced": 8}[kind], run__links=kind))
-    profile = _add(profile, fits.fit_links(sent, f"link.{kind}", nominal))
-    if native:
-        probe = _beside(base, kind)
-        profile = probe.learn(run(probe.scenario), profile)
-    return profile
-
-
-@dataclass(frozen=True)
-class _Probe:
-    """A probe's scenario, and what a profile learns from its record."""
-
-    what: str
-    scenario: Scenario
-    learn: Callable[[Record, Profile], Profile]
-
-
-def _add(profile: Profile, constants: Mapping[str, Constant], **changes: Any) -> Profile:
-    return replace(profile, constants={**profile.constants, **constants}, **changes)
-
-
-def _scenario(base: Scenario, name: str, n: int, repeats: int, **changes: Any) -> Scenario:
-    """The scenario of probe ``name`` among ``n`` workers; ``changes``: field paths with ``__`` for dots."""
-    fields = {
-        "name": f"probe/{name}", "algorithm.name": f"core.probes:{name}",
-        "algorithm.options.repeats": repeats,
-        "cluster.workers": n, "cluster.slowdowns": [], "cluster.servers.count": 1, "run.steps": 1,
-        "run.evaluate": False, "run.spans": False, "cluster.network.collective": "native",
-        "run.links": "native", "run.compute": "native",
-    }  # fmt: skip
-    return base.override(fields | {key.replace("__", "."): value for key, value in changes.items()})
-
-
-def _step_probes(base: Scenario, counts: Sequence[int]) -> Iterator[_Probe]:
-    """Probes of native steps: alone, with others, and of a worker that is blocked in between."""
-    probe = partial(_scenario, base)
-
-    def steps(record: Record, profile: Profile) -> Profile:
-        fit, constants = fits.fit_steps(record, "step_time")
-        return _add(
-            profile,
-            constants,
-            step_time_model=fit.model,
-            notes={**profile.notes, "step_time.fit": asdict(fit)},
+    for probe in refreshing(base, base.run.links, share):
+        guess = profile if "step_time.mean" in profile.constants else known
+        records = [run(one) for one in probe.scenarios(guess)]
+        learned = probe.learn(records, profile)
+        model = learned.model or profile.step_time_model
+        profile = replace(
+            profile, constants={**profile.constants, **learned.constants}, step_time_model=model
         )
-
-    def cold(record: Record, profile: Profile) -> Profile:
-        _, relayed = fits.fit_steps(record, "relayed")
-        alone = profile.constants["step_time.mean"]
-        return _add(profile, {"step_time.cold": fits.fit_cold(alone, relayed["relayed.mean"])})
-
-    def slots(n: int) -> Callable[[Record, Profile], Profile]:
-        def learn(record: Record, profile: Profile) -> Profile:
-            _, full = fits.fit_steps(record, "full")
-            cores = record.manifest.get("environment", {}).get("cores", float("inf"))
-            alone = profile.constants["step_time.mean"]
-            found = fits.fit_slots(alone, full["full.mean"], n, cores)
-            best = profile.constants.get("device.slots", found)
-            return _add(profile, {"device.slots": max(best, found, key=lambda constant: constant.value)})
-
-        return learn
-
-    yield _Probe("steps of one worker", probe("StepProbe", 1, 2, run__steps=40), steps)
-    for n in counts:
-        yield _Probe(f"{n} workers' steps at once", probe("StepProbe", n, 2, run__steps=40), slots(n))
-    yield _Probe("steps between messages", probe("RelayProbe", 2, 2, run__steps=25, run__links="paced"), cold)
-
-
-def _beside(base: Scenario, kind: str) -> _Probe:
-    """Probe of steps while messages over native or paced links come and go."""
-    scenario = _scenario(base, "BesideProbe", 2, 2, run__steps=40, run__links=kind)
-
-    def learn(record: Record, profile: Profile) -> Profile:
-        from sim import simulate
-
-        calibrated = profile.apply(scenario)
-        if not calibrated.cluster.host.cores:
-            return profile
-
-        def simulated(cost: float) -> Record:
-            return simulate(calibrated.override({"cluster.host.byte_cost": cost}))
-
-        return _add(profile, {f"host.{kind}.beside": fits.fit_beside(record, simulated)})
-
-    return _Probe(f"steps beside messages over {kind} links", scenario, learn)
-
-
-def _probes(base: Scenario, counts: Sequence[int]) -> Iterator[_Probe]:
-    """All probes that predictions of ``base``, with native or paced steps and links, need."""
-    top = max(counts)
-    nominal = min(base.cluster.machines[0].up, base.cluster.machines[0].down)
-    probe = partial(_scenario, base)
-
-    def pacing(record: Record, profile: Profile) -> Profile:
-        return _add(profile, {"pacing.overhead": fits.fit_pacing(record, base.cluster.compute.mean)})
-
-    def tensors(record: Record, profile: Profile) -> Profile:
-        return _add(profile, fits.fit_tensors(record))
-
-    def links(kind: str) -> Callable[[Record, Profile], Profile]:
-        rate = nominal if kind == "paced" else 0.0
-        return lambda record, profile: _add(profile, fits.fit_links(record, f"link.{kind}", rate))
-
-    def native(n: int) -> Callable[[Record, Profile], Profile]:
-        return lambda record, profile: _add(profile, fits.fit_allreduce(record, n))
-
-    def lag(n: int, kind: str, scenario: Scenario) -> Callable[[Record, Profile], Profile]:
-        def learn(record: Record, profile: Profile) -> Profile:
-            from sim import simulate
-
-            without = {key: value for key, value in profile.constants.items() if not key.startswith("ring.")}
-            expected = simulate(replace(profile, constants=without).apply(scenario))
-            return _add(profile, {f"ring.{kind}.lag.{n}": fits.fit_ring_lag(record, expected, n)})
-
-        return learn
-
-    yield from _step_probes(base, counts)
-    paced = {"run__steps": 40, "run__compute": "paced", "cluster__compute__spread": 0.0}
-    yield _Probe(f"{top} workers' paced steps", probe("StepProbe", top, 2, **paced), pacing)
-    yield _Probe("tensor operations", probe("TensorProbe", 1, 30), tensors)
-    yield _Probe("native links", probe("LinkProbe", 2, 20), links("native"))
-    yield _Probe("paced links", probe("LinkProbe", 2, 8, run__links="paced"), links("paced"))
-    for n in counts:
-        yield _Probe(f"native all-reduce among {n}", probe("AllReduceProbe", n, 20), native(n))
-        ring = probe("AllReduceProbe", n, 8, run__links="paced", cluster__network__collective="messages")
-        yield _Probe(f"all-reduce by messages among {n}", ring, lag(n, "paced", ring))
-    yield _beside(base, "native")
-    yield _beside(base, "paced")
+    return profile
 
 
 def run_for_real(scenario: Scenario) -> Record:

@@ -12,7 +12,7 @@ from typing import Any
 
 from aladdin import api
 from aladdin.calibration import Progress
-from aladdin.validation import CrossCheck, Design, crosscheck
+from aladdin.validation import Basic, CrossCheck, crosscheck
 from analysis import metrics
 
 __all__ = ["Demo", "demo"]
@@ -50,9 +50,9 @@ def demo(
 ) -> Demo:
     """Run the demo into the new directory ``out``: ``seconds`` of training for each of eight cells."""
     base = api.load(scenario, overrides={"run.spans": True, **(overrides or {})})
-    design = Design(
+    design = Basic(
         workers=(base.cluster.workers,), slow=(1.0, SLOW), settings=((base.run.links, base.run.compute),),
-        seconds=seconds,
+        length=seconds,
     )  # fmt: skip
     check = crosscheck(base, design=design, out=out, keep_runs=True, on_progress=on_progress)
     return Demo(check, *_illustrate(check))

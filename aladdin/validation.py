@@ -6,14 +6,17 @@ Rules this module obeys:
 * All its constants come from probes, before the run. Nothing is fitted to a cell; without a given
   profile the constants of native steps and links are probed again before each run that has them, and
   stand beside the prediction that they made.
-* Where the machine itself is the noise, one run says little: cells with native steps or links have
-  several rounds of probes, prediction and run, spread over the whole check; their means are compared.
+* Where the machine itself is the noise, one run says little: such cells have several rounds of probes,
+  prediction and run, spread over the whole check; their means are compared. Which cells get further
+  rounds depends on the width of their intervals alone, never on their errors.
+* What is finished is on disk: a check that was stopped can go on from there.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,82 +24,42 @@ from typing import Any
 from aladdin import api
 from aladdin.api import Source
 from aladdin.calibration import Progress, calibrate, needed, refresh, run_for_real
+from aladdin.designs import Design
+from aladdin.designs.basic import Basic
 from analysis import crosscheck as checks
-from analysis import store
+from analysis import store, verdict
 from analysis.names import label
 from core.record import Record
-from scenarios import Scenario
+from scenarios import Scenario, ScenarioError
 from scenarios.profile import Profile
 
-__all__ = ["CrossCheck", "Design", "crosscheck", "foretell", "pairs"]
+__all__ = ["Basic", "CrossCheck", "crosscheck", "foretell", "pairs"]
 
+AIM = 0.025
+"""Half of a cell's interval, relative, at which it has rounds enough."""
 
-@dataclass(frozen=True)
-class Design:
-    """The cells of a cross-check: every algorithm under every one of the circumstances.
+STARTING, PER_NODE, PROBING = 3.0, 0.6, 12.0
+"""Seconds, for plans: of starting a run, per node of it, of probes before it."""
 
-    settings  (links, compute) pairs, each native or paced
-    slow      factors of the last worker; 1 for a homogeneous cluster
-    batches   samples per step, by compute; the scenario's own where not given. Native steps get large
-              batches, so that they take about as long as paced ones do
-    seconds   length of each run
-    rounds    how often a cell is predicted and run, by its (links, compute); 1 where not given
-    """
-
-    algorithms: Sequence[str] = ("bsp", "asp", "aladdin", "arsgd")
-    workers: Sequence[int] = (2, 4)
-    slow: Sequence[float] = (1.0, 4.0)
-    settings: Sequence[tuple[str, str]] = (("paced", "paced"), ("native", "paced"), ("paced", "native"))
-    batches: Mapping[str, int] = field(default_factory=lambda: {"native": 512})
-    seconds: float = 8.0
-    rounds: Mapping[tuple[str, str], int] = field(
-        default_factory=lambda: {("native", "paced"): 2, ("paced", "native"): 3}
-    )
-
-    def cells(self) -> list[dict[str, Any]]:
-        """Circumstances of every cell, in the order in which they run."""
-        return [
-            {"algorithm": name, "n": n, "slow": slow, "links": links, "compute": compute}
-            for links, compute in self.settings
-            for n in self.workers
-            for slow in self.slow
-            for name in self.algorithms
-        ]
-
-    def scenario(self, base: Scenario, cell: Mapping[str, Any]) -> Scenario:
-        """The scenario of one cell."""
-        n, slow = cell["n"], cell["slow"]
-        return base.override({
-            "name": f"{base.name} n={n} slow={slow:g} links={cell['links']} compute={cell['compute']}",
-            "algorithm.name": cell["algorithm"],
-            "cluster.workers": n,
-            "cluster.slowdowns": [] if slow == 1 else [{"kind": "fixed", "ranks": [n - 1], "factor": slow}],
-            "cluster.network.collective": "messages" if cell["links"] == "paced" else "native",
-            "run.links": cell["links"],
-            "run.compute": cell["compute"],
-            "run.seconds": self.seconds,
-            **self.workload(cell["compute"]),
-        })  # fmt: skip
-
-    def schedule(self) -> list[tuple[int, int]]:
-        """(round, cell) of every run in order: a round of all cells, then the next of those that have one."""
-        rounds = [self.rounds.get((cell["links"], cell["compute"]), 1) for cell in self.cells()]
-        return [(r, i) for r in range(max(rounds)) for i, count in enumerate(rounds) if r < count]
-
-    def workload(self, compute: str) -> dict[str, Any]:
-        """Fields that cells with that ``compute`` change in the workload."""
-        return {"workload.batch": self.batches[compute]} if compute in self.batches else {}
+CALIBRATING = 60.0
+"""Seconds that the calibration for a workload takes at most; less where the budget is small."""
 
 
 @dataclass(frozen=True)
 class CrossCheck:
-    """What a cross-check found: its cells, its figures, both records of every cell, its directory."""
+    """What a cross-check found: its cells, its figures, both records of the last run of every cell.
+
+    left_out  cells that this machine or this version cannot run, and why; records are those of this
+              call, without what an earlier one had finished
+    """
 
     cells: list[checks.Cell]
     figures: dict[str, Any]
     simulated: list[Record]
     measured: list[Record]
     path: Path | None = None
+    left_out: list[str] = field(default_factory=list)
+    misses: list[verdict.Miss] = field(default_factory=list)
 
 
 def crosscheck(
@@ -106,79 +69,292 @@ def crosscheck(
     design: Design | None = None,
     overrides: Mapping[str, Any] | None = None,
     out: str | Path | None = None,
+    resume: bool = False,
+    budget: float = 75 * 60.0,
     keep_runs: bool = False,
     on_progress: Progress | None = None,
+    on_plan: Callable[[str], None] | None = None,
 ) -> CrossCheck:
-    """Predict every cell of ``design``, then run each for real, and compare.
+    """Predict every cell of ``design`` (default: ``Basic()``), then run each for real, and compare.
 
     profile    calibrated constants (or their file) for all cells; without one this machine is
                calibrated first, once for each workload of the design, and what a cell has native is
                probed again before each run of it, for a shared machine's speed drifts
-    out        directory for the profiles, predictions.json (written before the first run),
-               rounds.json, cells.json (means over rounds), cells.csv, figures.json and a picture; with
-               ``keep_runs`` every run's record
+    out        directory for plan.json, the profiles, predictions.json (written before the first run),
+               rounds.json, cells.json (means over rounds), cells.csv, figures.json, results.md and a
+               picture; with ``keep_runs`` every run's record
+    resume     ``out`` holds an earlier check of the same design: its finished rounds count
+    budget     seconds after which no further rounds begin; the first of every cell always runs
+    on_plan    called once, before the first run, with what is planned and how long it will take
+
+    Raises ``ScenarioError`` for bad input and where no cell can be run.
     """
-    base, design = api.load(scenario, overrides=overrides), design or Design()
-    if out is not None:
-        needed("matplotlib")
-    folder = None if out is None else store.reserve(Path(out))
-    circumstances = design.cells()
-    chosen = [design.scenario(base, cell) for cell in circumstances]
-    profiles = _profiles(base, design, profile, on_progress)
-    told = [foretell(one, profiles[cell["compute"]]) for one, cell in zip(chosen, circumstances, strict=True)]
-    simulated, predictions = [record for record, _ in told], [prediction for _, prediction in told]
-    said = {
-        (i, 0): {**cell, **vars(one)}
-        for i, (cell, one) in enumerate(zip(circumstances, predictions, strict=True))
-    }
-    if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-        for compute, measured_constants in profiles.items():
-            measured_constants.write(folder / f"profile-{compute}.json")
-    _write_predictions(folder, said)
-    rounds: dict[int, list[checks.Cell]] = {}
-    measured: dict[int, Record] = {}
-    schedule = design.schedule()
-    for done, (turn, i) in enumerate(schedule):
-        scene, cell = chosen[i], circumstances[i]
-        if on_progress:
-            on_progress("cross-check", done, len(schedule))
-        if profile is None and "native" in (cell["links"], cell["compute"]):
-            known = profiles[cell["compute"]]
-            fresh = refresh(known, scene.override({"cluster.slowdowns": []}), run_for_real)
-            simulated[i], predictions[i] = foretell(scene, fresh)
-            probed = {name: asdict(constant) for name, constant in fresh.since(known).items()}
-            said[i, turn] = {**cell, **vars(predictions[i]), "round": turn, "probed": probed}
-            _write_predictions(folder, said)
-        measured[i] = _measured(scene)
-        rounds.setdefault(i, []).append(checks.compare(predictions[i], measured[i], **cell))
-        if folder is not None:
-            kept = [rounds[j] for j in sorted(rounds)]
-            _write_json(folder / "rounds.json", [one.to_dict() for several in kept for one in several])
-            _write_json(folder / "cells.json", [checks.combine(several).to_dict() for several in kept])
-            if keep_runs:
-                name = (
-                    folder
-                    / "runs"
-                    / f"{api.slug(scene.name)}-{scene.algorithm.name}{f'-{turn}' if turn else ''}"
-                )
-                store.write(measured[i], Path(f"{name}-real"))
-                store.write(simulated[i], Path(f"{name}-sim"))
-    if on_progress:
-        on_progress("cross-check", len(schedule), len(schedule))
-    cells = [checks.combine(rounds[i]) for i in range(len(chosen))]
-    figures = checks.summarize(cells)
-    if folder is not None:
-        (folder / "cells.csv").write_text(checks.to_csv(cells), encoding="utf-8")
-        _write_json(folder / "figures.json", figures)
-        draw(cells, folder / "predicted_vs_measured.png")
-    return CrossCheck(cells, figures, simulated, [measured[i] for i in range(len(chosen))], folder)
+    return _Check(scenario, profile, design or Basic(), overrides, out, resume, budget, keep_runs).run(
+        on_progress or _silent, on_plan or _silent
+    )
+
+
+def _silent(*_: Any) -> None:
+    """Nobody asked to be told."""
+
+
+class _Check:
+    """One cross-check under way. Cells are known by their place in the design."""
+
+    def __init__(
+        self, scenario: Source, profile: Profile | str | Path | None, design: Design,
+        overrides: Mapping[str, Any] | None, out: str | Path | None, resume: bool, budget: float,
+        keep_runs: bool,
+    ) -> None:  # fmt: skip
+        self.base, self.design = api.load(scenario, overrides=overrides), design
+        if out is not None:
+            needed("matplotlib")
+        elif resume:
+            raise ScenarioError("resume", True, "a directory to go on from (out)")
+        self.folder = None if out is None else Path(out) if resume else store.reserve(Path(out))
+        self.given = Profile.read(profile) if isinstance(profile, str | Path) else profile
+        self.resume, self.budget, self.keep_runs = resume, budget, keep_runs
+        self.levels = design.cells()
+        self.chosen: dict[int, Scenario] = {}
+        self.left_out: dict[int, str] = {}
+        self.profiles: dict[str, Profile] = {}
+        self.simulated: dict[int, Record] = {}
+        self.measured: dict[int, Record] = {}
+        self.predictions: dict[int, checks.Prediction] = {}
+        self.said: dict[tuple[int, int], dict[str, Any]] = {}
+        self.rounds: dict[int, list[checks.Cell]] = {}
+        self.took: dict[int, float] = {}
+        self.begun = time.perf_counter()
+
+    def run(self, on_progress: Progress, on_plan: Callable[[str], None]) -> CrossCheck:
+        """Predict, plan, run every round, compare."""
+        for i, cell in enumerate(self.levels):
+            try:
+                self.chosen[i] = self.design.scenario(self.base, cell)
+            except ScenarioError as error:
+                self._leave_out(i, error)
+        if self.resume:
+            self._go_on()
+        self._calibrate(on_progress)
+        for i, scene in list(self.chosen.items()):
+            seconds = self.design.seconds(self.levels[i], self._predict(i, scene)[1])
+            self.chosen[i] = scene.override({"run.seconds": seconds})
+            self.simulated[i], self.predictions[i] = self._predict(i, self.chosen[i])
+            self.said.setdefault((i, 0), {**self.levels[i], "seconds": seconds, **vars(self.predictions[i])})
+        on_plan(self._plan())
+        self._write("predictions.json", self._said())
+        done = sum(map(len, self.rounds.values()))
+        for turn, i in self._schedule():
+            on_progress("cross-check", done, max(done + 1, self._expected()))
+            self._round(turn, i)
+            done += 1
+        on_progress("cross-check", done, done)
+        cells = self._cells()
+        if not cells:
+            raise ScenarioError("design", self.design.name, hint="no cell of it can be run here")
+        if self.folder is not None:
+            draw(cells, self.folder / "predicted_vs_measured.png")
+        records = [dict(sorted(one.items())) for one in (self.simulated, self.measured)]
+        return CrossCheck(
+            cells, self._figures(cells), list(records[0].values()), list(records[1].values()), self.folder,
+            [self.left_out[i] for i in sorted(self.left_out)], self._misses(cells),
+        )  # fmt: skip
+
+    # Before the first run
+
+    def _leave_out(self, i: int, error: ScenarioError) -> None:
+        """A cell under faults that cannot be run is left out; any other is a mistake."""
+        if self.levels[i].get("faults", "none") == "none":
+            raise error
+        self.chosen.pop(i, None)
+        cell = self.levels[i]
+        self.left_out[i] = f"{label(cell['algorithm'])} under {cell['faults']} left out: {error}"
+        for known in (self.simulated, self.measured, self.rounds):
+            known.pop(i, None)
+
+    def _go_on(self) -> None:
+        """Take over what an earlier check of the same design and scenario has finished."""
+        assert self.folder is not None
+        try:
+            plan = json.loads((self.folder / "plan.json").read_text(encoding="utf-8"))
+            rounds = json.loads((self.folder / "rounds.json").read_text(encoding="utf-8"))
+            said = json.loads((self.folder / "predictions.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            hint = f"a directory that a cross-check was begun in ({error})"
+            raise ScenarioError("out", str(self.folder), hint) from error
+        mine = store.plain(
+            {"design": self.design.name, "scenario": self.base.to_dict(), "cells": self.levels}
+        )
+        for name, value in mine.items():
+            if plan.get(name) != value:
+                hint = f"a check of the same {name}; this one was begun with another"
+                raise ScenarioError("out", str(self.folder), hint)
+        for one in rounds:
+            place = one.pop("cell")
+            one.pop("round")
+            self.rounds.setdefault(place, []).append(checks.Cell(**{**one, "flags": tuple(one["flags"])}))
+        self.said = {(one.pop("cell"), one.get("round", 0)): one for one in said}
+        for file in self.folder.glob("profile-*.json"):
+            self.profiles[file.stem.removeprefix("profile-")] = Profile.read(file)
+
+    def _calibrate(self, on_progress: Progress) -> None:
+        """A profile for every workload of the design; cells with the same workload share one."""
+        for i in self.chosen:
+            name, changes = self.design.workload(self.levels[i])
+            if self.given is not None:
+                self.profiles[name] = self.given
+            elif name not in self.profiles:
+                base = self.base.override(changes)
+                self.profiles[name] = calibrate(
+                    base, workers=self.design.workers, links=self.design.links, on_progress=on_progress,
+                    budget=max(1.0, min(CALIBRATING, self.budget / 8)),
+                )  # fmt: skip
+            if self.folder is not None and not (self.folder / f"profile-{name}.json").exists():
+                self.folder.mkdir(parents=True, exist_ok=True)
+                self.profiles[name].write(self.folder / f"profile-{name}.json")
+
+    def _predict(self, i: int, scene: Scenario) -> tuple[Record, checks.Prediction]:
+        return foretell(scene, self.profiles[self.design.workload(self.levels[i])[0]])
+
+    def _plan(self) -> str:
+        """Write the plan; say it in a line."""
+        first = sum(self._cost(i) for i in self.chosen)
+        least = sum(self._cost(i) * (self.design.rounds(self.levels[i])[0] - 1) for i in self.chosen)
+        seconds = {i: scene.run.seconds for i, scene in self.chosen.items()}
+        self._write("plan.json", {
+            "design": self.design.name, "scenario": self.base.to_dict(), "cells": self.levels,
+            "seconds": seconds, "first_rounds": first, "further_rounds": least, "budget": self.budget,
+            "left_out": self.left_out,
+        })  # fmt: skip
+        passed = time.perf_counter() - self.begun
+        return (
+            f"{len(self.chosen)} cells of the {self.design.name} design, "
+            f"{min(seconds.values(), default=0):g} to {max(seconds.values(), default=0):g} s each: about "
+            f"{first / 60:.0f} min for the first rounds and {least / 60:.0f} min for the second and third of "
+            f"cells with native steps or links (calibrated in {passed / 60:.1f} min); none begins after "
+            f"{self.budget / 60:g} min"
+        )
+
+    def _native(self, i: int) -> bool:
+        return "native" in (self.levels[i]["links"], self.levels[i]["compute"])
+
+    def _cost(self, i: int) -> float:
+        """Seconds that a round of a cell takes: what its last one took, before it an estimate."""
+        if i in self.took:
+            return self.took[i]
+        scene = self.chosen[i]
+        probes = PROBING if self._native(i) and self.given is None else 0.0
+        return scene.run.seconds + STARTING + PER_NODE * (scene.cluster.workers + 1) + probes
+
+    # Rounds
+
+    def _schedule(self) -> Iterator[tuple[int, int]]:
+        """(round, cell): first of all cells, what they have at least, then where intervals are widest."""
+        least = {i: self.design.rounds(self.levels[i])[0] for i in self.chosen}
+        for turn in range(max(least.values(), default=0)):
+            for i in list(self.chosen):
+                if (
+                    turn < least[i]
+                    and len(self.rounds.get(i, ())) <= turn
+                    and (not turn or self._affordable(i))
+                ):
+                    yield turn, i
+        while True:
+            wide = {i: checks.combine(self.rounds[i]).width for i in self.chosen if self._open(i)}
+            if not wide:
+                return
+            i = max(wide, key=lambda place: wide[place])
+            yield len(self.rounds[i]), i
+
+    def _affordable(self, i: int) -> bool:
+        return time.perf_counter() - self.begun + self._cost(i) <= self.budget
+
+    def _open(self, i: int) -> bool:
+        """Whether a cell should and may have a further round."""
+        if i not in self.rounds or len(self.rounds[i]) >= self.design.rounds(self.levels[i])[1]:
+            return False
+        return checks.combine(self.rounds[i]).width > AIM and self._affordable(i)
+
+    def _expected(self) -> int:
+        return sum(self.design.rounds(self.levels[i])[0] for i in self.chosen)
+
+    def _round(self, turn: int, i: int) -> None:
+        """Probe what is native, predict, run, compare, write."""
+        begun, scene, cell = time.perf_counter(), self.chosen[i], self.levels[i]
+        if self.given is None and self._native(i):
+            name, changes = self.design.workload(cell)
+            like = {"cluster.workers": cell["n"], "run.links": cell["links"], "run.compute": cell["compute"]}
+            fresh = refresh(self.profiles[name], self.base.override({**changes, **like}), run_for_real)
+            self.simulated[i], self.predictions[i] = foretell(scene, fresh)
+            probed = {name: asdict(c) for name, c in fresh.since(self.profiles[name]).items()}
+            said = {**cell, "seconds": scene.run.seconds, **vars(self.predictions[i])}
+            self.said[i, turn] = {**said, "round": turn, "probed": probed}
+            self._write("predictions.json", self._said())
+        try:
+            self.measured[i] = _measured(scene)
+        except ScenarioError as error:
+            self._leave_out(i, error)
+            return
+        self.rounds.setdefault(i, []).append(checks.compare(self.predictions[i], self.measured[i], **cell))
+        self.took[i] = time.perf_counter() - begun
+        self._save()
+        if self.keep_runs and self.folder is not None:
+            name = f"{api.slug(scene.name)}-{scene.algorithm.name}{f'-{turn}' if turn else ''}"
+            store.write(self.measured[i], self.folder / "runs" / f"{name}-real")
+            store.write(self.simulated[i], self.folder / "runs" / f"{name}-sim")
+
+    # What is kept
+
+    def _cells(self) -> list[checks.Cell]:
+        return [checks.combine(self.rounds[i]) for i in sorted(self.rounds)]
+
+    def _misses(self, cells: Sequence[checks.Cell]) -> list[verdict.Miss]:
+        """The cells that missed, with how far the probes of their rounds lay apart."""
+        probed = []
+        for i in sorted(self.rounds):
+            own = [self.said.get((i, turn), {}).get("probed", {}) for turn in range(len(self.rounds[i]))]
+            probed.append([{name: one["value"] for name, one in each.items()} for each in own if each])
+        return verdict.misses(cells, probed)
+
+    def _figures(self, cells: Sequence[checks.Cell]) -> dict[str, Any]:
+        return {
+            **checks.summarize(cells),
+            "by_level": verdict.by_level(cells),
+            "misses": [miss.to_dict() for miss in self._misses(cells)],
+            "left_out": [self.left_out[i] for i in sorted(self.left_out)],
+            "minutes": (time.perf_counter() - self.begun) / 60,
+        }
+
+    def _said(self) -> list[dict[str, Any]]:
+        return [{"cell": i, **self.said[i, turn]} for i, turn in sorted(self.said)]
+
+    def _save(self) -> None:
+        """Everything that the finished rounds say."""
+        if self.folder is None:
+            return
+        kept = sorted(self.rounds)
+        each = [
+            {"cell": i, "round": turn, **one.to_dict()}
+            for i in kept
+            for turn, one in enumerate(self.rounds[i])
+        ]
+        cells = self._cells()
+        self._write("rounds.json", each)
+        self._write("cells.json", [cell.to_dict() for cell in cells])
+        self._write("figures.json", self._figures(cells))
+        (self.folder / "cells.csv").write_text(checks.to_csv(cells), encoding="utf-8")
+        (self.folder / "results.md").write_text(verdict.markdown(cells), encoding="utf-8")
+
+    def _write(self, name: str, tree: Any) -> None:
+        if self.folder is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            (self.folder / name).write_text(json.dumps(store.plain(tree), indent=1) + "\n", encoding="utf-8")
 
 
 def _measured(scenario: Scenario) -> Record:
-    """The real run of a cell; once more where a process was lost, for then it is another cell."""
+    """The real run of a cell; once more where a process was lost unasked, for then it is another cell."""
     record = run_for_real(scenario)
-    if not record.manifest.get("lost"):
+    if not record.manifest.get("lost") or scenario.faults:
         return record
     again = run_for_real(scenario)
     again.manifest["flags"] = [
@@ -186,30 +362,6 @@ def _measured(scenario: Scenario) -> Record:
         *again.manifest.get("flags", []),
     ]
     return again
-
-
-def _write_predictions(folder: Path | None, said: Mapping[tuple[int, int], Mapping[str, Any]]) -> None:
-    if folder is not None:
-        _write_json(folder / "predictions.json", [said[key] for key in sorted(said)])
-
-
-def _profiles(
-    base: Scenario, design: Design, given: Profile | str | Path | None, on_progress: Progress | None
-) -> dict[str, Profile]:
-    """The profile for the cells of each ``compute``; cells with the same workload share one."""
-    kinds = list(dict.fromkeys(compute for _, compute in design.settings))
-    if given is not None:
-        return dict.fromkeys(kinds, given if isinstance(given, Profile) else Profile.read(given))
-    found: dict[str, Profile] = {}
-    for kind in kinds:
-        changes = design.workload(kind)
-        same = [found[other] for other in found if design.workload(other) == changes]
-        found[kind] = (
-            same[0]
-            if same
-            else calibrate(base.override(changes), workers=design.workers, on_progress=on_progress)
-        )
-    return found
 
 
 def foretell(scenario: Scenario, profile: Profile) -> tuple[Record, checks.Prediction]:
@@ -244,7 +396,10 @@ def pairs(cells: Sequence[checks.Cell]) -> list[dict[str, Any]]:
     """Cells as tables and pictures take them."""
     return [
         {
-            "label": f"{label(c.algorithm)} n={c.n}{_slowed(c.slow)} {c.links}/{c.compute}",
+            "label": " ".join(filter(None, (
+                f"{label(c.algorithm)} n={c.n}{_slowed(c.slow)}", c.bandwidth, c.message,
+                f"{c.links}/{c.compute}", c.faults.replace("none", ""),
+            ))),
             "algorithm": c.algorithm,
             **{name: getattr(c, name) for name in ("predicted", "measured", "low", "high")},
         }
@@ -254,7 +409,3 @@ def pairs(cells: Sequence[checks.Cell]) -> list[dict[str, Any]]:
 
 def _slowed(factor: float) -> str:
     return "" if factor == 1 else f" ×{factor:g}"
-
-
-def _write_json(path: Path, tree: Any) -> None:
-    path.write_text(json.dumps(store.plain(tree), indent=1) + "\n", encoding="utf-8")

@@ -4,8 +4,10 @@ Rules this module obeys:
 
 * It sees records of probe programs (``core.probes``) and nothing else: never a run of the kind that
   the constants are to predict.
-* Every constant comes with a 95 % interval, by bootstrap over the repetitions (percentiles of 400
-  resamples from a fixed seed, so a record always gives the same profile).
+* Every constant comes with a 95 % interval, by bootstrap over the measurements in their order of time
+  (percentiles of 400 resamples from a fixed seed, so a record always gives the same profile). Blocks of
+  neighbours are drawn, not single ones: what disturbs one measurement disturbs the next, too. What changes
+  between probes no single record shows; ``analysis.repetitions`` adds it.
 * Medians, not means, wherever a probe may be disturbed by a machine that does something else too.
 
 Links. With latency L, overhead o per message and rate R, half a round trip of b bytes takes
@@ -29,8 +31,9 @@ from core.tensors import OPERATIONS
 from scenarios.profile import Constant
 
 __all__ = [
-    "CalibrationError", "StepFit", "fit_allreduce", "fit_beside", "fit_byte_cost", "fit_cold", "fit_links",
-    "fit_pacing", "fit_ring_lag", "fit_slots", "fit_steps", "fit_tensors",
+    "CalibrationError", "StepFit", "by_size", "distribution", "fit_allreduce", "fit_beside", "fit_byte_cost",
+    "fit_cold", "fit_links", "fit_pacing", "fit_ring_lag", "fit_slots", "fit_steps", "fit_tensors", "line",
+    "nonnegative_line", "observed",
 ]  # fmt: skip
 
 RESAMPLES = 400
@@ -95,8 +98,13 @@ def _shifted_exponential(mean: float, spread: float) -> Any:
 _FROZEN = {"lognormal": _lognormal, "gamma": _gamma, "shifted_exponential": _shifted_exponential}
 
 
+def distribution(model: str, mean: float, spread: float) -> Any:
+    """The SciPy distribution of step times that ``model`` stands for (not ``constant``), seconds."""
+    return _FROZEN[model](mean, min(spread, 0.999))
+
+
 def _distance(model: str, times: np.ndarray, mean: float, spread: float) -> StepFit:
-    test = stats.kstest(times, _FROZEN[model](mean, min(spread, 0.999)).cdf)
+    test = stats.kstest(times, distribution(model, mean, spread).cdf)
     return StepFit(model, mean, spread, float(test.statistic), float(test.pvalue))
 
 
@@ -137,7 +145,7 @@ def fit_tensors(record: Record) -> dict[str, Constant]:
     """``tensor_rate.<operation>`` in bytes/s from a ``TensorProbe`` run."""
     found = {}
     for kind, operation in enumerate(OPERATIONS):
-        nbytes, seconds = _observed(record, kind)
+        nbytes, seconds = observed(record, kind)
         if not len(seconds):
             raise CalibrationError(f"tensor probe: no measurement of {operation}")
         if not (seconds > 0).any():
@@ -154,7 +162,7 @@ def fit_ring_lag(measured: Record, simulated: Record, workers: int) -> Constant:
     Both records are of the same ``AllReduceProbe`` with ``collective: messages``. Its largest size
     counts, the model's own.
     """
-    ours, theirs = (_by_size(record, ALLREDUCE, over_nodes=np.max) for record in (measured, simulated))
+    ours, theirs = (by_size(record, ALLREDUCE, over_nodes=np.max) for record in (measured, simulated))
     if len(ours) < 2 or ours.keys() != theirs.keys():
         raise CalibrationError(
             f"ring probe: {len(ours)} sizes; expected two or more, measured and simulated alike"
@@ -170,19 +178,11 @@ def fit_links(record: Record, name: str, nominal: float = 0.0) -> dict[str, Cons
     ``.efficiency`` as well where the link has a ``nominal`` rate (bytes/s), and ``.shared``, the
     bytes/s of both directions together when both are busy.
     """
-    pings, streams, duplex = (_by_size(record, kind) for kind in (PING, STREAM, DUPLEX))
+    pings, streams, duplex = (by_size(record, kind) for kind in (PING, STREAM, DUPLEX))
     if len(streams) < 2 or pings.keys() != streams.keys():
         raise CalibrationError(
             f"link probe: messages of {len(streams)} sizes; expected two or more, with pings"
         )
-
-    def line(drawn: Mapping[float, np.ndarray]) -> tuple[float, float]:
-        """(seconds per message, seconds per byte), by least relative squares over the sizes."""
-        sizes = np.array(sorted(drawn))
-        medians = np.array([np.median(drawn[size]) for size in sizes])
-        design = np.stack([np.ones_like(sizes), sizes], axis=1) / medians[:, None]
-        (intercept, slope), *_ = np.linalg.lstsq(design, np.ones_like(sizes), rcond=None)
-        return max(float(intercept), 0.0), float(slope)
 
     def latency(drawn_pings: Mapping[float, np.ndarray], drawn: Mapping[float, np.ndarray]) -> float:
         differences = [np.median(drawn_pings[size]) - np.median(drawn[size]) for size in drawn]
@@ -205,8 +205,21 @@ def fit_links(record: Record, name: str, nominal: float = 0.0) -> dict[str, Cons
     }
     cost = fit_byte_cost(record)
     if cost is not None:
-        constants[f"{name}.byte_cost".replace("link.", "host.")] = Constant(cost, "s", cost, cost, count)
+        constants[f"{name}.byte_cost".replace("link.", "host.")] = Constant(
+            cost, "s", cost, cost, count, "one figure for a whole probe: its interval is that of repetitions"
+        )
     return constants
+
+
+def line(times: Mapping[float, np.ndarray]) -> tuple[float, float]:
+    """(seconds per message, seconds per byte) of the medians by size, by least relative squares."""
+    sizes = np.array(sorted(times))
+    medians = np.array([np.median(times[size]) for size in sizes])
+    design = np.stack([np.ones_like(sizes), sizes], axis=1) / medians[:, None]
+    (intercept, slope), *_ = np.linalg.lstsq(design, np.ones_like(sizes), rcond=None)
+    if intercept < 0:
+        return 0.0, float(np.linalg.lstsq(design[:, 1:], np.ones_like(sizes), rcond=None)[0][0])
+    return float(intercept), float(slope)
 
 
 def fit_byte_cost(record: Record) -> float | None:
@@ -256,17 +269,12 @@ def fit_allreduce(record: Record, workers: int) -> dict[str, Constant]:
     2 (n - 1) (alpha + b / n / bandwidth). Each repetition is taken at the worker that it took the
     least time: the last to join, which waited for nobody.
     """
-    times = _by_size(record, ALLREDUCE, over_nodes=np.min)
+    times = by_size(record, ALLREDUCE, over_nodes=np.min)
     if len(times) < 2:
         raise CalibrationError(f"all-reduce probe: {len(times)} sizes; expected two or more")
-    steps = 2 * (workers - 1)
 
     def fit(drawn: Mapping[float, np.ndarray]) -> tuple[float, float]:
-        sizes = np.array(sorted(drawn))
-        medians = np.array([np.median(drawn[size]) for size in sizes])
-        design = np.stack([np.full_like(sizes, steps), sizes * steps / workers], axis=1) / medians[:, None]
-        solution, _ = _nonnegative(design, np.ones_like(sizes))
-        return float(solution[0]), float(solution[1])
+        return nonnegative_line(drawn, workers)
 
     if fit(times)[1] <= 0:
         raise CalibrationError("all-reduce probe: larger tensors took no longer than small ones")
@@ -279,19 +287,23 @@ def fit_allreduce(record: Record, workers: int) -> dict[str, Constant]:
     }
 
 
-def _nonnegative(design: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, float]:
-    from scipy.optimize import nnls
+def nonnegative_line(times: Mapping[float, np.ndarray], workers: int) -> tuple[float, float]:
+    """(seconds per ring step, seconds per byte) of an all-reduce of ``workers``, neither below 0."""
+    steps = 2 * (workers - 1)
+    sizes = np.array(sorted(times))
+    medians = np.array([np.median(times[size]) for size in sizes])
+    design = np.stack([np.full_like(sizes, steps), sizes * steps / workers], axis=1) / medians[:, None]
+    solution, _ = optimize.nnls(design, np.ones_like(sizes))
+    return float(solution[0]), float(solution[1])
 
-    solution, residual = nnls(design, target)
-    return solution, float(residual)
 
-
-def _observed(record: Record, kind: int) -> tuple[np.ndarray, np.ndarray]:
+def observed(record: Record, kind: int) -> tuple[np.ndarray, np.ndarray]:
+    """Bytes and seconds of everything of that kind that a probe observed."""
     rows = record.observations["kind"] == kind
     return record.observations["bytes"][rows].astype(float), record.observations["seconds"][rows]
 
 
-def _by_size(
+def by_size(
     record: Record, kind: int, over_nodes: Callable[..., np.ndarray] | None = None
 ) -> dict[float, np.ndarray]:
     """Seconds by message size; ``over_nodes`` reduces the nodes' durations of each repetition to one."""
@@ -308,9 +320,18 @@ def _by_size(
     return found
 
 
+def _resampled(data: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """As many of ``data`` as there are, in blocks of n^(1/3) neighbours from random places (circular)."""
+    count = len(data)
+    block = max(1, round(count ** (1 / 3)))
+    starts = rng.integers(count, size=-(-count // block))
+    places = (starts[:, None] + np.arange(block)) % count
+    return np.asarray(data[places.ravel()[:count]])
+
+
 def _constant(data: np.ndarray, estimate: Callable[[np.ndarray], Any], unit: str, note: str = "") -> Constant:
     rng = np.random.default_rng(0)
-    draws = [float(estimate(rng.choice(data, len(data)))) for _ in range(RESAMPLES)]
+    draws = [float(estimate(_resampled(data, rng))) for _ in range(RESAMPLES)]
     return _interval(float(estimate(data)), draws, unit, len(data), note)
 
 
@@ -319,7 +340,7 @@ def _over_sizes(
 ) -> Constant:
     rng = np.random.default_rng(0)
     draws = [
-        estimate(*({size: rng.choice(times, len(times)) for size, times in part.items()} for part in data))
+        estimate(*({size: _resampled(times, rng) for size, times in part.items()} for part in data))
         for _ in range(RESAMPLES)
     ]
     return _interval(estimate(*data), draws, unit, count)

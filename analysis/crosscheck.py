@@ -41,7 +41,10 @@ BLOCKS = 5
 
 @dataclass(frozen=True)
 class Prediction:
-    """What was said before the run: throughput (samples/s), seconds per step by part, simpler models."""
+    """What was said before the run: throughput (samples/s), seconds per step by part, simpler models.
+
+    slowest  mean seconds of a step of the slowest worker
+    """
 
     throughput: float
     step: float
@@ -49,6 +52,7 @@ class Prediction:
     contention: float
     simpler: dict[str, float] = field(default_factory=dict)
     flags: tuple[str, ...] = ()
+    slowest: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,7 @@ class Cell:
     simpler_errors   simpler model -> its signed relative throughput error
     contention       predicted share of the run that the busiest link direction is in use
     rounds           predictions and runs that the figures are means of
+    bandwidth, message, faults  further levels of designs that have them
     """
 
     algorithm: str
@@ -80,11 +85,20 @@ class Cell:
     simpler_errors: dict[str, float]
     flags: tuple[str, ...] = ()
     rounds: int = 1
+    bandwidth: str = ""
+    message: str = ""
+    faults: str = ""
 
     @property
     def circumstances(self) -> tuple[Any, ...]:
         """What cells of one ranking have in common: everything but the algorithm."""
-        return (self.n, self.slow, self.links, self.compute)
+        own = (self.n, self.slow, self.links, self.compute)
+        return (*own, self.bandwidth, self.message, self.faults) if self.bandwidth else own
+
+    @property
+    def width(self) -> float:
+        """Half of the interval, relative to the measured throughput."""
+        return (self.high - self.low) / 2 / self.measured
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -118,7 +132,18 @@ def predict(
         contention=_utilization(record),
         simpler={name: throughput(other) for name, other in (simpler or {}).items()},
         flags=tuple(flags),
+        slowest=_slowest(record),
     )
+
+
+def _slowest(record: Record) -> float:
+    """Mean seconds of a step, of the worker whose steps take longest; the whole run if it makes none."""
+    nodes, lengths = record.steps["node"], record.steps["end"] - record.steps["start"]
+    if not len(nodes):
+        return record.duration
+    counts = np.bincount(nodes)
+    sums = np.bincount(nodes, weights=lengths)
+    return float((sums[counts > 0] / counts[counts > 0]).max())
 
 
 def _utilization(record: Record) -> float:
@@ -259,6 +284,9 @@ def summarize(cells: Sequence[Cell], contended: float = 0.6) -> dict[str, Any]:
         "within_5_percent": float((errors <= 0.05).mean()),
         "contended": _against_simpler(busy),
         "worst_part_error": max(abs(error) for cell in cells for error in cell.part_errors.values()),
+        "parts_within_5_percent": float(
+            np.mean([abs(error) <= 0.05 for cell in cells for error in cell.part_errors.values()])
+        ),
         "rankings": len(ordered),
         "rankings_wrong": [
             [*ranking.circumstances, list(pair)] for ranking in ordered for pair in ranking.wrong

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 __all__ = [
-    "algorithm_notes", "algorithms", "comparison", "constants", "document", "duration", "figures", "notes",
-    "sheet", "size", "table", "tables",
+    "algorithm_notes", "algorithms", "cell", "comparison", "constants", "document", "duration", "figures",
+    "notes", "sheet", "size", "table", "tables",
 ]  # fmt: skip
 
 PART_HEADS = {"compute": "compute", "update": "update", "send": "send", "wait": "wait", "receive": "recv"}
@@ -248,11 +248,11 @@ def figures(found: Mapping[str, Any]) -> list[str]:
         (
             f"{found['cells']} cells: throughput error {found['median_error']:.1%} (median), "
             f"{found['p90_error']:.1%} (90th percentile), {found['worst_error']:.1%} (worst: "
-            f"{_cell(worst[:1], *worst[1:])}); {found['within_5_percent']:.0%} of them within 5 %"
+            f"{cell(worst[:1], *worst[1:])}); {found['within_5_percent']:.0%} of them within 5 %"
         ),
         f"worst error of a part of the step: {found['worst_part_error']:.1%} of the step",
     ]
-    wrong = [_cell(pair, *circumstances) for *circumstances, pair in found["rankings_wrong"]]
+    wrong = [cell(pair, *circumstances) for *circumstances, pair in found["rankings_wrong"]]
     tail = f"{len(wrong)} pairs the wrong way round: {'; '.join(wrong)}" if wrong else "all right"
     lines.append(f"ranking of the algorithms in {found['rankings']} circumstances: {tail}")
     contended = found["contended"]
@@ -266,10 +266,16 @@ def figures(found: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _cell(algorithms: Sequence[str], n: int, slow: float, links: str, compute: str) -> str:
+def cell(
+    algorithms: Sequence[str], n: int, slow: float, links: str, compute: str, bandwidth: str = "",
+    message: str = "", faults: str = "",
+) -> str:  # fmt: skip
     """Algorithms and circumstances in words."""
     straggler = "" if slow == 1 else f", one worker {slow:g} times slower"
-    return f"{' / '.join(map(label, algorithms))}, n = {n}{straggler}, {links} links, {compute} steps"
+    rate = f"{bandwidth} " if bandwidth else ""
+    more = "".join(f", {what}" for what in (message, faults) if what not in ("", "none"))
+    names = " / ".join(map(label, algorithms))
+    return f"{names}, n = {n}{straggler}, {rate}{links} links, {compute} steps{more}"
 
 
 def constants(found: Mapping[str, Mapping[str, Any]], title: str = "") -> Table:

@@ -33,7 +33,9 @@ constant                   unit     meaning
 ``host.<kind>.beside``     s        the same while native steps keep the cores busy: what these lose
 =========================  =======  ===============================================================
 
-Ranges covered (``ranges``): ``message_bytes``, ``workers``, ``workers_per_device``.
+Ranges covered (``ranges``): ``message_bytes``, ``workers``, ``workers_per_device``, and ``link_rate``, the
+nominal bytes/s of the paced or shaped links that were probed. A link's constants are a time per message and a
+share of its rate, so predictions at other rates are no flag; ``covers`` says what was probed.
 """
 
 from __future__ import annotations
@@ -42,7 +44,7 @@ import dataclasses
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -50,7 +52,7 @@ from typing import Any
 import numpy as np
 
 from core.tensors import OPERATIONS
-from scenarios.cluster import MOST, Cluster, Host, Layout, StepTime
+from scenarios.cluster import MOST, Cluster, Heterogeneity, Host, Layout, StepTime
 from scenarios.compute import MODELS, WIDEST
 from scenarios.errors import ScenarioError, unknown, unknown_field
 from scenarios.fields import LARGEST, SLOWEST, Kind, plain, real
@@ -91,7 +93,7 @@ _DATE = re.compile(
     re.ASCII,
 )
 
-_EXTENTS = ("message_bytes", "workers", "workers_per_device")
+_EXTENTS = ("message_bytes", "workers", "workers_per_device", "link_rate")
 
 
 def _finite(value: Any, name: str) -> float:
@@ -256,7 +258,14 @@ class Profile:
             servers = cluster.servers
             if servers.bandwidth:
                 servers = replace(servers, bandwidth=rate(servers.bandwidth))
-            return replace(cluster, layout=layout, servers=servers, machines=(), placement=())
+            return replace(
+                cluster,
+                layout=layout,
+                servers=servers,
+                machines=(),
+                placement=(),
+                heterogeneity=_devices(cluster, rate),
+            )
         machines = tuple(
             replace(
                 m,
@@ -267,6 +276,17 @@ class Profile:
             for m in cluster.machines
         )
         return replace(cluster, machines=machines)
+
+    def covers(self) -> list[str]:
+        """What was probed, in words: a line for each range, and for kinds of links."""
+        kinds = sorted({name.split(".")[1] for name in self.constants if name.startswith("link.")})
+        lines = [f"links: {', '.join(kinds)}"] if kinds else []
+        for name, (low, high) in self.ranges.items():
+            quantity = (lambda v: f"{v * 8 / 1e6:g} Mbit/s") if name == "link_rate" else _plain_number
+            extent = quantity(low) if low == high else f"{quantity(low)} to {quantity(high)}"
+            lines.append(f"{name.replace('_', ' ')}: {extent}")
+        own = ", ".join(f"{key} {value}" for key, value in self.workload.items())
+        return [*lines, f"steps of: {own}"] if own else lines
 
     def warnings(self, scenario: Scenario, hardware: Mapping[str, Any] | None = None) -> list[str]:
         """Where a prediction of ``scenario`` (on ``hardware``) leaves what was measured; empty if nowhere."""
@@ -284,10 +304,14 @@ class Profile:
                     )
         probed = {name.split(".")[1] for name in self.constants if name.startswith("link.")}
         if probed and scenario.run.links not in probed:
-            found.append(f"not covered: no {scenario.run.links} links, only {' and '.join(sorted(probed))} ones")
+            found.append(
+                f"not covered: no {scenario.run.links} links, only {' and '.join(sorted(probed))} ones"
+            )
         doubts = self.notes.get("doubts")
         if isinstance(doubts, Mapping) and doubts:
-            found.append(f"doubtful constants, for probes disagreed or scattered: {', '.join(sorted(doubts))}")
+            found.append(
+                f"doubtful constants, for probes disagreed or scattered: {', '.join(sorted(doubts))}"
+            )
         for name, now in _extent(scenario).items():
             low, high = self.ranges.get(name, (-math.inf, math.inf))
             if not low <= now <= high:
@@ -372,6 +396,17 @@ def _constant(name: str, tree: Any) -> Constant:
     except ScenarioError as error:
         raise error.under(where) from error
     return constant
+
+
+def _plain_number(value: float) -> str:
+    return f"{value:,.0f}"
+
+
+def _devices(cluster: Cluster, rate: Callable[[float], float]) -> Heterogeneity:
+    """The cluster's heterogeneity, the rates of NICs that are listed there changed by ``rate``."""
+    own = cluster.heterogeneity
+    nics = {name: tuple(map(rate, own.devices[name])) for name in ("up", "down") if name in own.devices}
+    return replace(own, devices={**own.devices, **nics}) if nics else own
 
 
 def _range(name: str, value: Any) -> tuple[float, float]:

@@ -16,33 +16,55 @@ def command(
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="Profile to write.")] = Path(
         "profile.json"
     ),
+    pictures: Annotated[
+        Path | None,
+        typer.Option("--pictures", "-p", metavar="DIR", help="Draw probes and fits into this folder."),
+    ] = None,
+    budget: Annotated[
+        float, typer.Option("--budget", help="Seconds; one round of all probes always runs.", min=1.0)
+    ] = 60.0,
     set_: Set = None,
     json: Json = False,
 ) -> None:
     """Measure this machine: step times, tensor operations, links, all-reduce.
 
-    Runs short probes (under a minute for small models) with the scenario's model, fits constants
-    with 95 % intervals, and writes them as a profile for simulate --profile and crosscheck.
+    Runs short probes with the scenario's model, twice where there is time and more often where they
+    disagree, fits constants with 95 % intervals, and writes them as a profile for simulate --profile
+    and crosscheck. Says what it covers, how well the fits fit, and what is in doubt.
 
-    Example: predict the demo with this machine's own constants:
+    Example: predict the demo with this machine's own constants, and see the probes:
 
-        aladdin calibrate demo --out profile.json
+        aladdin calibrate demo --out profile.json --pictures pictures
 
         aladdin simulate demo --algorithm all --profile profile.json
     """
-    from aladdin.calibration import calibrate
+    from aladdin.calibration import calibrate, needed
     from scenarios.overrides import parse
 
+    if pictures is not None:
+        needed("matplotlib")
     with common.progress("probes") as advance:
         profile = calibrate(
-            scenario, overrides=parse(set_ or []), out=out,
-            on_progress=advance,
-        )  # fmt: skip
+            scenario, overrides=parse(set_ or []), out=out, budget=budget, on_progress=advance
+        )
+    drawn = []
+    if pictures is not None:
+        from analysis import probe_plots
+
+        drawn = probe_plots.draw(profile, pictures)
+    doubts = profile.notes.get("doubts", {})
+    common.warn([f"{name} is in doubt: {why}" for name, why in doubts.items()])
     if json:
         common.emit(profile.to_dict())
         return
-    from analysis import report
+    from analysis import report, verdict
 
     console = common.console()
     console.print(report.constants(profile.to_dict()["constants"], "Constants of this machine"))
-    console.print(f"written to {out}", soft_wrap=True, markup=False)
+    for line in ("fits:", *(f"  {line}" for line in verdict.fits(profile.notes.get("fits", {})))):
+        console.print(line, markup=False)
+    for line in ("covered:", *(f"  {line}" for line in profile.covers())):
+        console.print(line, markup=False)
+    console.print(f"written to {out}, in {profile.notes['seconds']:g} s", soft_wrap=True, markup=False)
+    if pictures is not None:
+        common.written(pictures, drawn)

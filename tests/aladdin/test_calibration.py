@@ -11,7 +11,7 @@ import pytest
 import scenarios
 from aladdin import validation
 from aladdin.calibration import calibrate
-from aladdin.validation import Design
+from aladdin.designs.basic import Basic
 from analysis.calibrate import CalibrationError, fit_beside, fit_links, fit_slots, fit_steps
 from core.record import Record
 from scenarios import ScenarioError
@@ -128,11 +128,13 @@ def test_predictions_are_on_disk_before_the_first_run(
         return simulate(profile.apply(scenario))
 
     monkeypatch.setattr(validation, "run_for_real", run)
-    design = Design(workers=(4,), settings=(("paced", "paced"),), seconds=4.0)
+    design = Basic(workers=(4,), settings=(("paced", "paced"),), length=4.0)
     found = validation.crosscheck("demo", profile=profile, design=design, out=folder)
     assert [cell.throughput_error for cell in found.cells] == [0.0] * 8
     assert found.figures["rankings_wrong"] == []
     assert {path.name for path in folder.iterdir()} == {
+        "plan.json",
+        "results.md",
         "profile-paced.json",
         "predictions.json",
         "rounds.json",
@@ -164,13 +166,13 @@ def test_cells_with_native_steps_are_predicted_and_run_in_rounds(
 
     monkeypatch.setattr(validation, "run_for_real", run)
     monkeypatch.setattr("aladdin.calibration.run_for_real", run)
-    design = Design(
+    design = Basic(
         algorithms=("aladdin",),
         workers=(2,),
         slow=(1.0,),
         settings=(("paced", "native"),),
         batches={},
-        seconds=4.0,
+        length=4.0,
     )
     (cell,) = validation.crosscheck("demo", design=design, out=folder, overrides=TRUTH).cells
     assert asked == [1, 2, 3]

@@ -1,0 +1,257 @@
+"""The probes that measure a machine: what each runs, and what a profile learns from it.
+
+Rules this module obeys:
+
+* Constants come from probes only (``core.probes``), also where steps or links are paced or shaped. A
+  probe never runs an algorithm that its constants are to predict.
+* A probe may use the constants of earlier ones: to fit its own, and to know how much of it is affordable.
+* Each lasts ``share`` seconds at most, as far as can be told before: fewer repetitions of long steps and
+  large messages, never so few that they cannot be fitted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from analysis import calibrate as fits
+from analysis import goodness
+from core.record import Record
+from scenarios import Scenario
+from scenarios.profile import Constant, Profile
+from scenarios.workloads.layers import layer_sizes
+
+__all__ = ["Learned", "Probe", "nominal", "probes", "refreshing"]
+
+PARTS = 1.875
+"""Messages of the full size that those of a probe with parts 1/8, 1/4, 1/2 and 1 amount to."""
+
+
+MOST_BESIDE = 3e-8
+"""Seconds that moving a byte may cost the steps beside it; twenty times what was ever seen."""
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What a probe says: constants, how well their fits fit (``Profile.notes``), and the step model.
+
+    failed  why it says nothing, where it was disturbed beyond use
+    """
+
+    constants: Mapping[str, Constant] = field(default_factory=dict)
+    fits: Mapping[str, Any] = field(default_factory=dict)
+    model: str = ""
+    failed: str = ""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Scenarios to run one after the other, and what their records say beside a profile's constants."""
+
+    what: str
+    scenarios: Callable[[Profile], list[Scenario]]
+    learn: Callable[[list[Record], Profile], Learned]
+
+
+def nominal(base: Scenario) -> float:
+    """Bytes/s at which the first machine's links are paced or shaped."""
+    return min(base.cluster.machines[0].up, base.cluster.machines[0].down)
+
+
+def probes(base: Scenario, counts: Sequence[int], kinds: Sequence[str], share: float) -> Iterator[Probe]:
+    """All probes that predictions of ``base`` need, with ``counts`` workers and ``kinds`` of links."""
+    make = _Maker(base, share)
+    yield make.steps()
+    yield make.slots(counts)
+    yield make.cold(kinds)
+    yield make.pacing(max(counts))
+    yield make.tensors()
+    for kind in kinds:
+        yield make.links(kind)
+    for n in counts:
+        if "native" in kinds:
+            yield make.allreduce(n)
+        for kind in kinds:
+            if kind != "native":
+                yield make.ring(n, kind)
+    for kind in kinds:
+        yield make.beside(kind)
+
+
+def refreshing(base: Scenario, kind: str, share: float) -> Iterator[Probe]:
+    """Probes of what ``base`` has native, steps or links; short ones."""
+    make = _Maker(base, share)
+    if base.run.compute == "native":
+        yield make.steps()
+        yield make.slots([max(2, base.cluster.workers)])
+        yield make.cold([kind])
+    yield make.links(kind)
+    if base.run.compute == "native":
+        yield make.beside(kind)
+
+
+def _times(seconds: float, each: float, least: int, most: int) -> int:
+    """How often something that takes ``each`` fits into ``seconds``, in bounds."""
+    return most if each <= 0 else max(least, min(most, int(seconds / each)))
+
+
+class _Maker:
+    """Makes the probes for one scenario."""
+
+    def __init__(self, base: Scenario, share: float) -> None:
+        self.base, self.share = base, share
+        self.bytes = 4.0 * sum(layer_sizes(base.workload))
+        self.nominal = nominal(base)
+
+    def scenario(self, name: str, n: int, repeats: int, **changes: Any) -> Scenario:
+        """The scenario of probe ``name`` among ``n`` workers; ``changes``: paths with ``__`` for dots."""
+        fields = {
+            "name": f"probe/{name}", "algorithm.name": f"core.probes:{name}",
+            "algorithm.options.repeats": repeats, "faults": [],
+            "cluster.workers": n, "cluster.slowdowns": [], "cluster.servers.count": 1, "run.steps": 1,
+            "run.evaluate": False, "run.spans": False, "cluster.network.collective": "native",
+            "run.links": "native", "run.compute": "native",
+        }  # fmt: skip
+        return self.base.override(fields | {key.replace("__", "."): value for key, value in changes.items()})
+
+    def transfer(self, kind: str) -> float:
+        """Seconds that a whole message takes, where its link's rate is told."""
+        return self.bytes / (1e9 if kind == "native" else self.nominal)
+
+    def count(self, profile: Profile, n: int, most: int, extra: float = 0.0) -> int:
+        """Steps of ``n`` workers at once that fit into the share."""
+        crowd = max(1.0, n / profile.value("device.slots", 1.0 if n > 2 else 2.0))
+        return _times(self.share, profile.value("step_time.mean") * crowd + extra, 10, most)
+
+    def steps(self) -> Probe:
+        """Steps of a worker that is alone."""
+
+        def learn(records: list[Record], _: Profile) -> Learned:
+            fit, constants = fits.fit_steps(records[0], "step_time")
+            found = {"step_time": goodness.steps(records[0], fit), "step_time.fit": asdict(fit)}
+            return Learned(constants, found, fit.model)
+
+        return Probe(
+            "steps of one worker",
+            lambda profile: [self.scenario("StepProbe", 1, 2, run__steps=self.count(profile, 1, 40))],
+            learn,
+        )
+
+    def slots(self, counts: Sequence[int]) -> Probe:
+        """Steps of several at once: how many the device serves at full speed."""
+
+        def learn(records: list[Record], profile: Profile) -> Learned:
+            alone, found = profile.constants["step_time.mean"], []
+            for n, record in zip(counts, records, strict=True):
+                cores = record.manifest.get("environment", {}).get("cores", float("inf"))
+                _, full = fits.fit_steps(record, "full")
+                found.append(fits.fit_slots(alone, full["full.mean"], n, cores))
+            return Learned({"device.slots": max(found, key=lambda constant: constant.value)})
+
+        return Probe(
+            f"steps of {', '.join(map(str, counts))} workers at once",
+            lambda p: [self.scenario("StepProbe", n, 2, run__steps=self.count(p, n, 40)) for n in counts],
+            learn,
+        )
+
+    def cold(self, kinds: Sequence[str]) -> Probe:
+        """Steps of a worker that is blocked in between."""
+        kind = "paced" if "paced" in kinds else kinds[0]
+
+        def scenarios(profile: Profile) -> list[Scenario]:
+            steps = self.count(profile, 1, 25, self.transfer(kind)) // 2
+            return [self.scenario("RelayProbe", 2, 2, run__steps=max(8, steps), run__links=kind)]
+
+        def learn(records: list[Record], profile: Profile) -> Learned:
+            _, relayed = fits.fit_steps(records[0], "relayed")
+            alone = profile.constants["step_time.mean"]
+            return Learned({"step_time.cold": fits.fit_cold(alone, relayed["relayed.mean"])})
+
+        return Probe("steps between messages", scenarios, learn)
+
+    def pacing(self, n: int) -> Probe:
+        """Paced steps: how late they end."""
+        mean = self.base.cluster.compute.mean
+        steps = _times(self.share, mean, 10, 40)
+        paced = {"run__steps": steps, "run__compute": "paced", "cluster__compute__spread": 0.0}
+        return Probe(
+            f"{n} workers' paced steps",
+            lambda _: [self.scenario("StepProbe", n, 2, **paced)],
+            lambda records, _: Learned({"pacing.overhead": fits.fit_pacing(records[0], mean)}),
+        )
+
+    def tensors(self) -> Probe:
+        """Tensor operations."""
+        repeats = _times(self.share, 6 * 3 * self.bytes / 1e10, 4, 30)
+        return Probe(
+            "tensor operations",
+            lambda _: [self.scenario("TensorProbe", 1, repeats)],
+            lambda records, _: Learned(
+                fits.fit_tensors(records[0]), {"tensor_rate": goodness.tensors(records[0])}
+            ),
+        )
+
+    def links(self, kind: str) -> Probe:
+        """Messages between two: pings, streams, both ways."""
+        most = 20 if kind == "native" else 8
+        repeats = _times(self.share, 4 * PARTS * self.transfer(kind), 3, most)
+        rate = 0.0 if kind == "native" else self.nominal
+        return Probe(
+            f"{kind} links",
+            lambda _: [self.scenario("LinkProbe", 2, repeats, run__links=kind)],
+            lambda records, _: Learned(
+                fits.fit_links(records[0], f"link.{kind}", rate), {f"link.{kind}": goodness.links(records[0])}
+            ),
+        )
+
+    def allreduce(self, n: int) -> Probe:
+        """The native all-reduce."""
+        repeats = _times(self.share, PARTS * 4 * self.transfer("native"), 5, 20)
+        return Probe(
+            f"native all-reduce among {n}",
+            lambda _: [self.scenario("AllReduceProbe", n, repeats)],
+            lambda records, _: Learned(
+                fits.fit_allreduce(records[0], n), {f"allreduce.{n}": goodness.allreduce(records[0], n)}
+            ),
+        )
+
+    def ring(self, n: int, kind: str) -> Probe:
+        """An all-reduce by messages, against a simulation of it."""
+        repeats = _times(self.share, PARTS * 2 * self.transfer(kind), 3, 8)
+        fields = {"run__links": kind, "cluster__network__collective": "messages"}
+        scenario = self.scenario("AllReduceProbe", n, repeats, **fields)
+
+        def learn(records: list[Record], profile: Profile) -> Learned:
+            from sim import simulate
+
+            without = {key: value for key, value in profile.constants.items() if not key.startswith("ring.")}
+            expected = simulate(replace(profile, constants=without).apply(scenario))
+            return Learned({f"ring.{kind}.lag.{n}": fits.fit_ring_lag(records[0], expected, n)})
+
+        return Probe(f"all-reduce by messages among {n} over {kind} links", lambda _: [scenario], learn)
+
+    def beside(self, kind: str) -> Probe:
+        """Steps while messages come and go."""
+
+        def scenarios(profile: Profile) -> list[Scenario]:
+            steps = self.count(profile, 2, 40)
+            return [self.scenario("BesideProbe", 2, 2, run__steps=steps, run__links=kind)]
+
+        def learn(records: list[Record], profile: Profile) -> Learned:
+            from sim import simulate
+
+            steps = int(records[0].steps["step"].max()) + 1
+            calibrated = profile.apply(self.scenario("BesideProbe", 2, 2, run__steps=steps, run__links=kind))
+            if not calibrated.cluster.host.cores:
+                return Learned()
+
+            def simulated(cost: float) -> Record:
+                return simulate(calibrated.override({"cluster.host.byte_cost": cost}))
+
+            found = fits.fit_beside(records[0], simulated, MOST_BESIDE)
+            if found.value >= MOST_BESIDE:
+                return Learned(failed=f"steps lost more than {MOST_BESIDE:g} s a byte to messages: disturbed")
+            return Learned({f"host.{kind}.beside": found})
+
+        return Probe(f"steps beside messages over {kind} links", scenarios, learn)

@@ -1,0 +1,88 @@
+"""How well a fit fits: what was measured beside what was fitted, ready for JSON and for pictures.
+
+Rules this module obeys:
+
+* A fit's quality is told by what it leaves over: R^2 and the largest residual of a line, relative to the
+  measurement; the Kolmogorov-Smirnov distance and p-value of a distribution; the scatter of a rate.
+* It holds the points (medians with the middle 95 % of repetitions), so that a picture needs no record.
+* It judges the very estimates of ``analysis.calibrate``, which it takes from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from analysis.calibrate import StepFit, by_size, line, nonnegative_line, observed
+from core.probes import ALLREDUCE, DUPLEX, PING, STREAM
+from core.record import Record
+from core.tensors import OPERATIONS
+
+__all__ = ["allreduce", "links", "steps", "tensors"]
+
+
+def steps(record: Record, fit: StepFit, skip: int = 2) -> dict[str, Any]:
+    """A step-time distribution and its sample (seconds, at most 400 of them)."""
+    times = record.steps["compute"][record.steps["step"] >= skip]
+    return {
+        "kind": "distribution", "model": fit.model, "mean": fit.mean, "spread": fit.spread, "ks": fit.ks,
+        "p": fit.p, "times": [float(time) for time in times[:400]],
+    }  # fmt: skip
+
+
+def tensors(record: Record) -> dict[str, Any]:
+    """Rates (bytes/s) of every tensor operation: median, middle 95 %, and the scatter of its repetitions.
+
+    ``residual`` is the median distance of a repetition from the fitted rate, relative to it.
+    """
+    found = {}
+    for kind, operation in enumerate(OPERATIONS):
+        nbytes, seconds = observed(record, kind)
+        if not len(seconds) or not (seconds > 0).any():
+            continue
+        rates = nbytes / np.maximum(seconds, 1e-9)
+        middle = float(np.median(rates))
+        low, high = np.percentile(rates, (2.5, 97.5))
+        found[operation] = {
+            "rate": middle, "low": float(low), "high": float(high),
+            "residual": float(np.median(np.abs(rates - middle)) / middle),
+        }  # fmt: skip
+    return {"kind": "rates", "rates": found}
+
+
+def links(record: Record) -> dict[str, Any]:
+    """The lines of pings, one-way streams and streams both ways over the message's size."""
+    found: dict[str, Any] = {"kind": "lines", "what": "seconds per message", "lines": {}}
+    for name, kind in (("ping", PING), ("stream", STREAM), ("both ways", DUPLEX)):
+        times = by_size(record, kind)
+        found["lines"][name] = _line(times, *line(times))
+    return found
+
+
+def allreduce(record: Record, workers: int) -> dict[str, Any]:
+    """The line of a native all-reduce over the tensor's size."""
+    times = by_size(record, ALLREDUCE, over_nodes=np.min)
+    alpha, beta = nonnegative_line(times, workers)
+    steps = 2 * (workers - 1)
+    lines = {f"{workers} workers": _line(times, steps * alpha, steps / workers * beta)}
+    return {"kind": "lines", "what": "seconds per all-reduce", "lines": lines}
+
+
+def _line(times: Mapping[float, np.ndarray], intercept: float, slope: float) -> dict[str, Any]:
+    """Points, fitted line, R^2 of the points' medians, and the largest residual relative to its point."""
+    sizes = np.array(sorted(times))
+    medians = np.array([np.median(times[size]) for size in sizes])
+    fitted = intercept + slope * sizes
+    left, total = np.square(medians - fitted).sum(), np.square(medians - medians.mean()).sum()
+    return {
+        "bytes": sizes.tolist(),
+        "seconds": medians.tolist(),
+        "low": [float(np.percentile(times[size], 2.5)) for size in sizes],
+        "high": [float(np.percentile(times[size], 97.5)) for size in sizes],
+        "intercept": float(intercept),
+        "slope": float(slope),
+        "r2": float(1 - left / total) if total else 1.0,
+        "residual": float(np.abs(fitted / medians - 1).max()),
+    }

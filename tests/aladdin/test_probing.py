@@ -1,0 +1,181 @@
+"""Repetitions, budgets and pictures of calibrations; shaped links; checks that go on where they stopped."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import scenarios
+from aladdin import validation
+from aladdin.calibration import MOST, calibrate
+from aladdin.designs.basic import Basic
+from aladdin.probing import probes
+from aladdin.validation import crosscheck
+from core.record import Record
+from scenarios import Scenario, ScenarioError
+from scenarios.profile import Profile
+from sim import simulate
+from tests.aladdin.test_calibration import TRUTH
+
+MACHINE = scenarios.load("demo", {**TRUTH, "cluster.workers": 2})
+
+
+def test_a_disturbed_probe_is_repeated_and_outvoted() -> None:
+    """The second of the steps of one worker takes twice as long: a third decides."""
+    ran: list[str] = []
+
+    def run(scenario: Scenario) -> Record:
+        ran.append(scenario.algorithm.name)
+        alone = scenario.algorithm.name.endswith("StepProbe") and scenario.cluster.workers == 1
+        count = len([1 for name in ran if name == "alone"])
+        if alone and scenario.run.compute == "native":
+            ran.append("alone")
+            return simulate(scenario.override({"cluster.compute.mean": 0.04 if count == 1 else 0.02}))
+        return simulate(scenario)
+
+    profile = calibrate(MACHINE, run=run)
+    assert profile.constants["step_time.mean"].value == pytest.approx(0.02)
+    assert "outvoted" in profile.constants["step_time.mean"].note
+    assert "step_time.mean" not in profile.notes["doubts"]
+    assert profile.notes["repetitions"]["steps of one worker"] == 3
+
+
+def test_what_stays_in_doubt_is_told_with_every_prediction() -> None:
+    speeds = iter(0.01 * 2**i for i in range(100))
+
+    def run(scenario: Scenario) -> Record:
+        alone = scenario.algorithm.name.endswith("StepProbe") and scenario.cluster.workers == 1
+        if alone and scenario.run.compute == "native":
+            return simulate(scenario.override({"cluster.compute.mean": next(speeds)}))
+        return simulate(scenario)
+
+    profile = calibrate(MACHINE, run=run)
+    assert profile.notes["repetitions"]["steps of one worker"] == MOST
+    assert "times as wide as it may be" in profile.notes["doubts"]["step_time.mean"]
+    assert any("step_time.mean" in flag for flag in profile.warnings(MACHINE))
+    assert Profile.from_dict(profile.to_dict()) == profile
+
+
+def test_a_small_budget_leaves_one_repetition() -> None:
+    profile = calibrate(MACHINE, run=simulate, budget=1e-3)
+    assert set(profile.notes["repetitions"].values()) == {1}
+    with pytest.raises(ScenarioError, match="budget: 0 is not valid; expected seconds above 0"):
+        calibrate(MACHINE, run=simulate, budget=0)
+
+
+def test_probes_of_large_messages_are_shorter() -> None:
+    def repeats(hidden: int) -> int:
+        base = MACHINE.override({"workload.hidden": [hidden, hidden]})
+        (links,) = [probe for probe in probes(base, [2], ["paced"], 2.5) if probe.what == "paced links"]
+        (one,) = links.scenarios(Profile({}))
+        return int(one.algorithm.options["repeats"])
+
+    assert repeats(2200) < repeats(960) <= 8
+    assert repeats(2200) >= 2
+
+
+def test_links_of_any_kind_give_constants_of_that_kind() -> None:
+    """What emulates links is the runner's business: names, units and predictions follow ``run.links``."""
+    profile = calibrate(MACHINE, links=("paced",), run=simulate)
+    assert {name.split(".")[1] for name in profile.constants if name.startswith("link.")} == {"paced"}
+    shaped = {name.replace(".paced", ".shaped"): one for name, one in profile.constants.items()}
+    found = Profile.from_dict(replace(profile, constants=shaped).to_dict())
+    assert found.constants.keys() == shaped.keys()
+    assert any("no paced links, only shaped ones" in flag for flag in found.warnings(MACHINE))
+    assert "links: shaped" in found.covers()
+    assert "link rate: 1000 Mbit/s" in found.covers()
+
+
+def test_pictures_of_a_calibration(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    from analysis import probe_plots
+
+    varied = MACHINE.override({"cluster.compute": {"model": "gamma", "mean": 0.02, "spread": 0.2}})
+    profile = calibrate(varied, run=simulate, budget=1e-3)
+    drawn = probe_plots.draw(profile, tmp_path)
+    assert {file.name for file in drawn} == {
+        "step_time.png", "tensor_rate.png", "link-native.png", "link-paced.png", "allreduce-2.png",
+    }  # fmt: skip
+    assert all(file.stat().st_size > 5000 for file in drawn)
+    (line,) = [one["lines"]["stream"] for one in profile.notes["fits"]["link.paced"]]
+    assert line["r2"] == pytest.approx(1.0)
+    assert line["residual"] < 1e-6
+
+
+SMALL = Basic(algorithms=("asp", "aladdin"), workers=(2,), settings=(("paced", "paced"),), length=3.0)
+
+
+def test_a_stopped_check_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, ran = tmp_path / "check", []
+    profile = calibrate(MACHINE, run=simulate, budget=1e-3)
+
+    def run(scenario: Scenario) -> Record:
+        if len(ran) == 2:
+            raise KeyboardInterrupt
+        ran.append(scenario.algorithm.name)
+        return simulate(profile.apply(scenario))
+
+    monkeypatch.setattr(validation, "run_for_real", run)
+    with pytest.raises(KeyboardInterrupt):
+        crosscheck("demo", profile=profile, design=SMALL, out=folder)
+    assert len(json.loads((folder / "cells.json").read_text())) == 2
+    assert "ASP" in (folder / "results.md").read_text()
+    ran.append("resumed")
+    found = crosscheck("demo", profile=profile, design=SMALL, out=folder, resume=True)
+    assert [name for name in ran if name != "resumed"] == ["asp", "aladdin", "asp", "aladdin"]
+    assert len(found.cells) == 4
+    assert all(cell.throughput_error == pytest.approx(0, abs=1e-9) for cell in found.cells)
+    with pytest.raises(ScenarioError, match="a check of the same cells"):
+        crosscheck("demo", profile=profile, design=replace(SMALL, workers=(4,)), out=folder, resume=True)
+    with pytest.raises(ScenarioError, match="a cross-check was begun in"):
+        crosscheck("demo", profile=profile, design=SMALL, out=tmp_path / "nothing", resume=True)
+
+
+def test_wide_intervals_ask_for_rounds_and_the_budget_ends_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    profile = calibrate(MACHINE, run=simulate, budget=1e-3)
+    noise = iter([0.04, 0.06] * 50)
+
+    class Repeated(Basic):
+        def rounds(self, cell: object) -> tuple[int, int]:
+            return 1, 3
+
+    def run(scenario: Scenario) -> Record:
+        one = profile.apply(scenario)
+        return simulate(one.override({"cluster.compute.mean": next(noise)}))
+
+    monkeypatch.setattr(validation, "run_for_real", run)
+    steady = crosscheck("demo", profile=profile, design=Repeated(**vars(SMALL)))
+    assert {cell.rounds for cell in steady.cells} == {1}
+    noisy = {"cluster.compute": {"model": "gamma", "mean": 0.05, "spread": 1.5}}
+    wide = crosscheck("demo", profile=profile, design=Repeated(**vars(SMALL)), overrides=noisy)
+    assert max(cell.rounds for cell in wide.cells) == 3
+    stopped = crosscheck(
+        "demo", profile=profile, design=Repeated(**vars(SMALL)), overrides=noisy, budget=1e-3
+    )
+    assert {cell.rounds for cell in stopped.cells} == {1}
+
+
+def test_cells_under_faults_that_cannot_be_run_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    profile = calibrate(MACHINE, run=simulate, budget=1e-3)
+
+    class Faulty(Basic):
+        def cells(self) -> list[dict[str, object]]:
+            return [{**cell, "faults": "none"} for cell in super().cells()[:2]] + [
+                {**super().cells()[0], "faults": "crash"}
+            ]
+
+    def run(scenario: Scenario) -> Record:
+        if len(ran) == 2:
+            raise ScenarioError("faults", ["crash"], "none")
+        ran.append(scenario.name)
+        return simulate(profile.apply(scenario))
+
+    ran: list[str] = []
+    monkeypatch.setattr(validation, "run_for_real", run)
+    found = crosscheck("demo", profile=profile, design=Faulty(**vars(SMALL)))
+    assert len(found.cells) == len(found.measured) == 2
+    assert found.left_out == ["ASP under crash left out: faults: ['crash'] is not valid; expected none"]
+    assert found.figures["left_out"] == found.left_out
