@@ -1,295 +1,125 @@
-"""Flows over links at max-min fair rates, exact, at a cost that does not grow with idle neighbours.
+"""Flows over links at max-min fair rates, exact, at a cost that grows with what a change reaches.
 
 Rules this module obeys:
 
 * A flow's rate is max-min fair over all links of its path; it ends when its last byte has passed.
-* Where one link, a *hub*, is the bottleneck of all of its flows, they share it by virtual time:
-  ``served`` counts the bytes that each of its flows has received since the hub was last empty, a
-  flow ends when ``served`` reaches its key, and starting or ending one costs O(log n) (Parekh and
-  Gallager 1993, section II, with equal weights).
-* A flow is in at most one hub. The hubs' rates are max-min fair as long as no other link on their
-  flows' paths is overfull; what is checked is the sufficient condition that no flow is faster than
-  an equal part of any link that it crosses. ``limit`` is a lower bound of the smallest such part.
-* Where that fails, all flows that are connected through links become *loose*: their rates come
-  from progressive filling (``sim.maxmin``), once per instant, however many started or ended in it.
-  When the filling shows hubs again, the flows move back.
+* Every flow belongs to its bottleneck: a link of its path that is full and on which no flow is faster
+  (Bertsekas and Gallager, Data Networks, section 6.5.2). The flows that belong to a link, its *own*, all
+  move at its ``level``. They share it by virtual time: ``served`` counts the bytes that each of them has
+  received since the link last had none, a flow ends when ``served`` reaches its key, and starting or
+  ending one costs O(log n) (Parekh and Gallager 1993, section II, with equal weights).
+* A change that reaches one link only, all of whose flows are its own and cross no other full link, is
+  acted on at once. Everything else is worked out at the end of its instant, however many flows started
+  or ended in it, by ``sim.maxmin``, and only for links that it reaches.
+* A link with room to spare has *promised* rates to the links that its flows belong to: as long as no
+  level exceeds the promise made to it, nothing need be looked at. ``monitors`` holds the promises that
+  were made to a link, the least first.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from heapq import heappop, heappush
-from itertools import islice
+from heapq import heapify, heappop, heappush
 from math import inf
 
 from sim.clock import LATE, NORMAL, Alarm, Clock
-from sim.maxmin import fill
+from sim.maxmin import Solver
 
 __all__ = ["Flow", "Fluid", "Link"]
 
 
-class Link:
-    """One direction of a NIC, a rack's uplink, a machine's memory bus: ``capacity`` in bytes/s."""
+class Link(Alarm):
+    """One direction of a NIC, a rack's uplink, a machine's memory bus: ``capacity`` in bytes/s.
 
-    __slots__ = ("capacity", "flows", "hub", "loose", "started")
+    flows     all that cross it now, with their bytes
+    own       how many of them belong to it; it is full if there are any
+    level     rate of its own flows, bytes/s; infinite if there are none
+    by        how many of its other flows belong to which link
+    sat       full links that its own flows cross besides
+    promises  rate up to which flows of another link leave room here, by that link
+    monitors  (rate promised, tie-breaker, by which link) to its own flows
+    turn      where it stands in the solver's queue; infinite if it does not
+    found     what the solver has found its level to be, not acted on yet; 0 if nothing
+    """
+
+    __slots__ = (
+        "_due", "_exact", "_fluid", "_heap", "by", "capacity", "flows", "found", "level", "monitors", "own",
+        "promises", "sat", "served", "since", "started", "turn",
+    )  # fmt: skip
 
     def __init__(self, fluid: Fluid, capacity: float) -> None:
-        self.capacity = capacity
-        self.flows: dict[Flow, None] = {}
-        self.loose = 0
-        self.started = 0
-        self.hub = _Hub(fluid, self)
-
-
-class Flow(Alarm):
-    """Bytes on their way over ``path``; subclasses say in ``arrived`` what follows the last one."""
-
-    __slots__ = ("hub", "key", "left", "path", "rate", "since", "version")
-
-    path: tuple[Link, ...]
-    hub: _Hub | None
-    key: float
-    left: float
-    rate: float
-    since: float
-    version: int
-
-    def arrived(self) -> None:
-        """The last byte has passed."""
-        raise NotImplementedError
-
-
-class Fluid:
-    """All flows that move now."""
-
-    def __init__(self, clock: Clock) -> None:
-        self.clock = clock
-        self.sequence = 0
-        self._dirty: dict[Flow, None] = {}
-        self._solver = _Solver(self)
-        self._timer = _Timer(self)
-
-    def start(self, flow: Flow, nbytes: float) -> None:
-        """Let ``nbytes`` move along ``flow.path``."""
-        path = flow.path
-        flow.version = 0
-        best, share = path[0], inf
-        for link in path:
-            if link.loose:
-                break
-            link.started += 1
-            part = link.capacity / (len(link.flows) + 1)
-            if part < share or (part == share and link.started > best.started):
-                best, share = link, part
-        else:
-            hub = best.hub
-            if len(best.flows) == hub.count and self._fits(path, best, share):
-                for link in path:
-                    link.flows[flow] = None
-                hub.add(flow, nbytes, share)
-                return
-        for link in path:
-            link.flows[flow] = None
-        self._loosen(flow, nbytes)
-
-    def cancel(self, flow: Flow) -> None:
-        """Take a flow off its links before its end; it never arrives."""
-        hub = flow.hub
-        self._leave(flow)
-        if hub is not None:
-            hub.remove(flow)
-
-    def left(self, flow: Flow) -> float:
-        """Bytes of ``flow`` that have not passed yet."""
-        now, hub = self.clock._now, flow.hub
-        if hub is None:
-            return max(flow.left - flow.rate * (now - flow.since), 0.0)
-        return max(flow.key - hub.served - hub.rate * (now - hub.since), 0.0)
-
-    def _fits(self, path: tuple[Link, ...], best: Link, share: float) -> bool:
-        """Whether a new flow in the hub of ``best`` leaves all other links with room to spare."""
-        limit = inf
-        for link in path:
-            if link is best:
-                continue
-            if link.hub.count:
-                return False
-            part = link.capacity
-            if link.flows:
-                part /= len(link.flows) + 1
-                for other in link.flows:
-                    hub = other.hub
-                    assert hub is not None  # no link of the path has loose flows
-                    if hub.rate > part and hub is not best.hub:
-                        return False
-                    if part < hub.limit:
-                        hub.limit = part
-            if part < limit:
-                limit = part
-        hub = best.hub
-        fits = share <= hub.limit or hub.bounded(share)
-        hub.limit = min(hub.limit, limit)
-        return fits
-
-    def _leave(self, flow: Flow) -> None:
-        """Take ``flow`` off its links; what shared a link with a loose flow must be solved anew."""
-        if flow.hub is None:
-            for link in flow.path:
-                del link.flows[flow]
-                link.loose -= 1
-                for neighbour in link.flows:
-                    self._mark(neighbour)
-                    break
-            self._dirty.pop(flow, None)
-            flow.version += 1
-        else:
-            for link in flow.path:
-                del link.flows[flow]
-
-    def _mark(self, flow: Flow) -> None:
-        if not self._dirty:
-            self.clock.at(self.clock._now, self._solver, LATE)
-        self._dirty[flow] = None
-
-    def _loosen(self, flow: Flow, left: float) -> None:
-        flow.hub, flow.left, flow.rate = None, left, 0.0
-        flow.since = self.clock._now
-        flow.version += 1
-        for link in flow.path:
-            link.loose += 1
-        self._mark(flow)
-
-    def solve(self) -> None:
-        """Give every component that changed in this instant its rates."""
-        while self._dirty:
-            first = next(iter(self._dirty))
-            if first in first.path[0].flows:
-                self._solve(self._component(first))
-                continue
-            # It was marked in the instant in which it left: its neighbours stand for it.
-            del self._dirty[first]
-            for link in first.path:
-                self._dirty.update(dict.fromkeys(islice(link.flows, 1)))
-
-    def _component(self, first: Flow) -> list[Flow]:
-        """All flows connected with ``first`` through links; all of them are loose afterwards."""
-        found, links = {first: None}, set()
-        frontier = [first]
-        while frontier:
-            flow = frontier.pop()
-            if flow.hub is not None:
-                flow.hub.dissolve()
-            for link in flow.path:
-                if link not in links:
-                    links.add(link)
-                    for other in link.flows:
-                        if other not in found:
-                            found[other] = None
-                            frontier.append(other)
-        for flow in found:
-            self._dirty.pop(flow, None)
-        return list(found)
-
-    def _solve(self, flows: list[Flow]) -> None:
-        now = self.clock._now
-        rates, stops = fill([flow.path for flow in flows])
-        if self._hubs(flows, rates, stops):
-            return
-        for flow, rate in zip(flows, rates, strict=True):
-            if rate != flow.rate:
-                self._advance(flow, now)
-                flow.rate = rate
-                flow.version += 1
-                self.sequence += 1
-                self._timer.add(now + flow.left / rate, self.sequence, flow)
-
-    def _advance(self, flow: Flow, now: float) -> None:
-        flow.left = max(flow.left - flow.rate * (now - flow.since), 0.0)
-        flow.since = now
-
-    def _hubs(self, flows: list[Flow], rates: list[float], stops: list[Link]) -> bool:
-        """Move ``flows`` into hubs if their bottlenecks qualify; says whether it did."""
-        chosen = dict(zip(flows, stops, strict=True))
-        for flow, rate in zip(flows, rates, strict=True):
-            stop = chosen[flow]
-            for link in flow.path:
-                if link is stop:
-                    if any(chosen[other] is not link for other in link.flows):
-                        return False
-                elif rate > link.capacity / len(link.flows):
-                    return False
-        now = self.clock._now
-        for flow in flows:
-            self._advance(flow, now)
-            flow.version += 1
-            for link in flow.path:
-                link.loose -= 1
-            hub = chosen[flow].hub
-            limit = min((x.capacity / len(x.flows) for x in flow.path if x is not hub.link), default=inf)
-            hub.limit = min(hub.limit, limit)
-            hub.add(flow, flow.left, hub.link.capacity / (hub.count + 1))
-        return True
-
-    def ended(self, flows: list[Flow]) -> None:
-        """These flows have passed their last byte."""
-        for flow in flows:
-            self._leave(flow)
-        for flow in flows:
-            flow.arrived()
-
-
-class _Hub(Alarm):
-    """Equal sharing of one link by virtual time."""
-
-    __slots__ = ("_due", "_exact", "_fluid", "_heap", "count", "limit", "link", "rate", "served", "since")
-
-    def __init__(self, fluid: Fluid, link: Link) -> None:
-        self._fluid = fluid
-        self.link = link
-        self.count = 0
+        self._fluid, self.capacity = fluid, capacity
+        self.flows: dict[Flow, float] = {}
+        self.by: dict[Link, int] = {}
+        self.sat: dict[Link, None] = {}
+        self.promises: dict[Link, float] = {}
+        self.monitors: list[tuple[float, int, Link]] = []
         self._heap: list[tuple[float, int, Flow]] = []
-        self._due, self._exact = inf, False
-        self._clear()
+        self.own = self.started = 0
+        self.level = self.turn = self._due = inf
+        self.served = self.since = self.found = 0.0
+        self._exact = False
 
-    def _clear(self) -> None:
-        self.rate = self.served = self.since = 0.0
-        self.limit = inf
-        self._heap.clear()
-
-    def add(self, flow: Flow, nbytes: float, rate: float) -> None:
-        """One more flow; ``rate`` is what each flow gets from now on."""
+    def add(self, flow: Flow, nbytes: float, level: float) -> None:
+        """One more flow of its own; all of them move at ``level`` from now on."""
         fluid = self._fluid
         clock = fluid.clock
         now = clock._now
         served = self.served
-        if self.count:
-            served += self.rate * (now - self.since)
+        if self.own:
+            served += self.level * (now - self.since)
             self.served = served
         self.since = now
-        self.count += 1
-        self.rate = rate
+        self.own += 1
+        self.level = level
         flow.hub = self
-        flow.key = key = served + nbytes
         fluid.sequence += 1
+        flow.entry = fluid.sequence
+        flow.key = served + nbytes
         heap = self._heap
-        heappush(heap, (key, fluid.sequence, flow))
-        first = heap[0]
-        if first[2].hub is not self or first[2].key != first[0]:
-            self._schedule(now)
+        heappush(heap, (flow.key, fluid.sequence, flow))
+        key, entry, first = heap[0]
+        if first.entry != entry:
+            self.schedule(now)
             return
-        due = now + (first[0] - served) / rate
+        due = now + (key - served) / level
         if due < self._due:
             self._due, self._exact = due, True
             heappush(clock._queue, (due, NORMAL, next(clock._eid), self))  # type: ignore[misc]
         else:
             self._exact = due == self._due
 
-    def _schedule(self, now: float) -> None:
-        """See to it that an alarm goes off no later than the first end."""
+    def adopt(self, flow: Flow, left: float) -> None:
+        """A flow that moves here from elsewhere, with ``left`` bytes to go; ``served`` is up to date."""
+        fluid = self._fluid
+        fluid.sequence += 1
+        flow.hub, flow.entry = self, fluid.sequence
+        flow.key = self.served + left
+        self.own += 1
         heap = self._heap
-        while heap[0][2].hub is not self or heap[0][2].key != heap[0][0]:
+        heappush(heap, (flow.key, fluid.sequence, flow))
+        if len(heap) > 4 * self.own + 64:
+            heap[:] = [item for item in heap if item[2].entry == item[1]]
+            heapify(heap)
+
+    def lose(self) -> None:
+        """One of its own flows goes to another link."""
+        self.own -= 1
+        self._exact = False
+
+    def advance(self, now: float) -> float:
+        """``served`` as of ``now``."""
+        if self.own and now > self.since:
+            self.served += self.level * (now - self.since)
+        self.since = now
+        return self.served
+
+    def schedule(self, now: float) -> None:
+        """See to it that an alarm goes off no later than the first end; ``served`` is up to date."""
+        heap = self._heap
+        while heap[0][2].entry != heap[0][1]:
             heappop(heap)
-        due = now + (heap[0][0] - self.served) / self.rate
+        due = now + (heap[0][0] - self.served) / self.level
         if due < self._due:
             self._due, self._exact = due, True
             clock = self._fluid.clock
@@ -298,84 +128,264 @@ class _Hub(Alarm):
             self._exact = due == self._due
 
     def fire(self) -> None:
-        """End the flows whose time has come, or look again later if flows joined meanwhile."""
+        """End the flows whose time has come, or look again later if their rate has changed meanwhile."""
         now = self._fluid.clock._now
         if now != self._due:
             return
         self._due = inf
         heap = self._heap
         if not self._exact:
-            self.served += self.rate * (now - self.since)
+            self.served += self.level * (now - self.since)
             self.since = now
-            if now + (heap[0][0] - self.served) / self.rate > now:
-                self._schedule(now)
+            while heap[0][2].entry != heap[0][1]:
+                heappop(heap)
+            if now + (heap[0][0] - self.served) / self.level > now:
+                self.schedule(now)
                 return
-        self.served = served = heap[0][0]
-        self.since = now
-        _, _, flow = heappop(heap)
+        served, _, flow = heappop(heap)
+        self.served, self.since = served, now
         if heap and heap[0][0] <= served:
-            self._end([flow, *self._others(served)], now)
+            flows = [flow, *self._others(served)]
+            for flow in flows:
+                self._release(flow)
+            self._shrink(now)
+            for flow in flows:
+                flow.arrived()
             return
+        if self.by or self.sat:
+            self._release(flow)
+            self._shrink(now)
+        else:
+            self._drop(flow, now)
+        flow.arrived()
+
+    def _drop(self, flow: Flow, now: float) -> None:
+        """``_release`` and ``_shrink``, where all flows are its own and cross no other full link."""
         for link in flow.path:
             del link.flows[flow]
-        self._shrink(1, now)
-        flow.arrived()
+            if link is not self:
+                by = link.by
+                count = by[self]
+                if count == 1:
+                    del by[self]
+                else:
+                    by[self] = count - 1
+        flow.entry = 0
+        self.own = own = self.own - 1
+        if not own:
+            self.level = inf
+            self.served = 0.0
+            self._heap.clear()
+            return
+        level = self.capacity / own
+        if self.monitors and level > self.monitors[0][0]:
+            self._fluid.mark(self)
+            return
+        self.level = level
+        heap = self._heap
+        key, entry, first = heap[0]
+        if first.entry == entry:
+            clock = self._fluid.clock
+            self._due = due = now + (key - self.served) / level
+            self._exact = True
+            heappush(clock._queue, (due, NORMAL, next(clock._eid), self))  # type: ignore[misc]
+        else:
+            self.schedule(now)
 
     def _others(self, served: float) -> Iterator[Flow]:
         """Further flows that end at this instant."""
         heap = self._heap
         while heap and heap[0][0] <= served:
-            key, _, flow = heappop(heap)
-            if flow.hub is self and flow.key == key:
+            _, entry, flow = heappop(heap)
+            if flow.entry == entry:
                 yield flow
 
-    def _end(self, flows: list[Flow], now: float) -> None:
-        for flow in flows:
-            for link in flow.path:
-                del link.flows[flow]
-        self._shrink(len(flows), now)
-        for flow in flows:
-            flow.arrived()
+    def _release(self, flow: Flow) -> None:
+        """Take a flow of its own off all links."""
+        flow.entry = 0
+        self.own -= 1
+        for link in flow.path:
+            del link.flows[flow]
+            if link is not self:
+                count = link.by[self]
+                if count == 1:
+                    del link.by[self]
+                    if link.own:
+                        self.sat.pop(link, None)
+                else:
+                    link.by[self] = count - 1
+                if link.own:
+                    self._fluid.mark(link)
 
-    def remove(self, flow: Flow) -> None:
-        """``flow`` has left its links before its end."""
-        now = self._fluid.clock._now
-        self.served += self.rate * (now - self.since)
-        self.since = now
-        flow.hub = None
-        self._shrink(1, now)
+    def cancel(self, flow: Flow, now: float) -> None:
+        """A flow of its own is taken off before its end."""
+        self.advance(now)
+        self._exact = False
+        self._release(flow)
+        self._shrink(now)
 
-    def _shrink(self, by: int, now: float) -> None:
-        self.count -= by
-        if not self.count:
-            self._clear()
-            self._due = inf
+    def _shrink(self, now: float) -> None:
+        """Flows of its own have gone: the others go faster."""
+        own = self.own
+        if not own:
+            self.clear()
+        if self.by or self.sat:
+            self._fluid.mark(self)
+        elif own:
+            level = self.capacity / own
+            if self.monitors and level > self.monitors[0][0]:
+                self._fluid.mark(self)
+            else:
+                self.level = level
+                self.schedule(now)
+
+    def clear(self) -> None:
+        """It has no flows of its own any more: it is not full."""
+        self.level = self._due = inf
+        self.served = self.since = 0.0
+        self._heap.clear()
+        for other in self.by:
+            other.sat.pop(self, None)
+
+    def monitor(self, link: Link, rate: float) -> None:
+        """``link`` has room for flows of this one up to ``rate``."""
+        link.promises[self] = rate
+        if rate < self.capacity:
+            fluid = self._fluid
+            fluid.sequence += 1
+            monitors = self.monitors
+            heappush(monitors, (rate, fluid.sequence, link))
+            if len(monitors) > 16 * self.own + 64:
+                self._forget()
+
+    def _forget(self) -> None:
+        """Drop the promises of links that its own flows no longer cross."""
+        monitors = []
+        for item in self.monitors:
+            rate, _, link = item
+            if link.promises.get(self) == rate:
+                if self in link.by:
+                    monitors.append(item)
+                else:
+                    del link.promises[self]
+        heapify(monitors)
+        self.monitors = monitors
+
+
+class Flow(Alarm):
+    """Bytes on their way over ``path``; subclasses say in ``arrived`` what follows the last one.
+
+    ``hub`` is the link that it belongs to, ``key`` is where it ends there, and ``entry`` tells its place in
+    that link's heap from older ones.
+    """
+
+    __slots__ = ("entry", "hub", "key", "path")
+
+    path: tuple[Link, ...]
+    hub: Link
+    key: float
+    entry: int
+
+    def arrived(self) -> None:
+        """The last byte has passed."""
+        raise NotImplementedError
+
+
+class Fluid:
+    """All flows that move now. ``free`` stands for the bottleneck of those that have none yet."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.sequence = 0
+        self.free = Link(self, inf)
+        self._dirty: dict[Link, None] = {}
+        self._alarm = _Late(self)
+        self._solver = Solver(self)
+
+    def start(self, flow: Flow, nbytes: float) -> None:
+        """Let ``nbytes`` move along ``flow.path``."""
+        path = flow.path
+        best, share = path[0], inf
+        for link in path:
+            link.started += 1
+            part = link.capacity / (len(link.flows) + 1)
+            if part < share or (part == share and link.started > best.started):
+                best, share = link, part
+        if best.by or best.sat or self._dirty or not self._room(path, best):
+            self._wait(flow, nbytes)
             return
-        rate = self.link.capacity / self.count
-        if rate > self.limit and not self.bounded(rate):
-            self.dissolve()
-        else:
-            self.rate = rate
-            self._schedule(now)
+        for link in path:
+            link.flows[flow] = nbytes
+            if link is not best:
+                by = link.by
+                by[best] = by.get(best, 0) + 1
+        best.add(flow, nbytes, share)
 
-    def bounded(self, rate: float) -> bool:
-        """Whether ``rate`` keeps to the limit, worked out anew."""
-        links = (link for flow in self.link.flows for link in flow.path if link is not self.link)
-        self.limit = min((link.capacity / len(link.flows) for link in links), default=inf)
-        return rate <= self.limit
+    def _wait(self, flow: Flow, nbytes: float) -> None:
+        """Let the end of the instant decide how fast ``flow`` is."""
+        free = self.free
+        flow.hub, flow.entry = free, 0
+        free.flows[flow] = nbytes
+        for link in flow.path:
+            link.flows[flow] = nbytes
+            link.by[free] = link.by.get(free, 0) + 1
+            self.mark(link)
 
-    def dissolve(self) -> None:
-        """All flows of this hub become loose."""
-        now = self._fluid.clock._now
-        served = self.served + self.rate * (now - self.since)
-        flows = [flow for flow in self.link.flows if flow.hub is self]
-        self.count, self._due = 0, inf
-        for flow in flows:
-            self._fluid._loosen(flow, max(flow.key - served, 0.0))
-        self._clear()
+    def _room(self, path: tuple[Link, ...], best: Link) -> bool:
+        """Whether a new flow that belongs to ``best`` leaves room to spare on its other links."""
+        for link in path:
+            if link is best:
+                continue
+            part = link.capacity
+            if link.flows:
+                if link.own:
+                    return False
+                part /= len(link.flows) + 1
+                promises = link.promises
+                for hub in link.by:
+                    if hub is not best:
+                        if hub.level > part:
+                            return False
+                        if part < hub.capacity and promises.get(hub, inf) > part:
+                            hub.monitor(link, part)
+            if part < best.capacity and link.promises.get(best, inf) > part:
+                best.monitor(link, part)
+        return True
+
+    def cancel(self, flow: Flow) -> None:
+        """Take a flow off its links before its end; it never arrives."""
+        if flow.hub is not self.free:
+            flow.hub.cancel(flow, self.clock._now)
+            return
+        del self.free.flows[flow]
+        for link in flow.path:
+            del link.flows[flow]
+            link.by[self.free] -= 1
+            if not link.by[self.free]:
+                del link.by[self.free]
+
+    def left(self, flow: Flow) -> float:
+        """Bytes of ``flow`` that have not passed yet."""
+        hub = flow.hub
+        if hub is self.free:
+            return hub.flows[flow]
+        return max(flow.key - hub.served - hub.level * (self.clock._now - hub.since), 0.0)
+
+    def mark(self, link: Link) -> None:
+        """``link`` must be looked at when everything else of this instant has happened."""
+        if not self._dirty:
+            self.clock.at(self.clock._now, self._alarm, LATE)
+        self._dirty[link] = None
+
+    def solve(self) -> None:
+        """Work out what has changed in this instant."""
+        dirty, self._dirty = self._dirty, {}
+        self._solver.settle(dirty, self.clock._now)
 
 
-class _Solver(Alarm):
+class _Late(Alarm):
+    """The end of an instant."""
+
     __slots__ = ("_fluid",)
 
     def __init__(self, fluid: Fluid) -> None:
@@ -383,39 +393,3 @@ class _Solver(Alarm):
 
     def fire(self) -> None:
         self._fluid.solve()
-
-
-class _Timer(Alarm):
-    """Ends of loose flows."""
-
-    __slots__ = ("_due", "_fluid", "_heap")
-
-    def __init__(self, fluid: Fluid) -> None:
-        self._fluid = fluid
-        self._heap: list[tuple[float, int, int, Flow]] = []
-        self._due = inf
-
-    def add(self, time: float, sequence: int, flow: Flow) -> None:
-        heappush(self._heap, (time, sequence, flow.version, flow))
-        self._schedule()
-
-    def _schedule(self) -> None:
-        heap = self._heap
-        while heap and (heap[0][3].version != heap[0][2] or heap[0][3].hub is not None):
-            heappop(heap)
-        if heap and heap[0][0] < self._due:
-            self._due = heap[0][0]
-            self._fluid.clock.at(self._due, self)
-
-    def fire(self) -> None:
-        now = self._fluid.clock._now
-        if now != self._due:
-            return
-        self._due = inf
-        heap, ended = self._heap, []
-        while heap and heap[0][0] <= now:
-            _, _, version, flow = heappop(heap)
-            if flow.version == version and flow.hub is None:
-                ended.append(flow)
-        self._fluid.ended(ended)
-        self._schedule()

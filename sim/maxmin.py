@@ -1,61 +1,237 @@
-"""Max-min fair rates by progressive filling.
+"""Max-min fair rates after a change, worked out only for links that the change reaches.
 
 Rules this module obeys:
 
-* All rates grow together; when a link is full, the flows on it keep the rate that they have
-  (Bertsekas and Gallager, Data Networks, section 6.5.2). The link that stopped a flow is its
-  bottleneck: it is full, and no flow on it is faster.
-* Of equal links the one with more flows comes first, then the one met first: no result depends on
-  hashing.
+* The state is a *level* for each link: the rate of the flows that belong to it, infinite if it has room
+  to spare. A flow's rate is the least level on its path. Rates are max-min fair if and only if every
+  link is *settled*: its level is the water level w with sum of min(w, what the flow may have elsewhere)
+  = capacity, or infinite where no w fills it. (Then every flow's link is full, and no flow on it is
+  faster: Bertsekas and Gallager, Data Networks, section 6.5.2.)
+* Links are settled in order of the lesser of their level and their water level. The water level of a
+  link depends on lower levels only, so what is settled in this order stays settled, as in the
+  incremental search for shortest paths (Koenig and Likhachev, Lifelong planning A*, 2004). A change
+  never reaches a link with a lower level than its own; it ends where levels come out as they were.
+* The capacity over the number of flows is a lower bound of the water level; links wait with it for
+  their turn, and are worked out when it has come.
+* All sums are made anew from the levels: no rounding adds up over time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from heapq import heapify, heappop, heappush
-from typing import Protocol, TypeVar
+from heapq import heappop, heappush
+from math import inf
+from typing import TYPE_CHECKING
 
-__all__ = ["LinkLike", "fill"]
+if TYPE_CHECKING:
+    from sim.fluid import Flow, Fluid, Link
+
+__all__ = ["Solver"]
+
+FULL = 1 + 1e-12
+"""A link is overfull if its flows exceed its capacity by this factor."""
+
+FASTER = 1 + 1e-13
+"""A rate exceeds another if it does so by this factor; less than ``FULL``, so that an overfull link has
+flows that are faster than its water level."""
+
+SAME = 1e-14
+"""Levels that differ by less, relatively, are taken for the same."""
 
 
-class LinkLike(Protocol):
-    """A link: ``capacity`` in bytes/s."""
+class Solver:
+    """Settles links."""
 
-    capacity: float
+    def __init__(self, fluid: Fluid) -> None:
+        self._free = fluid.free
+        self._queue: list[tuple[float, int, Link]] = []
+        self._changed: dict[Link, None] = {}
+        self._floor = self._now = 0.0
+        self._sequence = 0
 
-
-LinkT = TypeVar("LinkT", bound=LinkLike)
-
-
-def fill(paths: Sequence[Sequence[LinkT]]) -> tuple[list[float], list[LinkT]]:
-    """Rate (bytes/s) and bottleneck link of each flow; ``paths`` holds the links of every flow (>= 1)."""
-    on: dict[LinkT, list[int]] = {}
-    for i, path in enumerate(paths):
-        for link in path:
-            on.setdefault(link, []).append(i)
-    links = list(on)
-    index = {link: j for j, link in enumerate(links)}
-    left = [link.capacity for link in links]
-    count = [len(on[link]) for link in links]
-    heap = [(left[j] / count[j], -count[j], j) for j in range(len(links))]
-    heapify(heap)
-    rates = [-1.0] * len(paths)
-    stopped_by = [path[0] for path in paths]
-    while heap:
-        share, _, j = heappop(heap)
-        if not count[j]:
-            continue
-        current = left[j] / count[j]
-        if current > share:
-            heappush(heap, (current, -count[j], j))
-            continue
-        share = current
-        for i in on[links[j]]:
-            if rates[i] >= 0:
+    def settle(self, links: dict[Link, None], now: float) -> None:
+        """Settle ``links`` and what their levels reach; let the flows go on at the new rates."""
+        queue = self._queue
+        self._changed, self._now, self._floor = links, now, 0.0
+        for link in tuple(links):
+            self._line_up(link)
+        while queue:
+            turn, _, link = heappop(queue)
+            if turn != link.turn:
                 continue
-            rates[i], stopped_by[i] = share, links[j]
-            for link in paths[i]:
-                k = index[link]
-                left[k] = max(left[k] - share, 0.0)
-                count[k] -= 1
-    return rates, stopped_by
+            link.turn = inf
+            level, water = link.level, link.found or self._water(link)
+            moves = water < 0
+            if moves:
+                water = _fill(link)
+            elif water == level or abs(water - level) <= SAME * water < inf:
+                continue
+            least = min(water, level)
+            if queue and least > queue[0][0]:
+                link.turn = least
+                if link.own and not moves:
+                    link.found = water
+                self._sequence += 1
+                heappush(queue, (least, self._sequence, link))
+                continue
+            self._floor = least
+            self._set(link, water)
+        for link in self._changed:
+            if link.own:
+                link.advance(now)
+                link.schedule(now)
+
+    def _line_up(self, link: Link) -> None:
+        """Let ``link`` be looked at when its turn has come, or earlier."""
+        flows = len(link.flows)
+        link.found = 0.0
+        if flows:
+            turn = link.capacity / flows
+            if link.level < turn:
+                turn = link.level
+            if turn < self._floor:
+                turn = self._floor
+            if turn < link.turn:
+                link.turn = turn
+                self._sequence += 1
+                heappush(self._queue, (turn, self._sequence, link))
+
+    def _water(self, link: Link) -> float:
+        """The water level of ``link`` at the present levels of the others; -1 if flows must move."""
+        own = link.own
+        if not own:
+            return self._spare(link)
+        load = top = 0.0
+        for hub, count in link.by.items():
+            level = hub.level
+            load += level * count
+            if level > top:
+                top = level
+        water = (link.capacity - load) / own
+        if top > water * FASTER:
+            return -1.0
+        for other in link.sat:
+            if water > other.level * FASTER:
+                return -1.0
+        return water
+
+    def _spare(self, link: Link) -> float:
+        """``_water`` of a link without flows of its own; promises what is not, or no longer, promised."""
+        capacity, held = link.capacity, link.promises
+        promised = asked = 0.0
+        lacking = []
+        for hub, count in link.by.items():
+            rate = held.get(hub)
+            if rate is None or rate < hub.level:
+                lacking.append(hub)
+                asked += hub.level * count
+            else:
+                promised += rate * count
+        if promised + asked > capacity:
+            lacking = list(link.by)
+            promised, asked = 0.0, sum(hub.level * count for hub, count in link.by.items())
+            if asked > capacity * FULL:
+                return -1.0
+        if lacking:
+            # half of what is left for them: who comes next shall find some
+            share = max((capacity - promised) / asked, 1.0)
+            share -= (share - 1.0) * (0.5 if promised else 0.0)
+            for hub in lacking:
+                hub.monitor(link, min(hub.level * share, hub.capacity))
+        return inf
+
+    def _set(self, link: Link, water: float) -> None:
+        """Give ``link`` a new level: faster flows now belong to it, and its own to what is slower."""
+        link.advance(self._now)
+        self._changed[link] = None
+        link.level = water
+        if not link.own:
+            link.promises.clear()
+            for hub in link.by:
+                hub.sat[link] = None
+        for hub in [hub for hub in link.by if hub.level > water * FASTER]:
+            for flow in _common(link, hub):
+                self._move(flow, link)
+        for other in [other for other in link.sat if other.level * FASTER < water]:
+            for flow in _common(other, link):
+                self._move(flow, _slowest(flow, link))
+        if link.own:
+            for other in link.sat:
+                self._line_up(other)
+            while link.monitors and link.monitors[0][0] < water:
+                rate, _, other = heappop(link.monitors)
+                if other.promises.get(link) == rate:
+                    del other.promises[link]
+                    self._line_up(other)
+
+    def _move(self, flow: Flow, to: Link) -> None:
+        """Let ``flow`` belong to ``to``."""
+        source, path = flow.hub, flow.path
+        to.advance(self._now)
+        if source is self._free:
+            left = source.flows.pop(flow)
+        else:
+            left = max(flow.key - source.advance(self._now), 0.0)
+            source.lose()
+            self._changed[source] = None
+        self._changed[to] = None
+        for link in path:
+            if link is not source:
+                by = link.by
+                count = by[source]
+                if count == 1:
+                    del by[source]
+                    source.sat.pop(link, None)
+                else:
+                    by[source] = count - 1
+            if link is not to:
+                by = link.by
+                by[to] = by.get(to, 0) + 1
+                if link.own:
+                    to.sat[link] = None
+                elif link is not source:
+                    held = link.promises
+                    if to.level <= held.get(to, inf) <= held.get(source, 0.0):
+                        continue
+            self._line_up(link)
+        if source.own == 0:
+            source.clear()
+        to.adopt(flow, left)
+
+
+def _common(link: Link, hub: Link) -> list[Flow]:
+    """Flows that cross ``link`` and belong to ``hub``."""
+    if len(hub.flows) < len(link.flows):
+        return [flow for flow in hub.flows if flow.hub is hub and link in flow.path]
+    return [flow for flow in link.flows if flow.hub is hub]
+
+
+def _slowest(flow: Flow, link: Link) -> Link:
+    """The link on the flow's path besides ``link`` that has the least level, the first of them."""
+    found, least = link, inf
+    for other in flow.path:
+        if other is not link and other.level < least:
+            found, least = other, other.level
+    return found
+
+
+def _fill(link: Link) -> float:
+    """The water level of ``link``, whatever belongs to it."""
+    limits = [(hub.level, count) for hub, count in link.by.items()]
+    slower = dict.fromkeys(link.sat)
+    while True:
+        limits.sort()
+        left, count = link.capacity, len(link.flows)
+        for level, flows in limits:
+            if level * count >= left:
+                break
+            left -= level * flows
+            count -= flows
+        water = left / count if count else inf
+        # Its own flows, if full links that they cross besides are below that.
+        below = [other for other in slower if other.level * FASTER < water]
+        if not below:
+            return water
+        for other in below:
+            del slower[other]
+            flows = sum(_slowest(flow, link) is other for flow in _common(other, link))
+            limits.append((other.level, flows))

@@ -33,7 +33,7 @@ def _document(seed: int, algorithm: str, draw: random.Random) -> dict[str, Any]:
     options: dict[str, Any] = {"name": algorithm}
     if algorithm == "aladdin":
         options["on_busy"] = draw.choice(["wait", "coalesce"])
-    return {
+    document: dict[str, Any] = {
         "name": f"sample-{seed}",
         "cluster": {
             "workers": draw.choice([2, 3, 4, 7, 8, 20]),
@@ -61,6 +61,30 @@ def _document(seed: int, algorithm: str, draw: random.Random) -> dict[str, Any]:
         "algorithm": options,
         "run": {"steps": draw.choice([3, 8, 15]), "seed": seed, "spans": draw.random() < 0.5},
     }
+    _place(document["cluster"], draw)
+    return document
+
+
+def _place(cluster: dict[str, Any], draw: random.Random) -> None:
+    """Put the machines of a cluster into racks with narrow up-links, or the racks into sites; or neither."""
+    kind = draw.choice(["flat", "racks", "sites"])
+    if kind == "flat":
+        return
+    racks, machines = draw.choice([2, 4]), draw.choice([1, 2, 3])
+    per = cluster["workers_per_machine"]
+    cluster["workers"] = racks * machines * per
+    cluster["servers"]["placement"] = draw.choice(["dedicated", "beside", "spread"])
+    cluster["machines_per_rack"] = machines
+    cluster["uplink"] = {
+        "oversubscription": draw.choice([2, 4, 10]),
+        "latency": draw.choice(["0 s", "20 us"]),
+    }
+    if kind == "racks":
+        cluster["racks"] = racks
+        return
+    cluster["sites"], cluster["racks_per_site"] = ["east", "west"], racks // 2
+    wan = {"forth": "2 Gbit/s", "back": draw.choice(["1 Gbit/s", "20 Gbit/s"]), "latency": "10 ms"}
+    cluster["wan"] = [{"between": ["east", "west"], **wan}]
 
 
 def sample(seed: int, algorithm: str | None = None) -> Plan:

@@ -47,9 +47,18 @@ def test_each_run_goes_the_way_that_was_asked_for() -> None:
             admission = plan.scenario.cluster.network.admission
             if shortcuts and admission == "fair":
                 assert {kind.__name__ for kind in pairs} == {"_SharedPair"}
-            if shortcuts and admission == "fifo" and not plan.scenario.cluster.network.backplane:
+            plain = not plan.scenario.cluster.network.backplane and plan.scenario.cluster.paths is None
+            if shortcuts and admission == "fifo" and plain:
                 assert {kind.__name__ for kind in pairs} <= {"_LonePair", "_SharedPair"}
 
 
 def test_other_seeds_leave_other_records() -> None:
     assert len({digest(run(sample(seed, "asp"), True)[1]) for seed in range(8)}) == 8
+
+
+def test_racks_and_sites_are_among_the_samples() -> None:
+    """Else the tests above would say nothing of shared up-links."""
+    drivers = [run(sample(seed, name), True)[0] for name in ("asp", "aladdin", "bsp") for seed in range(8)]
+    further = [len(driver.network.further) for driver in drivers]
+    assert sum(count > 2 for count in further) >= 8
+    assert sum(count == 0 for count in further) >= 4

@@ -12,6 +12,8 @@ import pytest
 from benchmarks.sim_speed import scenario
 from scenarios.plan import plan
 from sim.driver import Driver
+from sim.fluid import Link
+from sim.maxmin import Solver
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "sim_speed.py"
 
@@ -33,18 +35,37 @@ def test_events_per_step_do_not_grow_with_the_number_of_workers(algorithm: str, 
 
 
 def test_a_busy_star_needs_no_solver() -> None:
-    """Fair sharing behind one server: flows stay in hubs, the general solver has next to nothing to do."""
+    """Fair sharing behind one server: what happens at its link stays there."""
     made = Driver(plan(scenario("asp", 256, "fair", 10)))
-    solved: list[int] = []
-    solve = made.network.fluid._solve
+    fluid = made.network.fluid
+    looked_at: list[int] = []
+    solve = fluid.solve
 
-    def count(flows: list[object]) -> None:
-        solved.append(len(flows))
-        solve(flows)  # type: ignore[arg-type]
+    def count() -> None:
+        looked_at.append(len(fluid._dirty))
+        solve()
 
-    made.network.fluid._solve = count  # type: ignore[method-assign, assignment]
+    fluid.solve = count  # type: ignore[method-assign]
     made.run()
-    assert sum(solved) <= 20
+    assert sum(looked_at) <= 20
+
+
+@pytest.mark.parametrize(("servers", "racks", "most"), [(16, 0, 6), (16, 8, 30), (1, 8, 1)])
+def test_a_change_reaches_few_links(
+    monkeypatch: pytest.MonkeyPatch, servers: int, racks: int, most: float
+) -> None:
+    """Looks at links by message, however many flows (here hundreds) are connected with one another."""
+    looks = 0
+    water = Solver._water
+
+    def count(solver: Solver, link: Link) -> float:
+        nonlocal looks
+        looks += 1
+        return water(solver, link)
+
+    monkeypatch.setattr(Solver, "_water", count)
+    record = Driver(plan(scenario("asp", 64, "fair", 3, servers, racks))).run()
+    assert looks <= most * 2 * servers * int(record.nodes["steps"].sum())
 
 
 def test_the_benchmark_prints_what_it_promises() -> None:

@@ -1,0 +1,131 @@
+"""Long random sequences of starts, ends and cancellations, checked after every instant.
+
+Rates are held against progressive filling of everything that moves, to 1e-9; and what the links keep about
+one another against what it stands for. A promise that was forgotten would show in a rate only much later.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from math import inf
+
+import pytest
+
+from sim.clock import Alarm, Clock
+from sim.fluid import Flow, Fluid, Link
+from tests.sim.test_maxmin import plain_rates
+
+Draw = Callable[[], tuple[Link, ...]]
+
+
+class Bytes(Flow):
+    def __init__(self, path: tuple[Link, ...]) -> None:
+        self.path, self.over = path, False
+
+    def arrived(self) -> None:
+        self.over = True
+
+
+class Nothing(Alarm):
+    def fire(self) -> None:
+        pass
+
+
+def mesh(fluid: Fluid, draw: random.Random) -> tuple[list[Link], Draw]:
+    links = [Link(fluid, draw.choice([1, 2, 3, 10, 0.7])) for _ in range(draw.randint(3, 12))]
+    return links, lambda: tuple(draw.sample(links, draw.randint(1, min(5, len(links)))))
+
+
+def star(fluid: Fluid, draw: random.Random) -> tuple[list[Link], Draw]:
+    servers, workers = draw.choice([1, 2, 4, 16]), draw.choice([4, 10, 20])
+    links = [Link(fluid, draw.choice([1.0, 1.0, 4.0])) for _ in range(servers + workers)]
+    return links, lambda: (links[servers + draw.randrange(workers)], links[draw.randrange(servers)])
+
+
+def racks(fluid: Fluid, draw: random.Random) -> tuple[list[Link], Draw]:
+    """Machines in racks with narrow up-links, some of them servers; sometimes a backplane."""
+    count, per = draw.randint(2, 5), draw.randint(2, 5)
+    machines = count * per
+    nics = [Link(fluid, draw.choice([1.0, 1.0, 2.5, 10.0])) for _ in range(2 * machines)]
+    ups = [Link(fluid, draw.choice([0.5, 1.0, 2.0, 3.7]) * per) for _ in range(2 * count)]
+    plane = [Link(fluid, draw.choice([1.0, 5.0]))] if draw.random() < 0.5 else []
+    servers = draw.sample(range(machines), draw.randint(1, machines // 2))
+
+    def path() -> tuple[Link, ...]:
+        a, b = draw.randrange(machines), draw.choice(servers)
+        if draw.random() < 0.3:
+            b = draw.randrange(machines)
+        if a == b:
+            b = (a + 1) % machines
+        if draw.random() < 0.5:
+            a, b = b, a
+        through = [] if a // per == b // per else [ups[a // per], ups[count + b // per], *plane]
+        return (nics[a], *through, nics[machines + b])
+
+    return nics + ups + plane, path
+
+
+def check(fluid: Fluid, links: list[Link], flows: list[Bytes]) -> None:
+    """All rates, and all that is kept."""
+    assert not fluid.free.flows
+    index = {link: i for i, link in enumerate(links)}
+    paths = [tuple(index[link] for link in flow.path) for flow in flows]
+    rates = plain_rates(paths, [link.capacity for link in links])
+    assert [flow.hub.level for flow in flows] == pytest.approx(rates, rel=1e-9)
+    for link in links:
+        foreign = [flow.hub for flow in link.flows if flow.hub is not link]
+        own = [flow for flow in link.flows if flow.hub is link]
+        assert link.by == {hub: foreign.count(hub) for hub in foreign}
+        assert link.own == len(own)
+        assert (link.level < inf) == (link.own > 0)
+        assert set(link.sat) == {other for flow in own for other in flow.path if other.own} - {link}
+        assert link.turn == inf
+        if not own and foreign:
+            bounds = {hub: min(link.promises.get(hub, inf), hub.capacity) for hub in link.by}
+            most = sum(count * max(bounds[hub], hub.level) for hub, count in link.by.items())
+            assert most <= link.capacity * (1 + 1e-9)
+            for hub, rate in link.promises.items():
+                watched = [item for item in hub.monitors if item[0] == rate and item[2] is link]
+                assert watched or rate >= hub.capacity or hub not in link.by
+
+
+def pass_time(clock: Clock, until: float) -> None:
+    """All events until ``until``, and the clock there."""
+    clock.at(until, Nothing())
+    while clock._queue and clock._queue[0][0] <= until:
+        clock.step()
+
+
+@pytest.mark.parametrize("topology", [mesh, star, racks])
+@pytest.mark.parametrize("seed", range(12))
+def test_rates_are_right_after_every_change(
+    topology: Callable[[Fluid, random.Random], tuple[list[Link], Draw]], seed: int
+) -> None:
+    draw = random.Random(f"{topology.__name__} {seed}")
+    clock = Clock()
+    fluid = Fluid(clock)
+    links, path = topology(fluid, draw)
+    most, equal = draw.choice([3, 10, 40]), draw.random() < 0.5
+    flows: list[Bytes] = []
+    for _ in range(120):
+        for _ in range(draw.choice([1, 1, 1, 4])):
+            choice = draw.random()
+            if len(flows) < most and choice < 0.6:
+                flows.append(Bytes(path()))
+                fluid.start(flows[-1], 1.0 if equal else draw.uniform(0.01, 5))
+            elif flows and choice < 0.7:
+                fluid.cancel(flows.pop(draw.randrange(len(flows))))
+        pass_time(clock, clock.now)
+        if draw.random() < 0.7:
+            due = (
+                clock._queue[0][0]
+                if clock._queue and draw.random() < 0.5
+                else clock.now + draw.uniform(0, 0.5)
+            )
+            pass_time(clock, due)
+        flows = [flow for flow in flows if not flow.over]
+        check(fluid, links, flows)
+    clock.drain()
+    assert all(flow.over for flow in flows)
+    assert not any(link.flows or link.own or link.by or link.sat for link in links)
