@@ -204,6 +204,25 @@ def test_a_cancelled_flow_gives_its_share_back() -> None:
     assert (stays.end, goes.end) == (pytest.approx(12.0), -1.0)
 
 
+def test_what_is_left_of_a_flow() -> None:
+    clock = Clock()
+    fluid = Fluid(clock)
+    link, other = Link(fluid, 1.0), Link(fluid, 4.0)
+    flows = [Plain(clock, path, 10.0) for path in ((link,), (link, other), (other,))]
+    found = []
+
+    class Look(Alarm):
+        def fire(self) -> None:
+            found.append([fluid.left(flow) for flow in flows])
+
+    for flow in flows:
+        clock.at(0.0, Start(fluid, flow))
+    clock.at(0.0, Look())
+    clock.at(2.0, Look())
+    clock.drain()
+    assert found == [[10.0, 10.0, 10.0], [9.0, 9.0, 3.0]]
+
+
 def test_a_star_needs_no_solver() -> None:
     """One server, equal NICs: no start or end may cost more than the heap's logarithm."""
     clock = Clock()
