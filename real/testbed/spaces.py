@@ -1,0 +1,110 @@
+"""Named network namespaces: made, listed and removed as ``ip netns`` does, and their settings.
+
+Rules this module obeys:
+
+* A name is there before the namespace is, so that whatever is made can be found again by it.
+* Who is still inside a namespace that is removed is ended (SIGKILL): it was started there, by us or
+  by what we started, and has lost its network anyway.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import signal
+from contextlib import suppress
+from pathlib import Path
+
+from real.testbed import names
+from real.testbed.places import CLONE_NEWNET, libc, within
+
+__all__ = ["create", "inside", "remove", "set_kernel"]
+
+_MS_BIND, _MS_REC, _MS_SHARED, _MNT_DETACH = 4096, 16384, 1 << 20, 2
+
+_SETTINGS = {
+    "net/ipv4/tcp_slow_start_after_idle": "0",
+    "net/ipv4/tcp_wmem": "4096 131072 524288",
+    "net/ipv4/tcp_no_metrics_save": "1",
+    "net/ipv4/tcp_rto_max_ms": "1000",
+    "net/ipv6/conf/all/disable_ipv6": "1",
+}
+"""Of each namespace. Short send buffers keep queues short; a link that comes back is noticed in a second."""
+
+_NEEDED = ("net/ipv4/tcp_slow_start_after_idle", "net/ipv4/tcp_wmem")
+
+
+def create(name: str) -> None:
+    """Make a namespace under ``name``; ``OSError`` where the kernel refuses."""
+    folder, path = names.FOLDER, names.FOLDER / name
+    folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+    _share(folder)
+    os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0))
+
+    def make() -> None:
+        if libc().unshare(CLONE_NEWNET):
+            raise _failed("unshare")
+        _mount("/proc/thread-self/ns/net", str(path), _MS_BIND)
+
+    within(None, make)
+
+
+def _share(folder: Path) -> None:
+    """Let names be seen from other mount namespaces, as `ip netns` does: a mount of its own, once."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        try:
+            _mount("", str(folder), _MS_SHARED | _MS_REC)
+        except OSError:  # no mount yet
+            _mount(str(folder), str(folder), _MS_BIND | _MS_REC)
+            _mount("", str(folder), _MS_SHARED | _MS_REC)
+    finally:
+        os.close(descriptor)
+
+
+def remove(name: str) -> None:
+    """Remove the namespace ``name`` and end what runs in it; nothing where there is none."""
+    path = names.FOLDER / name
+    for pid in inside(name):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    libc().umount2(os.fsencode(path), _MNT_DETACH)
+    path.unlink(missing_ok=True)
+
+
+def inside(name: str) -> list[int]:
+    """Processes in the namespace ``name``, this one left out."""
+    try:
+        wanted = os.stat(names.FOLDER / name)
+    except FileNotFoundError:
+        return []
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            with suppress(OSError):
+                its = os.stat(entry / "ns/net")
+                if (its.st_dev, its.st_ino) == (wanted.st_dev, wanted.st_ino):
+                    found.append(int(entry.name))
+    return found
+
+
+def set_kernel() -> None:
+    """The settings of TCP in the calling thread's namespace; ``OSError`` where a needed one is refused."""
+    for name, value in _SETTINGS.items():
+        try:
+            Path("/proc/sys", name).write_text(value, encoding="ascii")
+        except OSError:
+            if name in _NEEDED:
+                raise
+
+
+def _mount(source: str, target: str, flags: int) -> None:
+    if libc().mount(source.encode(), target.encode(), b"none", ctypes.c_ulong(flags), None):
+        raise _failed(f"mount on {target}")
+
+
+def _failed(what: str) -> OSError:
+    error = ctypes.get_errno()
+    return OSError(error, f"{what}: {os.strerror(error)}")
