@@ -213,8 +213,8 @@ def _arrived(plan: Plan, tables: Mapping[int, dict[str, Any]], node: int) -> lis
 
 
 def _links(plan: Plan, tables: Mapping[int, dict[str, Any]]) -> dict[str, np.ndarray]:
-    """Every node's NIC, up and down: bytes carried; of paced links also the capacity and the seconds busy."""
-    paced = plan.scenario.run.links == "paced"
+    """Every node's NIC, up and down: bytes carried; of links with rates also these and the seconds busy."""
+    held = plan.scenario.run.links in ("paced", "shaped")
     rows = []
     for node in sorted(tables):
         machine = plan.scenario.cluster.machines[plan.machine_of[node]]
@@ -223,7 +223,7 @@ def _links(plan: Plan, tables: Mapping[int, dict[str, Any]]) -> dict[str, np.nda
             ("down", machine.down, "bytes_in"),
         ):
             carried = float(tables[node]["totals"][column])
-            known = capacity if paced else float("nan")
+            known = capacity if held else float("nan")
             rows.append((plan.machine_of[node], direction, known, carried, carried / known))
     names = ("machine", "direction", "capacity", "bytes", "busy")
     return {name: np.asarray(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)}

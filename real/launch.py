@@ -37,12 +37,15 @@ import msgspec
 from core.errors import Diverged
 from core.record import Record
 from real import churn
+from real.checks import check
 from real.counter import Tally
 from real.errors import Interrupted, TransportError
 from real.faults import Faults
 from real.interrupts import Interrupts, deferred
 from real.member import Member
 from real.pipe import End, pair
+from real.shaped import ShapedLinks, test_bed
+from real.testbed.places import Place
 from scenarios.errors import ScenarioError
 from scenarios.plan import Plan, plan
 from scenarios.schema import Scenario
@@ -81,53 +84,6 @@ def train(
     return _Launch(made, faults, on_progress).run()
 
 
-def check(plan: Plan) -> None:
-    """Raise ``ScenarioError`` for a scenario that is valid but not possible here."""
-    scenario = plan.scenario
-    churn.check(plan)
-    topology = scenario.cluster.topology
-    if topology is not None and topology.joined:
-        field, value = ("sites", topology.sites) if topology.sites else ("racks", topology.racks)
-        count = value if isinstance(value, int) else len(value)
-        why = (
-            "nothing: all nodes run on this machine, where nothing plays up-links and WAN links; simulate it"
-        )
-        raise ScenarioError(f"cluster.{field}", count, why)
-    if scenario.cluster.network.admission == "fair":
-        raise ScenarioError(
-            "cluster.network.admission",
-            "fair",
-            "fifo or a number: only links shaped by the kernel are shared fairly",
-        )
-    network = scenario.cluster.network
-    if plan.algorithm.collective and network.collective == "native" and network.allreduce != "ring":
-        why = "ring, or collective: messages (gloo and NCCL choose their native all-reduce themselves)"
-        raise ScenarioError("cluster.network.allreduce", network.allreduce, why)
-    if getattr(plan.algorithm, "overlap", None) == "backward" and scenario.run.compute == "native":
-        why = "none, or run.compute: paced (a native step hands out its gradient as a whole)"
-        raise ScenarioError("algorithm.overlap", "backward", why)
-    if scenario.run.links == "paced":
-        if scenario.cluster.network.admission not in ("fifo", 1):
-            raise ScenarioError(
-                "cluster.network.admission", scenario.cluster.network.admission,
-                "fifo with run.links: paced (a paced link moves one message at a time)",
-            )  # fmt: skip
-        home: dict[int, int] = {}
-        for node, machine in enumerate(plan.machine_of):
-            if machine in home:
-                name = scenario.cluster.machines[machine].name or str(machine)
-                raise ScenarioError(
-                    "run.links", "paced",
-                    f"native, or one node per machine: nodes {home[machine]} and {node} share machine {name}",
-                )  # fmt: skip
-            home[machine] = node
-    if scenario.run.device == "cuda":
-        import torch
-
-        if not torch.cuda.is_available():
-            raise ScenarioError("run.device", "cuda", "cpu: torch finds no CUDA device here")
-
-
 def _start_fork_server(context: Any) -> None:
     """Start the process that all others are forked from, deaf to Ctrl-C like those will be.
 
@@ -143,13 +99,15 @@ def _start_fork_server(context: Any) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def child(end: socket.socket) -> None:
+def child(end: socket.socket, place: Place | None) -> None:
     """Entry of every node's process. It leaves Ctrl-C to its parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    if place is not None:
+        os.environ["GLOO_SOCKET_IFNAME"] = place.device
     from real.process import main
 
-    main(End(end))
+    main(End(end), place)
 
 
 class _Launch:
@@ -161,6 +119,7 @@ class _Launch:
         self.members: list[Member] = []
         self.lives: list[Member] = []
         self.churn = churn.Churn(self)
+        self.bed: ShapedLinks | None = None
         self.left: dict[int, str] = {}
         self.deaths: dict[int, str] = {}
         self.finishing = self.reporting = False
@@ -172,7 +131,7 @@ class _Launch:
         """Start, watch, gather; in any case end all processes."""
         from real.gather import assemble, merged
 
-        with tempfile.TemporaryDirectory(prefix="aladdin-") as folder:
+        with tempfile.TemporaryDirectory(prefix="aladdin-") as folder, test_bed(self.plan) as self.bed:
             try:
                 self._start(folder)
                 interrupted, failure = False, None
@@ -242,7 +201,9 @@ class _Launch:
     def spawn(self, node: int, life: int = 0, *, joining: bool = False) -> Member:
         """Start a process for life number ``life`` of ``node``, and say what it has to be."""
         ours, theirs = pair()
-        process = self.context.Process(target=child, args=(theirs,), name=f"aladdin-{node}", daemon=True)
+        place = self.bed.place(node) if self.bed else None
+        given = (theirs, place)
+        process = self.context.Process(target=child, args=given, name=f"aladdin-{node}", daemon=True)
         process.start()
         theirs.close()
         member = Member(node, process, End(ours), life, self.folder / f"steps-{node}-{life}")
@@ -252,7 +213,7 @@ class _Launch:
         member.tell(
             node=node, scenario=self.scenario.to_dict(), token=self.token, device=device,
             rendezvous=str(self.folder / "rendezvous"), samples=str(self.folder / "samples"),
-            nccl=bool(self.gpus) and self.plan.workers <= self.gpus,
+            nccl=bool(self.gpus) and self.plan.workers <= self.gpus and self.bed is None,
             kill={} if life else dict(self.faults.kill), stall={} if life else dict(self.faults.stall),
             life=life, joining=joining, due=self.churn.due(node), tally=str(member.tally),
             live=[rank for rank in range(self.plan.workers) if rank not in self.churn.late],

@@ -9,7 +9,9 @@ Rules this module obeys:
 * A piece is released when half of it is due to have left, the short last one ``LEAD`` before its
   last byte is, so that all has crossed the host's sockets in time; the receiver delivers no message
   before its last byte is due.
-* ``native`` links are the same code with an infinite rate: everything is released at once.
+* ``native`` links are the same code with an infinite rate: everything is released at once. So are
+  links that the kernel shapes; under ``fifo`` their last piece is held until the link is about to run
+  dry, so that the next message, which is asked for with it, does not overlap this one.
 """
 
 from __future__ import annotations
@@ -28,6 +30,8 @@ CREDIT = 10e-3
 """Bound on how far in the past a transmission may start to make up for the host's scheduling, seconds."""
 
 _PIECE, _TAIL, _BREATH = 1 << 20, 1 << 16, 8e-3
+_FRAME, _AHEAD = 0.05, 128 << 10
+"""On shaped links: seconds that a frame may take, and bytes by which an idle link is ahead (its burst)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,7 @@ class Links:
     """Every node's NIC: rates by node id (bytes/s), latency in seconds; ``paced`` False = native.
 
     overhead: seconds per message that occupy the NICs (paced only).
+    shaped: the kernel holds them to their rates (not paced), wire rates with all headers.
     """
 
     paced: bool
@@ -42,6 +47,7 @@ class Links:
     down: tuple[float, ...] = ()
     latency: tuple[float, ...] = ()
     overhead: float = 0.0
+    shaped: bool = False
 
     def rate(self, source: int, to: int) -> float:
         """Bytes per second from ``source`` to ``to``; infinite on native links."""
@@ -57,11 +63,27 @@ class Links:
 
     def pieces(self, source: int, to: int, nbytes: int, start: float) -> list[tuple[float, int, int]]:
         """(release time, offset, length) of every piece of a message that starts at ``start``."""
+        if self.shaped:
+            return self._in_time(min(self.up[source], self.down[to]), nbytes, start)
         if not self.paced:
-            return [(start, at, min(CHUNK, nbytes - at)) for at in range(0, nbytes, CHUNK)] or [(start, 0, 0)]
+            return _at_once(nbytes, CHUNK, start) or [(start, 0, 0)]
         rate, begin = self.rate(source, to), start + self.overhead
         size = min(max(_PIECE, int(rate * _BREATH)), CHUNK)
         tail = max(nbytes - _TAIL, 0)
         cuts = [(at, min(size, tail - at)) for at in range(0, tail, size)]
         body = [(begin + (at + length / 2) / rate, at, length) for at, length in cuts]
         return [*body, (begin + nbytes / rate - LEAD, tail, nbytes - tail)]
+
+    @staticmethod
+    def _in_time(rate: float, nbytes: int, start: float) -> list[tuple[float, int, int]]:
+        """All pieces at once; the last when the link, had it been idle, would still move the one before."""
+        if not math.isfinite(rate):
+            return _at_once(nbytes, CHUNK, start) or [(start, 0, 0)]
+        tail = max(nbytes - _TAIL, 0)
+        body = _at_once(tail, min(max(_TAIL, int(rate * _FRAME)), CHUNK), start)
+        dry = start + (tail - _AHEAD) / rate - LEAD
+        return [*body, (max(start, dry), tail, nbytes - tail)]
+
+
+def _at_once(nbytes: int, size: int, start: float) -> list[tuple[float, int, int]]:
+    return [(start, at, min(size, nbytes - at)) for at in range(0, nbytes, size)]

@@ -44,9 +44,12 @@ from real.life import WELCOME, Life
 from real.native import NativeGroup
 from real.pacing import Links
 from real.pipe import End
+from real.shaped import shaped_links
 from real.tensors import TimedTensors
-from real.transport import ZmqTransport
+from real.testbed.places import Place, enter, verify
+from real.transport import LOOPBACK, ZmqTransport
 from scenarios.errors import ScenarioError
+from scenarios.machines import MOST
 from scenarios.memory import keep_pages
 from scenarios.plan import Plan, plan
 from scenarios.schema import Scenario
@@ -64,13 +67,18 @@ _M_ARENA_MAX = -8
 _OPENING = 30.0
 
 
-def main(pipe: End) -> None:
-    """Entry of a node's process; its launcher is at the other end of ``pipe``."""
-    torch.set_num_threads(1)
-    _tune()
-    threading.Thread(target=_end_with, args=(pipe,), name="launcher", daemon=True).start()
+def main(pipe: End, place: Place | None = None) -> None:
+    """Entry of a node's process; its launcher is at the other end of ``pipe``.
+
+    place  the namespace that it lives in, entered before there is a thread or a socket
+    """
     try:
-        _Process(pipe).run()
+        if place is not None:
+            enter(place)
+        torch.set_num_threads(1)
+        _tune()
+        threading.Thread(target=_end_with, args=(pipe,), name="launcher", daemon=True).start()
+        _Process(pipe, place).run()
     except (EOFError, BrokenPipeError, ConnectionResetError):
         os._exit(1)
     except ScenarioError as error:
@@ -117,6 +125,8 @@ def _moving() -> float:
 def links_of(plan: Plan) -> Links:
     """The NICs of all nodes as the transport paces them; native links without rates."""
     scenario, machines = plan.scenario, plan.scenario.cluster.machines
+    if scenario.run.links == "shaped":
+        return shaped_links(plan)
     if scenario.run.links != "paced":
         return Links(paced=False)
     own = [machines[plan.machine_of[node]] for node in plan.nodes]
@@ -132,14 +142,14 @@ def links_of(plan: Plan) -> Links:
 def slots_of(scenario: Scenario) -> int:
     """Messages at once through a NIC direction."""
     admission = scenario.cluster.network.admission
-    return 1 if admission == "fifo" else int(admission)
+    return {"fifo": 1, "fair": MOST}.get(admission) or int(admission)
 
 
 class _Process:
     """Set-up, run and hand-over of one node."""
 
-    def __init__(self, pipe: End) -> None:
-        self.pipe = pipe
+    def __init__(self, pipe: End, place: Place | None) -> None:
+        self.pipe, self.place = pipe, place
         self.sending = threading.Lock()
         spec = self.hear()
         self.id, self.device, self.token = spec["node"], spec["device"], spec["token"]
@@ -285,7 +295,11 @@ class _Process:
         )  # fmt: skip
         self.endpoint.beside = "" if plan.algorithm.centralized else JOIN
         self.endpoint.transfers = [] if run.spans else None
-        self.transport = ZmqTransport(self.endpoint, self._fail)
+        if self.place is not None:
+            verify(self.place)
+        self.transport = ZmqTransport(
+            self.endpoint, self._fail, self.place.address if self.place else LOOPBACK
+        )
         notify = self.endpoint.notify
         computer = group = None
         if not self.is_server:

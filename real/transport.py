@@ -2,8 +2,9 @@
 
 Rules this module obeys:
 
-* One ROUTER per node, bound to an ephemeral port of 127.0.0.1, takes what comes; one DEALER per
-  peer sends. Grants for a connection's data travel against it, so they never queue behind data.
+* One ROUTER per node, bound to an ephemeral port of 127.0.0.1 (in a test-bed: of its namespace's own
+  address), takes what comes; one DEALER per peer sends. Grants for a connection's data travel against
+  it, so they never queue behind data.
 * Sockets are touched by this thread alone. It sleeps in ``select`` until a frame comes, another
   thread kicks it, or the endpoint's next deadline; there is no polling.
 * Whoever does not know the run's token is a stranger. A stranger's frame is dropped and counted, and
@@ -33,9 +34,9 @@ from real import wire
 from real.endpoint import Endpoint
 from real.errors import TransportError, WireError
 
-__all__ = ["ZmqTransport"]
+__all__ = ["LOOPBACK", "ZmqTransport"]
 
-_HOST = "tcp://127.0.0.1"
+LOOPBACK = "127.0.0.1"
 _MOST_BANNED = 10_000
 _MOST_REASONS = 100
 _BATCH = 64
@@ -47,11 +48,14 @@ _LONGEST_SLEEP = 3600.0
 class ZmqTransport:
     """Moves an endpoint's frames; ``address`` is where this node listens.
 
+    host        the address to bind to: loopback, or its own in a namespace that the program made
     dropped     frames dropped, by reason
     on_failure  called with the exception if the thread cannot go on
     """
 
-    def __init__(self, endpoint: Endpoint, on_failure: Callable[[BaseException], None]) -> None:
+    def __init__(
+        self, endpoint: Endpoint, on_failure: Callable[[BaseException], None], host: str = LOOPBACK
+    ) -> None:
         self.endpoint, self._on_failure = endpoint, on_failure
         self.dropped: dict[str, int] = {}
         self._banned: set[bytes] = set()
@@ -60,8 +64,7 @@ class ZmqTransport:
         self._prepare(self._router)
         self._router.setsockopt(zmq.MAXMSGSIZE, max(wire.CHUNK, wire.HEADER_BYTES))
         self._router.setsockopt(zmq.RCVHWM, _BATCH)
-        port = self._router.bind_to_random_port(_HOST)
-        self.address = f"{_HOST}:{port}"
+        self.address = f"tcp://{host}:{self._router.bind_to_random_port(f'tcp://{host}')}"
         self._dealers: dict[int, Any] = {}
         self._identities: dict[int, bytes] = {}
         self._nodes: dict[bytes, int] = {}

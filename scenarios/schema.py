@@ -189,7 +189,8 @@ class Run:
                              exactly one of the three
     warmup_steps             steps per worker that throughput leaves out
     compute                  native: as fast as the device is. paced: held to ``cluster.compute``
-    links                    native: as fast as the machine's are. paced: held to ``cluster.machines``
+    links                    native: as fast as the machine's are. paced: held to ``cluster.machines`` by the
+                             senders. shaped: held to them by the kernel, in a test-bed (needs root)
     device                   cpu | cuda (real runs)
     spans                    record every span of time, for timelines and traces
     span_ranks               simulations: of so many workers (and servers) only; 0: of all
@@ -213,7 +214,7 @@ class Run:
     warmup_steps: int = whole(2)
     seed: int = whole(0, high=2**63 - 1)
     compute: str = choice("paced", "native", "paced")
-    links: str = choice("native", "native", "paced")
+    links: str = choice("native", "native", "paced", "shaped")
     device: str = choice("cpu", "cpu", "cuda")
     spans: bool = boolean(False)
     span_ranks: int = whole(0)

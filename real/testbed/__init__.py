@@ -20,8 +20,8 @@ from real.testbed.places import Place, enter, verify, within
 from real.testbed.shaping import BURST, GOODPUT, MTU
 
 __all__ = [
-    "BURST", "GOODPUT", "MOST", "MTU", "Nic", "Place", "Testbed", "check_nics", "clean", "enter", "unavailable",
-    "verify", "within",
+    "BURST", "GOODPUT", "MOST", "MTU", "Nic", "Place", "Testbed", "check_nics", "clean", "enter",
+    "unavailable", "verify", "within",
 ]  # fmt: skip
 
 

@@ -138,7 +138,13 @@ class Testbed:
         paths = [names.FOLDER / (self._prefix + label) for label in labels]
         addresses = [f"10.77.{(i + 1) >> 8}.{(i + 1) & 255}" for i in range(len(self.nics))]
         self.places = tuple(
-            Place(path.name, str(path), os.stat(path).st_ino, address, tuple(a for a in addresses if a != address))
+            Place(
+                path.name,
+                str(path),
+                os.stat(path).st_ino,
+                address,
+                tuple(a for a in addresses if a != address),
+            )
             for path, address in zip(paths, addresses, strict=True)
         )
         within(str(names.FOLDER / f"{self._prefix}{_BRIDGE}"), self._build_bridge)

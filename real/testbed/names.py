@@ -50,7 +50,9 @@ def _space() -> int:
 def _started(pid: int) -> int:
     """When process ``pid`` started, clock ticks since boot; -1 where there is none, or only its zombie."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        fields = (
+            Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        )
     except (FileNotFoundError, ProcessLookupError):
         return -1
     return -1 if fields[_STATE] in "ZX" else int(fields[_STARTED])

@@ -88,7 +88,7 @@ def enter(place: Place, *, alone: bool = True) -> None:
 
 
 def verify(place: Place) -> None:
-    """Raise ``TransportError`` unless the calling thread is in ``place`` and reaches its peers by its cable."""
+    """Raise ``TransportError`` unless the calling thread is in ``place`` and its cable leads to all peers."""
     inode = os.stat(_OWN).st_ino
     if inode != place.inode:
         raise TransportError(
