@@ -43,6 +43,8 @@ _BATCH = 64
 """Frames that are taken at a time, and that one connection may have waiting here."""
 
 _LONGEST_SLEEP = 3600.0
+_LOW_DELAY = 0x10
+"""Type of service of answers: grants need not queue behind data, where links have queues."""
 
 
 class ZmqTransport:
@@ -64,6 +66,7 @@ class ZmqTransport:
         self._prepare(self._router)
         self._router.setsockopt(zmq.MAXMSGSIZE, max(wire.CHUNK, wire.HEADER_BYTES))
         self._router.setsockopt(zmq.RCVHWM, _BATCH)
+        self._router.setsockopt(zmq.TOS, _LOW_DELAY)
         self.address = f"tcp://{host}:{self._router.bind_to_random_port(f'tcp://{host}')}"
         self._dealers: dict[int, Any] = {}
         self._identities: dict[int, bytes] = {}

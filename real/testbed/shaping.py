@@ -3,13 +3,16 @@
 Rules this module obeys:
 
 * Rates are of the wire, bytes/s with Ethernet headers. A message's own bytes get ``GOODPUT`` of that.
-* One message at a time: a token bucket (``tbf``), first in, first out. Its burst is at least 128 KiB:
-  with less the kernel splits segments and saturates the processor. So an idle link is ahead by a
-  burst: 1 ms at 1 Gbit/s, 5 ms at 200 Mbit/s.
-* Many at a time, fairly: ``htb`` with a leaf per peer, found by the peer's address (``u32``). TCP's own
-  fairness is poor.
-* Queues hold what a dozen senders' buffers may put there (``htb``: 1000 segments per leaf), so that next to
-  nothing is dropped for want of room.
+* The rate is that of an ``htb`` root class. Its burst is at least 128 KiB: with less the kernel splits
+  segments and saturates the processor. So an idle link is ahead by a burst: 1 ms at 1 Gbit/s, 5 ms at
+  200 Mbit/s.
+* Packets marked ``URGENT`` pass all others: grants and acknowledgements, which travel against the data,
+  would otherwise wait in this machine's own queue for milliseconds, as they do in no NIC that sends a
+  message at a time. Packets of one direction of a connection are all marked or none is, so that none
+  overtakes another of its own.
+* All other packets share one queue, first in, first out; or, to share the link fairly, one queue per
+  peer, found by the peer's address (``u32``): TCP's own fairness is poor.
+* A queue holds a thousand segments, more than all senders' buffers: nothing is dropped for want of room.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["BURST", "GOODPUT", "HIGHEST", "LOWEST", "MTU", "shape"]
+__all__ = ["BURST", "DESTINATION", "GOODPUT", "HIGHEST", "LOWEST", "MTU", "SOURCE", "URGENT", "shape"]
 
 MTU = 9000
 GOODPUT = (MTU - 52) / (MTU + 14)
@@ -29,12 +32,17 @@ LOWEST, HIGHEST = 125e3, 4e9
 
 BURST = 128 << 10
 _BURST_SECONDS = 0.5e-3
-_QUANTUM = 32768
-_LIMIT = 8 << 20
-_ROOT, _PARENT, _FIRST_LEAF, _REST = 0x10000, 0x10001, 0x10010, 0x1000F
-_ETH_P_IP = 0x0800
+
+URGENT = 0x10
+"""Type of service (low delay) of packets that pass others."""
+
 SOURCE, DESTINATION = 12, 16
 """Where an IPv4 header holds the address that tells peers apart: of what comes, and of what goes."""
+
+_QUANTUM = 32768
+_ROOT, _ALL, _PASSING, _FIRST = 0x10000, 0x10001, 0x10002, 0x10010
+_PASSING_SHARE = 0.1
+_ETH_P_IP = 0x0800
 
 
 def shape(
@@ -48,21 +56,35 @@ def shape(
     """
     if math.isinf(rate):
         return
-    burst = max(BURST, int(rate * _BURST_SECONDS))
-    if not peers:
-        limit = max(_LIMIT, burst)
-        kernel.tc("add", "tbf", index, handle=_ROOT, rate=int(rate), burst=burst, limit=limit)
-        return
-    kernel.tc("add", "htb", index, _ROOT, default=_REST)
-    settings = {"rate": int(rate), "ceil": int(rate), "burst": burst, "cburst": burst, "quantum": _QUANTUM}
-    kernel.tc("add-class", "htb", index, _PARENT, parent=_ROOT, **settings)
-    share = {**settings, "rate": max(1, int(rate / (len(peers) + 1)))}
-    leaves = [(_REST, ""), *((_FIRST_LEAF + i, peer) for i, peer in enumerate(peers))]
-    for leaf, peer in leaves:
-        kernel.tc("add-class", "htb", index, leaf, parent=_PARENT, **share)
-        if peer:
-            a, b, c, d = (int(part) for part in peer.split("."))
-            key = f"0x{(a << 24) + (b << 16) + (c << 8) + d:08x}/0xffffffff+{field}"
-            kernel.tc(
-                "add-filter", "u32", index, parent=_ROOT, prio=10, protocol=_ETH_P_IP, target=leaf, keys=[key]
-            )
+    keys = [f"0x{_number(peer):08x}/0xffffffff+{field}" for peer in peers] or ["0x0/0x0+0"]
+    share = rate * (1 - _PASSING_SHARE) / len(keys)
+    kernel.tc("add", "htb", index, _ROOT, default=_PASSING)
+    _add_class(kernel, index, _ALL, _ROOT, rate, rate)
+    _add_class(kernel, index, _PASSING, _ALL, rate * _PASSING_SHARE, rate, prio=0)
+    _add_filter(kernel, index, 1, _PASSING, f"0x{URGENT << 16:08x}/0x00ff0000+0")
+    for leaf, key in enumerate(keys, _FIRST):
+        _add_class(kernel, index, leaf, _ALL, share, rate, prio=1)
+        _add_filter(kernel, index, 2, leaf, key)
+
+
+def _add_class(
+    kernel: Any, index: int, handle: int, parent: int, rate: float, most: float, prio: int = 0
+) -> None:
+    """A share of the link: ``rate`` is its own, up to ``most`` what others leave."""
+    burst = max(BURST, int(most * _BURST_SECONDS))
+    kernel.tc(
+        "add-class", "htb", index, handle, parent=parent, rate=int(rate), ceil=int(most),
+        burst=burst, cburst=burst, quantum=_QUANTUM, prio=prio,
+    )  # fmt: skip
+
+
+def _add_filter(kernel: Any, index: int, order: int, target: int, key: str) -> None:
+    """Put packets that match ``key`` (value/mask+offset in the IPv4 header) into a class; low orders first."""
+    kernel.tc(
+        "add-filter", "u32", index, parent=_ROOT, prio=order, protocol=_ETH_P_IP, target=target, keys=[key]
+    )
+
+
+def _number(address: str) -> int:
+    a, b, c, d = (int(part) for part in address.split("."))
+    return (a << 24) + (b << 16) + (c << 8) + d
