@@ -18,7 +18,7 @@ from real.testbed.places import Place
 from scenarios.errors import ScenarioError
 from scenarios.plan import Plan
 
-__all__ = ["MOST_LATENCY", "ShapedLinks", "check_shaped", "shaped_links", "test_bed"]
+__all__ = ["MOST_LATENCY", "ShapedLinks", "check_shaped", "nics_of", "shaped_links", "test_bed"]
 
 MOST_LATENCY = 0.5e-3
 """Seconds that a NIC may add to its paths: the kernel's own are not told from less, and it adds none."""
@@ -31,7 +31,7 @@ def check_shaped(plan: Plan) -> None:
         valid = "fifo or fair with run.links: shaped (a shaped link moves one message at a time, or all)"
         raise ScenarioError("cluster.network.admission", network.admission, valid)
     used = sorted(set(plan.machine_of))
-    check_nics([_nic(plan, machine) for machine in used])
+    check_nics(nics_of(plan))
     for machine in used:
         if machines[machine].latency > MOST_LATENCY:
             valid = f"at most {MOST_LATENCY:g} s with run.links: shaped (shaped links add no latency)"
@@ -44,7 +44,7 @@ def check_shaped(plan: Plan) -> None:
         raise ScenarioError(
             "run.links", "shaped", f"cluster.network.admission: fair, or one node per machine: {why}"
         )
-    missing = unavailable(fair=network.admission == "fair")
+    missing = unavailable()
     if missing is not None:
         raise ScenarioError(
             "run.links", "shaped",
@@ -79,8 +79,13 @@ def test_bed(plan: Plan) -> Iterator[ShapedLinks | None]:
         return
     used = sorted(set(plan.machine_of))
     fair = plan.scenario.cluster.network.admission == "fair"
-    with Testbed([_nic(plan, machine) for machine in used], fair=fair) as bed:
+    with Testbed(nics_of(plan), fair=fair) as bed:
         yield ShapedLinks(plan, bed, {machine: i for i, machine in enumerate(used)})
+
+
+def nics_of(plan: Plan) -> list[Nic]:
+    """The links of the machines that have nodes, in the order of the machines."""
+    return [_nic(plan, machine) for machine in sorted(set(plan.machine_of))]
 
 
 def shaped_links(plan: Plan) -> Links:

@@ -3,7 +3,7 @@
 Rules this package obeys:
 
 * One file per command; each defines one function ``command`` whose docstring is its help. It is
-  registered by being listed in ``COMMANDS``.
+  registered by being listed in ``COMMANDS``. A command of several verbs lists them in ``ACTIONS``.
 * Importing a command's file is cheap: whatever is heavy is imported when the command runs.
 * Results go to stdout, progress, warnings and errors to stderr.
 
@@ -27,7 +27,7 @@ __all__ = ["COMMANDS", "main"]
 
 COMMANDS = (
     "demo", "simulate", "compare", "plan-servers", "train", "calibrate", "crosscheck", "verify", "mixing",
-    "plot", "trace", "list",
+    "plot", "trace", "testbed", "list",
 )  # fmt: skip
 
 ABOUT = """
@@ -80,8 +80,7 @@ def _run(argv: Sequence[str] | None) -> int:
     )  # fmt: skip
     app.callback()(top)
     for name in COMMANDS:
-        command = import_module(f"aladdin.cli.{name.replace('-', '_')}").command
-        app.command(name, help=_paragraphs(command.__doc__))(_interruptible(command))
+        _add(app, name, import_module(f"aladdin.cli.{name.replace('-', '_')}"))
     code = 0
     try:
         app(args=None if argv is None else [*argv], prog_name="aladdin")  # `list` is our submodule here
@@ -100,6 +99,22 @@ def _run(argv: Sequence[str] | None) -> int:
     except OSError as error:
         return _unprinted(error)
     return code
+
+
+def _add(app: Any, name: str, module: Any) -> None:
+    """Register a command, or the verbs of one that has several."""
+    if not hasattr(module, "ACTIONS"):
+        app.command(name, help=_paragraphs(module.command.__doc__))(_interruptible(module.command))
+        return
+    import typer
+
+    group = typer.Typer(
+        name=name, help=_paragraphs(module.command.__doc__), no_args_is_help=True, rich_markup_mode="rich",
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )  # fmt: skip
+    for verb, action in module.ACTIONS.items():
+        group.command(verb, help=_paragraphs(action.__doc__))(_interruptible(action))
+    app.add_typer(group)
 
 
 def _unprinted(error: OSError) -> int:

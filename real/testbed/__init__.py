@@ -20,32 +20,37 @@ from real.testbed.places import Place, enter, verify, within
 from real.testbed.shaping import BURST, GOODPUT, MTU
 
 __all__ = [
-    "BURST", "GOODPUT", "MOST", "MTU", "Nic", "Place", "Testbed", "check_nics", "clean", "enter",
+    "BURST", "GOODPUT", "MOST", "MTU", "Nic", "Place", "Testbed", "check_nics", "clean", "enter", "forbidden",
     "unavailable", "verify", "within",
 ]  # fmt: skip
 
 
-def unavailable(*, fair: bool = False) -> str | None:
+def unavailable() -> str | None:
     """Why there can be no test-bed here, in words; None where there can be one.
 
-    The kernel is asked by building the smallest one (``fair``: with links that are shared fairly).
+    The kernel is asked by building the smallest one.
     """
+    return forbidden() or _refused()
+
+
+def forbidden() -> str | None:
+    """Why this process cannot even try, in words; None where it can."""
     if sys.platform != "linux":
         return "network namespaces need Linux"
     if os.geteuid() != 0:
         return "network namespaces need root"
     if find_spec("pyroute2") is None:
         return "it needs pyroute2; install it with: pip install 'aladdin[testbed]'"
-    return _refused(fair)
+    return None
 
 
 @lru_cache
-def _refused(fair: bool) -> str | None:
+def _refused() -> str | None:
     """What the kernel says to the smallest test-bed; asked once."""
     from real.errors import TransportError
 
     try:
-        Testbed([Nic(125e6, 125e6)] * 2, fair=fair).close()
+        Testbed([Nic(125e6, 125e6)] * 2).close()
     except TransportError as error:
         return str(error)
     return None

@@ -79,7 +79,7 @@ def _add_class(
 
 
 def _add_filter(kernel: Any, index: int, order: int, target: int, key: str) -> None:
-    """Put packets that match ``key`` (value/mask+offset in the IPv4 header) into a class; low orders first."""
+    """Put packets that match ``key`` (value/mask+offset in the header) into a class; low orders first."""
     kernel.tc(
         "add-filter", "u32", index, parent=_ROOT, prio=order, protocol=_ETH_P_IP, target=target, keys=[key]
     )
