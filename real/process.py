@@ -142,7 +142,7 @@ def links_of(plan: Plan) -> Links:
 def slots_of(scenario: Scenario) -> int:
     """Messages at once through a NIC direction."""
     admission = scenario.cluster.network.admission
-    return {"fifo": 1, "fair": MOST}.get(admission) or int(admission)
+    return MOST if admission == "fair" else 1 if admission == "fifo" else int(admission)
 
 
 class _Process:

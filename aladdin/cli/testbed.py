@@ -112,11 +112,10 @@ def _refuse(options: dict[str, Any], valid: str) -> None:
 
 
 def _run_command(words: list[str], nics: list[Nic], fair: bool) -> None:
-    from real.testbed import Testbed, check_nics, unavailable
+    from real.testbed import Testbed, unavailable
     from real.testbed.commands import run_commands
     from scenarios.errors import ScenarioError
 
-    check_nics(nics, "--nodes")
     if shutil.which(words[0]) is None:
         raise ScenarioError("COMMAND", words[0], "a program that can be found and run")
     _must_be_possible(unavailable())
@@ -156,7 +155,7 @@ def _train(scenario: str, algorithm: str, sets: list[str] | None, **options: Any
 
 def rates(nodes: int, texts: list[str]) -> list[Nic]:
     """The links of ``nodes`` nodes; ``texts`` such as ``1 Gbit/s``, ``2=200 Mbit/s``, ``2:up=1 MB/s``."""
-    from real.testbed import MOST, Nic
+    from real.testbed import HIGHEST, LOWEST, MOST, Nic
     from scenarios.errors import ScenarioError
     from scenarios.units import quantity
 
@@ -173,6 +172,8 @@ def rates(nodes: int, texts: list[str]) -> list[Nic]:
         if colon and direction not in ("up", "down"):
             raise ScenarioError("--rate", text, "up or down after the node")
         bytes_per_second = quantity(value, "bytes/s", "--rate")
+        if not LOWEST <= bytes_per_second <= HIGHEST:
+            raise ScenarioError("--rate", text, "a rate from 1 Mbit/s to 32 Gbit/s")
         for one in [found[int(node)]] if equals else found:
             one.update({direction: bytes_per_second} if colon else dict.fromkeys(one, bytes_per_second))
     return [Nic(**one) for one in found]
@@ -206,7 +207,7 @@ def check(
             "down": goodput(second, first, seconds),
         }
     nominal = nics[0].up * GOODPUT
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"direction": name, "nominal": nominal, "measured": value, "error": value / nominal - 1}
         for name, value in found.items()
     ]

@@ -17,11 +17,11 @@ from importlib.util import find_spec
 
 from real.testbed.bed import MOST, Nic, Testbed, check_nics, clean
 from real.testbed.places import Place, enter, verify, within
-from real.testbed.shaping import BURST, GOODPUT, MTU
+from real.testbed.shaping import BURST, GOODPUT, HIGHEST, LOWEST, MTU
 
 __all__ = [
-    "BURST", "GOODPUT", "MOST", "MTU", "Nic", "Place", "Testbed", "check_nics", "clean", "enter", "forbidden",
-    "unavailable", "verify", "within",
+    "BURST", "GOODPUT", "HIGHEST", "LOWEST", "MOST", "MTU", "Nic", "Place", "Testbed", "check_nics",
+    "clean", "enter", "forbidden", "unavailable", "verify", "within",
 ]  # fmt: skip
 
 

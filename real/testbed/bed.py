@@ -42,15 +42,15 @@ class Nic:
     down: float
 
 
-def check_nics(nics: Sequence[Nic], where: str = "cluster.machines") -> None:
+def check_nics(nics: Sequence[Nic]) -> None:
     """Raise ``ScenarioError`` for rates or numbers that no test-bed can play."""
     if not 1 <= len(nics) <= MOST:
-        raise ScenarioError(where, len(nics), f"1 to {MOST} machines in a test-bed")
+        raise ScenarioError("cluster.machines", len(nics), f"1 to {MOST} machines in a test-bed")
     for i, nic in enumerate(nics):
         for direction, rate in (("up", nic.up), ("down", nic.down)):
             if rate != float("inf") and not LOWEST <= rate <= HIGHEST:
                 valid = "from 1 Mbit/s to 32 Gbit/s in a test-bed, or unlimited"
-                raise ScenarioError(f"{where}[{i}].{direction}", rate, valid)
+                raise ScenarioError(f"cluster.machines[{i}].{direction}", rate, valid)
 
 
 def clean() -> list[str]:
