@@ -365,8 +365,19 @@ def test_a_command_runs_in_every_place(tmp_path: Path, bed: Testbed) -> None:
 @needs_testbed
 def test_a_command_that_fails_on_one_node_ends_on_all(bed: Testbed) -> None:
     with pytest.raises(TransportError, match="node 1: sh ended with exit code 7"):
-        run_commands(bed, ["sh", "-c", "[ $RANK = 1 ] && exit 7; sleep 600"])
+        run_commands(bed, ["sh", "-c", "[ $RANK = 1 ] && exit 7; exec sleep 600"])
     assert [spaces.inside(place.name) for place in bed.places] == [[], [], []]
+
+
+@needs_testbed
+def test_what_a_command_leaves_behind_ends_with_the_testbed(tmp_path: Path) -> None:
+    with Testbed([SLOW, SLOW]) as bed:
+        run_commands(bed, ["sh", "-c", f"sleep 600 & echo $! > {tmp_path}/$RANK"])
+        left = [int((tmp_path / str(node)).read_text(encoding="utf-8")) for node in range(2)]
+        assert [spaces.inside(place.name) for place in bed.places] == [[pid] for pid in left]
+    deadline = time.monotonic() + 60
+    while any(names._started(pid) != -1 for pid in left):
+        assert time.monotonic() < deadline
 
 
 @needs_testbed
