@@ -279,7 +279,7 @@ class _Launch:
 
     def _watch(self, interrupts: Interrupts) -> None:
         """Until every process has handed over its tables or died, or training diverged."""
-        while any(not m.gone for m in self.members) and self.diverged is None:
+        while self.diverged is None and not (self.churn.over() and all(m.gone for m in self.members)):
             for member in self._heard_from(min(0.2, max(0.0, self.churn.next))):
                 self._hear(member)
             self.churn.go_on()
@@ -322,14 +322,14 @@ class _Launch:
             member.state = "params" if self.scenario.run.evaluate else "done"
         elif kind == "refused":
             raise ScenarioError(message["text"])
-        elif kind != "diverged":
-            self.churn.heed(member, message)
         elif kind == "diverged" and self.diverged is None:
             self.diverged = Diverged(
                 message["loss"], message["now"], worker=member.node, step=message["step"]
             )
         elif kind == "error":
             raise TransportError(f"{self._name(member.node)} failed:\n{message['text']}")
+        else:
+            self.churn.heed(member, message)
 
     def _beat(self, member: Member, message: dict[str, Any]) -> None:
         told = message["waiting"], message["steps"], message["moved"]
