@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from aladdin import api
+from aladdin import api, quiet
 from aladdin.api import Source
 from aladdin.probing import Learned, Probe, nominal, probes, refreshing
 from analysis.repetitions import doubts, merged
@@ -101,6 +101,7 @@ class _Calibration:
         self.took = [0.0] * len(probes)
         self.on_progress = on_progress
         self.when, self.begun = "", time.perf_counter()
+        self.others = quiet.busy()
 
     def run(self) -> Profile:
         """All probes, all again, the doubtful again and again."""
@@ -156,7 +157,9 @@ class _Calibration:
             for probe, own in zip(self.probes, self.learned, strict=True)
             if own and all(one.failed for one in own)
         }
-        notes["doubts"] = doubts(constants) | failed
+        noisy = quiet.word(self.others)
+        notes["doubts"] = doubts(constants) | failed | ({"all of them": noisy} if noisy else {})
+        notes["others_busy"] = self.others
         notes["repetitions"] = {
             probe.what: len(own) for probe, own in zip(self.probes, self.learned, strict=True)
         }

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from aladdin import api
+from aladdin import api, quiet
 from aladdin.api import Source
 from aladdin.calibration import Progress, calibrate, needed, refresh, run_for_real
 from aladdin.designs import Design
@@ -79,7 +79,7 @@ def crosscheck(
 
     profile    calibrated constants (or their file) for all cells; without one this machine is
                calibrated first, once for each workload of the design, and what a cell has native is
-               probed again before each run of it, for a shared machine's speed drifts
+               probed again before each run of it, for a processor's speed drifts (not on run.device: cuda)
     out        directory for plan.json, the profiles, predictions.json (written before the first run),
                rounds.json, cells.json (means over rounds), cells.csv, figures.json, results.md and a
                picture; with ``keep_runs`` every run's record
@@ -135,6 +135,8 @@ class _Check:
                 self._leave_out(i, error)
         if self.resume:
             self._go_on()
+        else:
+            self._write("plan.json", self._about())
         self._calibrate(on_progress)
         for i, scene in list(self.chosen.items()):
             seconds = self.design.seconds(self.levels[i], self._predict(i, scene)[1])
@@ -177,15 +179,14 @@ class _Check:
         assert self.folder is not None
         try:
             plan = json.loads((self.folder / "plan.json").read_text(encoding="utf-8"))
-            rounds = json.loads((self.folder / "rounds.json").read_text(encoding="utf-8"))
-            said = json.loads((self.folder / "predictions.json").read_text(encoding="utf-8"))
+            files = [self.folder / name for name in ("rounds.json", "predictions.json")]
+            rounds, said = (
+                json.loads(file.read_text(encoding="utf-8")) if file.exists() else [] for file in files
+            )
         except (OSError, ValueError) as error:
             hint = f"a directory that a cross-check was begun in ({error})"
             raise ScenarioError("out", str(self.folder), hint) from error
-        mine = store.plain(
-            {"design": self.design.name, "scenario": self.base.to_dict(), "cells": self.levels}
-        )
-        for name, value in mine.items():
+        for name, value in store.plain(self._about()).items():
             if plan.get(name) != value:
                 hint = f"a check of the same {name}; this one was begun with another"
                 raise ScenarioError("out", str(self.folder), hint)
@@ -222,28 +223,33 @@ class _Check:
         least = sum(self._cost(i) * (self.design.rounds(self.levels[i])[0] - 1) for i in self.chosen)
         seconds = {i: scene.run.seconds for i, scene in self.chosen.items()}
         self._write("plan.json", {
-            "design": self.design.name, "scenario": self.base.to_dict(), "cells": self.levels,
-            "seconds": seconds, "first_rounds": first, "further_rounds": least, "budget": self.budget,
-            "left_out": self.left_out,
+            **self._about(), "seconds": seconds, "first_rounds": first, "further_rounds": least,
+            "budget": self.budget, "left_out": self.left_out,
         })  # fmt: skip
         passed = time.perf_counter() - self.begun
         return (
-            f"{len(self.chosen)} cells of the {self.design.name} design, "
+            f"{len(self.chosen)} cells ({self.design.name}), "
             f"{min(seconds.values(), default=0):g} to {max(seconds.values(), default=0):g} s each: about "
             f"{first / 60:.0f} min for the first rounds and {least / 60:.0f} min for the second and third of "
             f"cells with native steps or links (calibrated in {passed / 60:.1f} min); none begins after "
             f"{self.budget / 60:g} min"
         )
 
-    def _native(self, i: int) -> bool:
-        return "native" in (self.levels[i]["links"], self.levels[i]["compute"])
+    def _about(self) -> dict[str, Any]:
+        """What makes a check this one and no other."""
+        return {"design": self.design.name, "scenario": self.base.to_dict(), "cells": self.levels}
+
+    def _fresh(self, i: int) -> bool:
+        """Whether a cell's constants are probed again before each run: what its processor does natively."""
+        native = "native" in (self.levels[i]["links"], self.levels[i]["compute"])
+        return native and self.given is None and self.base.run.device == "cpu"
 
     def _cost(self, i: int) -> float:
         """Seconds that a round of a cell takes: what its last one took, before it an estimate."""
         if i in self.took:
             return self.took[i]
         scene = self.chosen[i]
-        probes = PROBING if self._native(i) and self.given is None else 0.0
+        probes = PROBING if self._fresh(i) else 0.0
         return scene.run.seconds + STARTING + PER_NODE * (scene.cluster.workers + 1) + probes
 
     # Rounds
@@ -281,7 +287,7 @@ class _Check:
     def _round(self, turn: int, i: int) -> None:
         """Probe what is native, predict, run, compare, write."""
         begun, scene, cell = time.perf_counter(), self.chosen[i], self.levels[i]
-        if self.given is None and self._native(i):
+        if self._fresh(i):
             name, changes = self.design.workload(cell)
             like = {"cluster.workers": cell["n"], "run.links": cell["links"], "run.compute": cell["compute"]}
             fresh = refresh(self.profiles[name], self.base.override({**changes, **like}), run_for_real)
@@ -290,11 +296,17 @@ class _Check:
             said = {**cell, "seconds": scene.run.seconds, **vars(self.predictions[i])}
             self.said[i, turn] = {**said, "round": turn, "probed": probed}
             self._write("predictions.json", self._said())
+        others = quiet.busy()
+        self.said[i, turn] = {**self.said.get((i, turn), {**cell, "round": turn}), "others_busy": others}
         try:
             self.measured[i] = _measured(scene)
         except ScenarioError as error:
             self._leave_out(i, error)
             return
+        noisy = quiet.word(others)
+        if noisy:
+            flags = self.measured[i].manifest.get("flags", [])
+            self.measured[i].manifest["flags"] = [*flags, noisy]
         self.rounds.setdefault(i, []).append(checks.compare(self.predictions[i], self.measured[i], **cell))
         self.took[i] = time.perf_counter() - begun
         self._save()
@@ -310,11 +322,13 @@ class _Check:
 
     def _misses(self, cells: Sequence[checks.Cell]) -> list[verdict.Miss]:
         """The cells that missed, with how far the probes of their rounds lay apart."""
-        probed = []
+        probed, others = [], []
         for i in sorted(self.rounds):
-            own = [self.said.get((i, turn), {}).get("probed", {}) for turn in range(len(self.rounds[i]))]
-            probed.append([{name: one["value"] for name, one in each.items()} for each in own if each])
-        return verdict.misses(cells, probed)
+            own = [self.said.get((i, turn), {}) for turn in range(len(self.rounds[i]))]
+            constants = [one["probed"] for one in own if one.get("probed")]
+            probed.append([{name: one["value"] for name, one in each.items()} for each in constants])
+            others.append(max((b for one in own if (b := one.get("others_busy")) is not None), default=None))
+        return verdict.misses(cells, probed, others)
 
     def _figures(self, cells: Sequence[checks.Cell]) -> dict[str, Any]:
         return {
@@ -339,6 +353,7 @@ class _Check:
             for turn, one in enumerate(self.rounds[i])
         ]
         cells = self._cells()
+        self._write("predictions.json", self._said())
         self._write("rounds.json", each)
         self._write("cells.json", [cell.to_dict() for cell in cells])
         self._write("figures.json", self._figures(cells))

@@ -33,6 +33,7 @@ class Miss:
     low, high   95 % interval of the measured throughput over its rounds, relative to it
     inside      whether the prediction lies in that interval
     part        the part of the step that deviates most, and by how much of the step (signed)
+    others      cores that other programs kept busy before its rounds, the most of them; None if unknown
     drift       probed constant -> largest over smallest value of the cell's rounds, less 1; the widest first
     """
 
@@ -44,16 +45,22 @@ class Miss:
     inside: bool
     part: tuple[str, float]
     drift: dict[str, float]
+    others: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         return asdict(self)
 
 
-def misses(cells: Sequence[Cell], probed: Sequence[Sequence[Mapping[str, float]]] = ()) -> list[Miss]:
+def misses(
+    cells: Sequence[Cell],
+    probed: Sequence[Sequence[Mapping[str, float]]] = (),
+    others: Sequence[float | None] = (),
+) -> list[Miss]:
     """The cells beyond 5 %, worst first.
 
     ``probed``: for each cell the constants that were probed for each of its rounds, by name.
+    ``others``: for each cell the most cores that other programs kept busy before a round.
     """
     found = []
     for i, cell in enumerate(cells):
@@ -70,6 +77,7 @@ def misses(cells: Sequence[Cell], probed: Sequence[Sequence[Mapping[str, float]]
                 cell.low <= cell.predicted <= cell.high,
                 (part, cell.part_errors[part]),
                 _drift(probed[i] if i < len(probed) else ()),
+                others[i] if i < len(others) else None,
             )
         )
     return sorted(found, key=lambda miss: -abs(miss.error))
@@ -91,9 +99,12 @@ def words(miss: Miss) -> str:
     verdict = "inside" if miss.inside else "outside"
     count = f"{miss.rounds} rounds" if miss.rounds > 1 else "one round"
     drift = ", ".join(f"{name} {value:.0%}" for name, value in miss.drift.items())
+    beside = "" if miss.others is None else f"; other programs kept {miss.others:.1f} cores busy before"
     return (
         f"{miss.error:+.1%}, {verdict} the 95 % interval of {count} ({miss.low:+.1%} … {miss.high:+.1%}); "
-        f"most in {part} ({off:+.1%} of the step)" + (f"; probes lay apart by: {drift}" if drift else "")
+        f"most in {part} ({off:+.1%} of the step)"
+        + (f"; probes lay apart by: {drift}" if drift else "")
+        + beside
     )
 
 
@@ -157,7 +168,8 @@ def fits(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
             worst = max(repetitions, key=lambda one: float(one["ks"]))
             lines.append(f"{name}: {worst['model']}, KS distance {worst['ks']:.2f} (p {worst['p']:.2f})")
         elif kind == "rates":
-            scatter = max(float(rate["residual"]) for one in repetitions for rate in one["rates"].values())
+            left = [float(rate["residual"]) for one in repetitions for rate in one["rates"].values()]
+            scatter = max(left, default=0.0)
             lines.append(f"{name}: repetitions lie {scatter:.0%} from the rate (median) at most")
         else:
             for line in repetitions[0]["lines"]:

@@ -1,7 +1,8 @@
-"""Makes ``aladdin/designs/full.csv``: python benchmarks/design.py > aladdin/designs/full.csv (seconds).
+"""Makes the tables in ``aladdin/designs``: python benchmarks/design.py > aladdin/designs/full.csv (20 s),
+and python benchmarks/design.py gpu > aladdin/designs/gpu.csv.
 
-18 circumstances, three algorithms each, and six cells under faults. Balanced by a seeded search, of which the
-cheapest of several seeds is kept: cost counts bytes through the slowest link, n of them in turn.
+full: 18 circumstances, three algorithms each, and six cells under faults. Balanced by a seeded search; of
+several seeds the cheapest is kept, by bytes through the slowest link, n of them in turn.
 """
 
 from __future__ import annotations
@@ -60,8 +61,18 @@ def design() -> list[dict[str, Any]]:
     return cells
 
 
+def gpu() -> list[dict[str, Any]]:
+    """Six algorithms for each number of workers and model, and two for a worker that has the device alone."""
+    rows = circumstances({"n": [2, 4, 8], "message": ["resnet50", "vgg16"]}, 6, seed=0, steps=1000)
+    alone = [{"n": 1, "message": message} for message in ("resnet50", "vgg16")]
+    cells = [{"algorithm": name, **row} for row in alone for name in ("asp", "bsp")]
+    cells += assign(rows, list(ALGORITHMS), 6, seed=0)
+    levels = {"bandwidth": "native", "slow": 1, "compute": "native", "faults": "none", "quick": 0}
+    return [{**cell, **levels} for cell in cells]
+
+
 if __name__ == "__main__":
-    found = design()
+    found = gpu() if sys.argv[1:] == ["gpu"] else design()
     writer = csv.DictWriter(sys.stdout, fieldnames=list(found[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(found)

@@ -13,7 +13,7 @@ from aladdin.cli.common import Json, ProfileFile, ScenarioName, Set
 if TYPE_CHECKING:
     from aladdin.designs import Design
 
-DESIGNS = ("full", "basic")
+DESIGNS = ("full", "basic", "gpu")
 LINKS = ("auto", "shaped", "paced")
 
 
@@ -68,7 +68,8 @@ def command(
     paced and native, and some faults. basic: 48 cells, four algorithms, links and steps paced or native.
     Without --profile this machine is calibrated first. Each prediction is written before the run it is
     for; beside ours stand those of simpler models. Cells are run again, where time allows, until their 95 %
-    intervals are within 2.5 %. With run.device=cuda: the full design's cells with native steps.
+    intervals are within 2.5 %. gpu: all algorithms on ResNet-50 and VGG-16, one to eight workers that share a
+    device; what full stands for with --set run.device=cuda.
 
     Example, about forty minutes; --json prints the list of cells:
 
@@ -123,8 +124,12 @@ def _design(name: str, quick: bool, links: str, seconds: float | None, sets: lis
         if quick or links != "auto":
             raise ScenarioError("--design", name, "full with --quick and --links")
         return Basic() if seconds is None else Basic(length=seconds)
-    device = parse(sets).get("run.device", "cpu")
-    own = Fraction(_links(links), quick, compute="native" if device == "cuda" else "")
+    if name == "gpu" or parse(sets).get("run.device") == "cuda":
+        if quick or links != "auto":
+            raise ScenarioError("--design", "gpu", "full, without run.device=cuda, with --quick and --links")
+        own = Fraction("native", table="gpu.csv")
+    else:
+        own = Fraction(_links(links), quick)
     return own if seconds is None else replace(own, length=seconds)
 
 

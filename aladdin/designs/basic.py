@@ -34,7 +34,7 @@ class Basic:
     repeats: Mapping[tuple[str, str], int] = field(
         default_factory=lambda: {("native", "paced"): 2, ("paced", "native"): 3}
     )
-    name: str = "basic"
+    name: str = "basic design"
 
     @property
     def links(self) -> Sequence[str]:

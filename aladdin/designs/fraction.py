@@ -2,8 +2,8 @@
 
 Rules this module obeys:
 
-* The table is data (``full.csv``, made by ``benchmarks/design.py``); ``quick`` is the part of it that is
-  marked so, nothing else.
+* The tables are data (``full.csv``, ``gpu.csv``, made by ``benchmarks/design.py``); ``quick`` is the part of
+  one that is marked so, nothing else.
 * One length rule for all: as many steps as a steady rate needs, by the prediction.
 """
 
@@ -29,18 +29,30 @@ MESSAGES: dict[tuple[str, str], dict[str, Any]] = {
     ("20 MB", "native"): {
         "workload.hidden": [2200, 2200], "workload.batch": 512, "cluster.compute.mean": 0.3,
     },
+    **{
+        (name, "native"): {
+            "workload.model": name, "workload.hidden": [], "workload.data": "synthetic",
+            "workload.samples": 512, "workload.image_size": 224, "workload.classes": 1000,
+            "workload.batch": 32,
+        }
+        for name in ("resnet50", "vgg16")
+    },
 }  # fmt: skip
-"""The MLP whose gradient is a message of that size, and how long its step is held where it is paced.
+"""The model whose gradient is such a message: an MLP by size, or a large one by name, for devices. Where
+steps are paced, how long they are held.
 
 Paced steps are longer than their real gradients even where eight workers share two cores; native ones have
 batches that make them take about as long.
 """
 
-RATES = {"200 Mbit/s": (25e6, 25e6), "1 Gbit/s": (125e6, 125e6), "mixed": (25e6, 125e6)}
-"""Bytes/s of the NICs of the first half of the workers, and of all others, servers included."""
-
 PROBED = 125e6
-"""Bytes/s of the links that are probed."""
+"""Bytes/s of the links that are probed; of native ones, nothing."""
+
+RATES = {
+    "200 Mbit/s": (25e6, 25e6), "1 Gbit/s": (125e6, 125e6), "mixed": (25e6, 125e6),
+    "native": (PROBED, PROBED),
+}  # fmt: skip
+"""Bytes/s of the NICs of the first half of the workers, and of all others, servers included."""
 
 FAULTS: dict[str, list[dict[str, Any]]] = {
     "none": [],
@@ -72,7 +84,8 @@ class Fraction:
     def name(self) -> str:
         """The table, whether only its quick part, on which links, with which steps."""
         part = "quick" if self.quick else self.table.removesuffix(".csv")
-        return f"{part} {self.kind} {self.compute or 'paced and native'}"
+        steps = f", {self.compute} steps" if self.compute else ""
+        return f"{part} design, {self.kind} links{steps}"
 
     @cached_property
     def _rows(self) -> list[dict[str, Any]]:
@@ -102,8 +115,9 @@ class Fraction:
 
     def scenario(self, base: Scenario, cell: Levels) -> Scenario:
         n, slow = cell["n"], cell["slow"]
-        if self.kind == "native" and cell["bandwidth"] != "native":
-            raise ScenarioError("run.links", "native", "paced or shaped: the design's links have rates")
+        if (self.kind == "native") != (cell["bandwidth"] == "native"):
+            valid = "paced or shaped: the design's links have rates"
+            raise ScenarioError("run.links", self.kind, valid if self.kind == "native" else "native")
         low, high = RATES[cell["bandwidth"]]
         rates = [low] * (n // 2) + [high] * (n - n // 2)
         words = [f"n={n}", f"slow={slow:g}", *(cell[k] for k in ("bandwidth", "message", "links", "compute"))]

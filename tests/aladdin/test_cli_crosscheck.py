@@ -1,0 +1,125 @@
+"""``aladdin crosscheck`` and ``calibrate`` as commands: options, what they print, what they refuse."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import scenarios
+from aladdin import calibration, validation
+from aladdin.calibration import calibrate
+from aladdin.cli import crosscheck as command
+from aladdin.designs.fraction import Fraction
+from core.record import Record
+from scenarios import Scenario, ScenarioError
+from scenarios.profile import Profile
+from sim import simulate
+from tests.aladdin.test_cli import Shell
+
+
+@pytest.fixture
+def shell(capsys: pytest.CaptureFixture[str]) -> Shell:
+    return Shell(capsys)
+
+
+@pytest.fixture
+def profile(tmp_path: Path) -> Path:
+    calibrate("demo", overrides={"cluster.workers": 2}, out=tmp_path / "p.json", run=simulate, budget=1e-3)
+    return tmp_path / "p.json"
+
+
+@pytest.fixture
+def simulated(monkeypatch: pytest.MonkeyPatch, profile: Path) -> Path:
+    """The simulator, on the machine of a profile, in the place of the real driver; no test-bed."""
+
+    def run(scenario: Scenario) -> Record:
+        return simulate(Profile.read(profile).apply(scenario))
+
+    monkeypatch.setattr(validation, "run_for_real", run)
+    monkeypatch.setattr(command, "_unshaped", lambda: "no root")
+    return profile
+
+
+def test_quick_prints_its_plan_and_a_list_of_cells(shell: Shell, simulated: Path, tmp_path: Path) -> None:
+    out = tmp_path / "check"
+    done = shell("crosscheck", "--quick", "--seconds", 4, "--profile", simulated, "--json", "-o", out)
+    assert done.code == 0, done.err
+    cells = json.loads(done.out)
+    assert len(cells) == len(Fraction(quick=True).cells())
+    for cell in cells:
+        assert {"algorithm", "n", "predicted", "measured", "throughput_error"} <= set(cell)
+        assert cell["throughput_error"] == pytest.approx(cell["predicted"] / cell["measured"] - 1)
+        assert cell["links"] == "paced"
+    assert "links: paced on loopback: no root" in done.err
+    assert f"plan: {len(cells)} cells (quick design, paced links), 4 to 4 s each" in done.err
+    again = shell("crosscheck", "--quick", "--seconds", 4, "--profile", simulated, "-o", out, "--resume")
+    assert again.code == 0, again.err
+    assert "ranking of the algorithms in 3 circumstances" in again.out
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--design", "half"], "--design: 'half' is not valid; expected full or basic or gpu"),
+        (["--links", "wires"], "--links: 'wires' is not valid; expected auto or shaped or paced"),
+        (["--links", "shaped"], "--links: 'shaped' is not valid; expected paced or auto: no root"),
+        (["--design", "basic", "--quick"], "expected full with --quick and --links"),
+        (["--design", "gpu", "--quick"], "expected full, without run.device=cuda, with --quick and --links"),
+        (["--resume"], "resume: True is not valid; expected a directory to go on from (out)"),
+    ],
+)
+def test_what_is_refused(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, options: list[str], says: str
+) -> None:
+    monkeypatch.setattr(command, "_unshaped", lambda: "no root")
+    done = shell("crosscheck", *options)
+    assert (done.code, done.out) == (2, "")
+    assert says in done.err
+
+
+def test_links_are_shaped_where_that_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "_unshaped", lambda: "")
+    assert command._links("auto") == "shaped"
+    assert command._links("paced") == "paced"
+
+
+def test_a_device_has_a_design_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    design: Any = command._design("full", False, "auto", None, ["run.device=cuda"])
+    cells = design.cells()
+    assert {cell["message"] for cell in cells} == {"resnet50", "vgg16"}
+    assert {cell["n"] for cell in cells} == {1, 2, 4, 8}
+    assert len({cell["algorithm"] for cell in cells}) == 16
+    base = scenarios.load("demo", {"run.device": "cuda"})
+    made = [design.scenario(base, cell) for cell in cells]
+    assert {one.workload.model for one in made} == {"resnet50", "vgg16"}
+    assert {(one.run.links, one.run.compute, one.run.device) for one in made} == {
+        ("native", "native", "cuda")
+    }
+    with pytest.raises(ScenarioError, match=r"run\.links"):
+        Fraction("paced", table="gpu.csv").scenario(base, cells[0])
+
+
+def test_calibrating_says_what_it_covers_and_how_well_it_fits(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(calibration, "run_for_real", simulate)
+    done = shell(
+        "calibrate",
+        "-s",
+        "cluster.workers=2",
+        "-o",
+        tmp_path / "p.json",
+        "-p",
+        tmp_path / "drawn",
+        "--budget",
+        1,
+    )
+    assert done.code == 0, done.err
+    assert "link.paced, stream: R² 1.0000" in done.out
+    assert "workers: 1 to 2" in done.out
+    assert "links: native, paced" in done.out
+    assert (tmp_path / "drawn" / "link-paced.png").exists()
+    assert Profile.read(tmp_path / "p.json").notes["repetitions"]
