@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from core.node import Joined, Left, Message
-from real import wire
+from real import reunion, wire
 from real.errors import WireError
 from real.lives import Lives
 from real.mailbox import GONE, Mailbox, Motion, Traffic
@@ -51,6 +51,7 @@ class Endpoint:
     slots   messages at once through a NIC direction (``admission``)
     window  undelivered messages per receiver; inbox: unread ones per sender (may be infinite)
     transfers  (start, end) of every delivered outgoing message, if set to a list
+    parted  nodes that are down or have just come back: nothing moves between (``real.reunion``)
     moved   frames that went out or came in so far: where it stands still, nothing moves
     life    which life of the node this is; lives: of the others, those whose frames are taken
     beside  tag of messages that no program sees: who has sent one is in ``asking``
@@ -74,6 +75,8 @@ class Endpoint:
         self.gone = self.lives.gone
         self.told: Callable[[Left | Joined], None] = lambda _: None
         self.beside, self.asking = "", set[int]()
+        self.parted = set[int]()
+        self.goodbye: tuple[int, float] | None = None
         self._discarding = False
         self.confirmed = 0.0
         self.transfers: list[tuple[float, float]] | None = None
@@ -193,6 +196,7 @@ class Endpoint:
     def say(self, kind: int, receivers: Iterable[int], *, step: int = 0, number: float = 0.0) -> None:
         """Send a frame without payload outside all queues (``BYE``, ``PING``)."""
         with self.changed:
+            self.goodbye = (step, number) if kind == wire.BYE else self.goodbye
             for to in receivers:
                 self._frame(to, Header(kind, self.me, step=step, number=number, time=self.clock()))
         self.kick()
@@ -251,6 +255,8 @@ class Endpoint:
                 self.lives.ended(header)
                 self.mailbox.depart(source, now)
                 self.changed.notify_all()
+            elif header.kind == wire.HELLO:
+                reunion.hello(self, header)
             else:
                 self._answer(header, now)
 
@@ -307,7 +313,7 @@ class Endpoint:
         """Send requests for the messages at the head, as many as there are free slots."""
         busy = sum(1 for going in self._moving.values() if going.pieces and not self.links.paced)
         busy += sum(1 for going in self._queue if going.asked)
-        blocked = {going.to for going in self._queue if going.asked}
+        blocked = self.parted | {going.to for going in self._queue if going.asked}
         blocked |= {to for (to, _), going in self._moving.items() if going.pieces and not self.links.paced}
         for going in self._queue:
             if busy >= self.slots:
@@ -339,10 +345,8 @@ class Endpoint:
                 self._stop(going.motion, max(header.time, going.motion.start))
                 if self.transfers is not None:
                     self.transfers.append((going.motion.start, going.motion.end))
-            self.undelivered[source] -= 1
             self.confirmed = header.time
-            self.sent["messages"] += 1
-            self.sent["bytes"] += len(going.payload)
+            self._conclude(going)
             self._ask(now)
             self.changed.notify_all()
             return
@@ -357,6 +361,12 @@ class Endpoint:
             if not waiting.aside:
                 waiting.ready = header.time
         self._ask(now)
+
+    def _conclude(self, going: Outgoing) -> None:
+        """Its receiver has it for good."""
+        self.undelivered[going.to] -= 1
+        self.sent["messages"] += 1
+        self.sent["bytes"] += len(going.payload)
 
     def _start(self, going: Outgoing, granted: float, now: float) -> None:
         start = max(granted, self._out_free, now - CREDIT) if self.links.paced else now

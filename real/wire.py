@@ -10,7 +10,8 @@ Rules this module obeys:
 Life of a message: the sender asks (``REQ``), the receiver answers ``GRANT`` now or later, or
 ``HOLD`` while its inbox is full and ``RESUME`` once it is not; the payload follows in ``DATA``
 frames and the receiver confirms the last byte (``DONE``). ``BYE`` says that a node's program has
-ended. ``PING`` and ``PONG`` open connections before the clock starts.
+ended. ``PING`` and ``PONG`` open connections before the clock starts. ``HELLO`` says to a server that is
+back, or by it, which message is expected next (``real.reunion``).
 
 ``incarnation`` says which life of its sender a frame is of: 0, and one more whenever the node comes back.
 Who receives it (``real.endpoint``) takes frames of the life that it was told of and drops all others.
@@ -29,11 +30,11 @@ from dataclasses import dataclass
 from real.errors import WireError
 
 __all__ = [
-    "ANSWERS", "BYE", "CHUNK", "DATA", "DONE", "DTYPES", "GRANT", "HEADER_BYTES", "HOLD", "KIND_AT", "PING",
+    "ANSWERS", "BYE", "CHUNK", "DATA", "DONE", "DTYPES", "GRANT", "HEADER_BYTES", "HELLO", "HOLD", "KIND_AT", "PING",
     "PONG", "REQ", "RESUME", "Agreed", "Header", "pack", "token_of", "unpack",
 ]  # fmt: skip
 
-REQ, GRANT, HOLD, RESUME, DATA, DONE, BYE, PING, PONG = range(1, 10)
+REQ, GRANT, HOLD, RESUME, DATA, DONE, BYE, PING, PONG, HELLO = range(1, 11)
 
 ANSWERS = frozenset((GRANT, HOLD, RESUME, DONE, PONG))
 """Kinds that a receiver sends back on the connection that it was asked on."""
@@ -125,7 +126,7 @@ def unpack(frame: bytes | memoryview, agreed: Agreed, payload_bytes: int) -> Hea
         raise WireError("not a frame of this protocol")
     if token != agreed.token:
         raise WireError("a frame of another run")
-    if not REQ <= kind <= PONG:
+    if not REQ <= kind <= HELLO:
         raise WireError(f"unknown kind {kind}")
     if source >= agreed.nodes:
         raise WireError(f"unknown node {source}")

@@ -1,0 +1,224 @@
+"""Plays a server's program again after a crash, from its journal and its last checkpoint.
+
+Rules this module obeys:
+
+* A program is a deterministic function of what its effects gave it. So it is run anew and given the same
+  again, record by record; nothing is sent meanwhile. At the end of the journal it stands where it stood,
+  and goes on live.
+* Up to the checkpoint its tensors are hollow: control flow alone, which costs microseconds a message. There
+  they get their values; what came in afterwards is read back with its payload.
+* What it had sent and nobody confirmed is kept, with its sequence, to be sent again.
+* A checkpoint that cannot be used is passed over for the one before it, as long as the payloads since that
+  one are there; every such is told (``notes``). Without any that can be used the error names all of them.
+* A checkpoint that cannot be written costs a note and a longer wait for the next; the journal goes on.
+* The program's thread does all this, between two effects, so its time is booked as the server's update time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Mapping
+from pathlib import Path
+from typing import Any
+
+from core.effects import Effect, Flush, Now, Poll, Receive, Send, TrySend
+from core.node import Left, Message, Node
+from real import checkpoint, journal
+from real.checkpoint import CheckpointError
+from real.journal import Arrived, History, Journal, JournalError, Key
+from real.keeping import Registry, name_of
+from real.kept import KeptEndpoint
+
+__all__ = ["Keeper"]
+
+Program = Generator[Effect, Any, None]
+
+_LARGEST = 1 << 28
+"""Bytes of payload after which a checkpoint is taken at the latest (or after eight times the parameters)."""
+
+_PARTS_EVERY = 0.2
+
+
+class Keeper:
+    """Keeps a server: journals what its program is given, takes checkpoints, plays it again.
+
+    folder    where journal and checkpoints are; this server's alone
+    identity  whose they are: run, scenario, node
+    every     seconds between checkpoints; 0: whenever so much came in that playing it again would take long
+    clock     seconds since the start of the run; during a replay ``now`` is the journal's time instead
+    parts     where the server's time went so far
+    notes     what went wrong with checkpoints and was got over
+    """
+
+    def __init__(
+        self, folder: Path, identity: Mapping[str, Any], registry: Registry, *, every: float,
+        clock: Callable[[], float], parts: Callable[[], list[float]] = list,
+    ) -> None:  # fmt: skip
+        self.folder, self.identity, self.registry = folder, identity, registry
+        self.every, self.clock, self.parts = every, clock, parts
+        self.notes: list[str] = []
+        self.taken = self.replayed = 0
+        self.seconds = 0.0
+        self.history: History | None = None
+        self._then: float | None = None
+        self._position = 0
+        self._largest = _LARGEST
+        self._due = self._told = 0.0
+        self._boundary = 0
+        if (folder / "records").exists():
+            self.history = journal.read(folder, identity)
+        self.journal = Journal(folder, identity, clock, self.history)
+
+    def now(self) -> float:
+        """Seconds since the start of the run, as the program lived them."""
+        return self.clock() if self._then is None else self._then
+
+    def keep(self, node: Node, endpoint: KeptEndpoint) -> None:
+        """What is kept: ``node``, whose tensors are the registry's, behind ``endpoint``."""
+        self.node, self.endpoint = node, endpoint
+        self._largest = max(_LARGEST, 8 * node.params.nbytes)
+        endpoint.keep(self.journal, self.registry)
+
+    def program(self, inner: Program) -> Program:
+        """``inner`` as the driver is to run it: played again up to now if there is a history."""
+        effect = next(inner)
+        if self.history is not None:
+            effect = self._again(inner, effect, self.history)
+        return self._live(inner, effect)
+
+    # ---- live ---------------------------------------------------------------------------------
+
+    def _live(self, inner: Program, effect: Effect) -> Program:
+        self._due = self.clock() + (self.every or float("inf"))
+        while True:
+            try:
+                answer = yield effect
+            except Exception as error:
+                effect = inner.throw(error)
+                continue
+            self._note(effect, answer)
+            self._position += 1
+            now = self.clock()
+            if now >= self._due or self.journal.written > self._largest:
+                self._checkpoint(now)
+            if now - self._told > _PARTS_EVERY:
+                self._told = now
+                self.journal.parts(self.parts())
+            try:
+                effect = inner.send(answer)
+            except StopIteration:
+                return
+
+    def _note(self, effect: Effect, answer: Any) -> None:
+        """Journal what the program is about to be given; what it sent is there already."""
+        if type(answer) is Message:
+            self.journal.took(self.endpoint.key_of(answer))
+        elif type(answer) is Left:
+            self.journal.left(answer.rank)
+        elif not (isinstance(effect, Send) or (isinstance(effect, TrySend) and answer)):
+            self.journal.value(answer)
+
+    def _checkpoint(self, now: float) -> None:
+        """Write one; the older of two that are kept goes, with the payloads that only it needed."""
+        began = time.monotonic()
+        try:
+            with self.endpoint.changed:
+                boundary, unread = self.journal.roll(), self.endpoint.unread()
+            arrays = self.registry.arrays()
+            state = {"segment": boundary, "unread": [list(key) for key in unread]}
+            checkpoint.save(self.folder, self._position, self.identity, state, arrays)
+        except CheckpointError as error:
+            self.notes.append(str(error))
+            self._largest *= 2
+        else:
+            self.taken += 1
+            for path in checkpoint.stored(self.folder)[2:]:
+                path.unlink(missing_ok=True)
+            self.journal.drop(self._boundary)
+            self._boundary = boundary
+        self.seconds += time.monotonic() - began
+        self._due = self.clock() + (self.every or float("inf"))
+
+    # ---- again --------------------------------------------------------------------------------
+
+    def _again(self, inner: Program, effect: Effect, history: History) -> Effect:
+        """Play the journal; where the program then stands."""
+        target, saved = self._usable(history)
+        self.registry.hollow = target > 0
+        pending: dict[Key, Message] = {}
+        left: list[int] = []
+        for record in history.answers:
+            self._then = record[1]
+            answer = self._answer(effect, record, history, saved, pending, left)
+            self._position += 1
+            if self._position == target:
+                self.registry.fill(saved)
+            effect = inner.send(answer)
+        self._then, self.replayed = None, self._position
+        taken = {tuple(record[2:]) for record in history.answers if record[0] == "took"}
+        unread = [
+            (key, self._message(one, saved)) for key, one in history.arrived.items() if key not in taken
+        ]
+        self.endpoint.recall(history, unread, list(pending.items()), left)
+        return effect
+
+    def _usable(self, history: History) -> tuple[int, Mapping[str, Any]]:
+        """The newest checkpoint that is whole and ours, as (position, arrays); (0, {}) to play all from the start."""
+        refused: list[str] = []
+        for path in checkpoint.stored(self.folder):
+            try:
+                position, state, saved = checkpoint.load(path, self.identity)
+            except CheckpointError as error:
+                refused.append(str(error))
+                continue
+            if position <= len(history.answers):
+                self._boundary = state["segment"]
+                self.notes += refused
+                return position, saved
+            refused.append(f"checkpoint {path}: it is of a later moment than the journal")
+        needed = {one.segment for one in history.arrived.values() if one.nbytes}
+        if all((self.folder / f"payload-{segment}").exists() for segment in needed):
+            self.notes += refused
+            return 0, {}
+        raise CheckpointError(
+            "\n".join(refused) or f"{self.folder}: there is no checkpoint, though there was one"
+        )
+
+    def _answer(
+        self, effect: Effect, record: list[Any], history: History, saved: Mapping[str, Any],
+        pending: dict[Key, Message], left: list[int],
+    ) -> Any:  # fmt: skip
+        kind, _, *fields = record
+        if kind == "took" and isinstance(effect, Receive | Poll):
+            return self._message(history.arrived[tuple(fields)], saved)
+        if kind == "left" and isinstance(effect, Receive | Poll):
+            self.node.live.discard(fields[0])
+            left.append(fields[0])
+            return Left(fields[0])
+        if kind == "sent" and isinstance(effect, Send | TrySend) and len(fields[0]) == len(effect.pairs):
+            for name, (to, message) in zip(fields[0], effect.pairs, strict=True):
+                key = tuple(name)
+                if key[0] != to:
+                    break
+                if key[2] >= history.done.get(key[:2], (0, 0))[1]:
+                    pending[key] = message
+            else:
+                return None if isinstance(effect, Send) else True
+        if kind == "value" and isinstance(effect, Poll | TrySend | Now | Flush):
+            return fields[0]
+        raise JournalError(
+            f"journal {self.folder / 'records'}: record {self._position} ({kind}) does not answer the program's "
+            f"{type(effect).__name__}: it is no program that gives the same again for the same messages"
+        )
+
+    def _message(self, one: Arrived, saved: Mapping[str, Any]) -> Message:
+        """A message as it came in: hollow before the checkpoint, else with what the checkpoint or journal holds."""
+        tensor, buffer = self.registry.room(one.nbytes, one.dtype)
+        if one.nbytes and not self.registry.hollow:
+            name = name_of(one.key)
+            if name in saved:
+                buffer[:] = saved[name].data
+            else:
+                journal.payload(self.folder, one, buffer)
+        self.registry.adopt(one.key, tensor)
+        return Message(one.tag, tensor, one.step, one.count, one.versions, one.number, one.key[0])

@@ -1,0 +1,97 @@
+"""Two endpoints take up a broken conversation: one of them is the next life of a server that kept its journal.
+
+Rules this module obeys:
+
+* While they are parted nothing moves between them; what the program sends meanwhile waits in the queue.
+* Each side says (``HELLO``) which sequence it expects next. All before it has been received for good, and so
+  counts as confirmed; all from there on is asked for again, from the first byte. So nothing is lost, and
+  nothing comes twice.
+* What was half received is dropped; nobody confirmed it.
+
+The functions hold the endpoint's lock; they are its own, kept apart because only servers that come back
+need them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from real import wire
+from real.errors import WireError
+from real.wire import Header
+
+if TYPE_CHECKING:
+    from real.endpoint import Endpoint
+
+__all__ = ["greet", "hello", "part"]
+
+ANSWER = 1
+"""``step`` of a ``HELLO`` that wants one back."""
+
+
+def part(endpoint: Endpoint, node: int) -> None:
+    """``node`` is down, or this one was: nothing moves between them until they have met."""
+    with endpoint.changed:
+        now = endpoint.clock()
+        endpoint.parted.add(node)
+        broken = [endpoint._moving.pop(key) for key in sorted(endpoint._moving) if key[0] == node]
+        for going in broken:
+            endpoint._stop(going.motion, now)
+            going.motion = None
+            going.pieces = []
+        again = [going for going in endpoint._queue if going.to == node]
+        for going in (*broken, *again):
+            going.asked = going.aside = False
+        if broken:
+            others = [going for going in endpoint._queue if going.to != node]
+            endpoint._queue = [*broken, *again, *others]
+            moving = (going.motion.end for going in endpoint._moving.values() if going.motion is not None)
+            endpoint._out_free = min(endpoint._out_free, max(moving, default=now))
+        endpoint._requests.pop(node, None)
+        endpoint._held.pop(node, None)
+        coming = endpoint._incoming.pop(node, None)
+        if coming is not None:
+            endpoint._stop(coming.motion, now)
+            endpoint._in_free = min(endpoint._in_free, now)
+        endpoint._ask(now)
+        endpoint._grant(now)
+    endpoint.kick()
+
+
+def greet(endpoint: Endpoint, node: int) -> None:
+    """Say to ``node``, which is back, what is expected of it, and ask the same."""
+    with endpoint.changed:
+        endpoint._frame(node, _hello(endpoint, node, ANSWER))
+    endpoint.kick()
+
+
+def hello(endpoint: Endpoint, header: Header) -> None:
+    """The other one's ``HELLO``: what it has is confirmed, the rest goes out again.
+
+    Raises ``WireError`` where it claims to have what was never sent.
+    """
+    node, expected, now = header.source, header.sequence, endpoint.clock()
+    if expected > endpoint._sequence[node]:
+        raise WireError(
+            f"node {node} expects message {expected} of {endpoint._sequence[node]} that were sent"
+        )
+    if header.step == ANSWER:
+        endpoint._frame(node, _hello(endpoint, node, 0))
+        if endpoint.goodbye is not None:
+            endpoint._frame(node, Header(wire.BYE, endpoint.me, step=endpoint.goodbye[0], number=endpoint.goodbye[1], time=now))
+    if node not in endpoint.parted:
+        return
+    endpoint.parted.discard(node)
+    for going in [g for g in endpoint._queue if g.to == node and g.sequence < expected]:
+        endpoint._queue.remove(going)
+        endpoint._conclude(going)
+    for going in endpoint._queue:
+        if going.to == node:
+            going.ready = now + endpoint.links.path_latency(endpoint.me, node)
+    endpoint.confirmed = now
+    endpoint._ask(now)
+    endpoint.changed.notify_all()
+
+
+def _hello(endpoint: Endpoint, node: int, step: int) -> Header:
+    return Header(wire.HELLO, endpoint.me, endpoint._expected[node], step=step, time=endpoint.clock())

@@ -1,0 +1,48 @@
+"""A server that is killed at any moment goes on from its journal: nothing acknowledged is lost, nothing comes twice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+
+import torch
+
+from tests.real.kept import Cluster
+
+ALGORITHMS = [
+    "bsp", "asp", "ssp", "dssp", "easgd", "aladdin", "aladdin_l1", "aladdin_l2",
+    {"name": "aladdin", "options": {"pi": 3, "push": "queue", "on_busy": "wait"}},
+]  # fmt: skip
+
+
+def reconciled(cluster: Cluster) -> None:
+    steps = {worker: [count] * len(cluster.plan.servers) for worker, count in cluster.computed.items()}
+    if cluster.plan.accounts:
+        assert cluster.ledgers() == steps
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS, ids=str)
+@pytest.mark.parametrize("every", [0, 25])
+def test_no_gradient_is_lost_or_applied_twice(algorithm: object, every: float, tmp_path: Path) -> None:
+    for seed in range(6):
+        cluster = Cluster(algorithm, tmp_path / str(seed), workers=3, servers=2, seed=seed, every=every)
+        kills = {cluster.random.randrange(2, 700): 3 + k % 2 for k in range(4)}
+        cluster.run(kills)
+        reconciled(cluster)
+
+
+@pytest.mark.parametrize("every", [0, 20])
+def test_bsp_gives_the_same_parameters_to_the_bit(every: float, tmp_path: Path) -> None:
+    whole = Cluster("bsp", tmp_path / "whole", seed=1)
+    whole.run()
+    for seed in range(8):
+        cluster = Cluster("bsp", tmp_path / str(seed), seed=seed, every=every)
+        cluster.run({cluster.random.randrange(2, 250): 2, cluster.random.randrange(2, 250): 2})
+        keeper = cluster.lives[2].keeper
+        assert keeper is not None
+        assert keeper.replayed
+        assert torch.equal(cluster.model(), whole.model())
+        reconciled(cluster)
