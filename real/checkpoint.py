@@ -75,18 +75,19 @@ def load(path: Path, identity: Mapping[str, Any]) -> tuple[int, dict[str, Any], 
             header = file.metadata() or {}
             manifest, digest = json.loads(header["manifest"]), header["digest"]
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-        position, state, owner = manifest["position"], manifest["state"], manifest["identity"]
+        whole = digest == _digest(manifest, arrays)
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         why = f"it is damaged, truncated or no checkpoint of a server ({error})"
         raise CheckpointError(f"checkpoint {path}: {why}") from error
+    if not whole:
+        raise CheckpointError(f"checkpoint {path}: it is damaged: its contents are not what was written")
+    owner = manifest["identity"]
     if manifest["format"] != FORMAT:
         raise CheckpointError(f"checkpoint {path}: its format is {manifest['format']!r}, not {FORMAT!r}")
     differs = [f"{k} is {owner.get(k)!r}, not {v!r}" for k, v in identity.items() if owner.get(k) != v]
     if differs:
         raise CheckpointError(f"checkpoint {path}: it is of another run: {'; '.join(differs)}")
-    if digest != _digest(manifest, arrays):
-        raise CheckpointError(f"checkpoint {path}: it is damaged: its contents are not what was written")
-    return position, state, arrays
+    return manifest["position"], manifest["state"], arrays
 
 
 def _digest(manifest: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:

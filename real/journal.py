@@ -38,7 +38,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from zlib import crc32
 
 import msgspec
@@ -89,7 +89,8 @@ class Place:
     crc: int = 0
 
 
-class Arrived(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Arrived:
     """An ``in`` record: a message and where its payload lies."""
 
     key: Key
@@ -262,9 +263,9 @@ class Journal:
 
     def _failed(self, error: OSError, path: Path | None = None) -> JournalError:
         return JournalError(
-            f"journal {path or self.folder / 'records'}: cannot be written ({error.strerror or error}); without "
-            f"it a server could not come back with all that it confirmed. Make room there, point TMPDIR "
-            f"elsewhere, or run without server crashes"
+            f"journal {path or self.folder / 'records'}: cannot be written ({error.strerror or error}); "
+            f"without it a server could not come back with all that it confirmed. Make room there, point "
+            f"TMPDIR elsewhere, or run without server crashes"
         )
 
 

@@ -19,7 +19,7 @@ from weakref import ref
 import numpy as np
 import torch
 
-from real.buffers import allocate, expose
+from real.buffers import allocate
 from real.journal import Key
 from real.tensors import TimedTensors
 
@@ -65,7 +65,7 @@ class Registry:
         memory = np.empty(nbytes, dtype=np.uint8)
         tensor = torch.from_numpy(memory).view(allocate(0, dtype)[0].dtype)
         tensor.kept = memory
-        return tensor, memoryview(memory)
+        return tensor, memory.data
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The bytes of every live tensor, by name; writing to them changes it."""
@@ -73,7 +73,7 @@ class Registry:
         return {name: array for name, array in found.items() if array is not None}
 
     def fill(self, saved: Mapping[str, np.ndarray]) -> None:
-        """Give every live tensor its saved values. Raises ``KeyError`` (its name) for one that is not there."""
+        """Give every live tensor its saved values. Raises ``KeyError`` (the name) where one lacks."""
         gc.collect()
         for name, memory in self.arrays().items():
             if name not in saved or saved[name].nbytes != memory.nbytes:

@@ -163,26 +163,30 @@ class Keeper:
         return effect
 
     def _usable(self, history: History) -> tuple[int, Mapping[str, Any]]:
-        """The newest checkpoint that is whole and ours, as (position, arrays); (0, {}) to play all from the start."""
-        refused: list[str] = []
+        """(position, arrays) of the newest usable checkpoint; (0, {}): all is played from the start."""
+        refused: dict[Path, str] = {}
         for path in checkpoint.stored(self.folder):
             try:
                 position, state, saved = checkpoint.load(path, self.identity)
             except CheckpointError as error:
-                refused.append(str(error))
+                refused[path] = str(error)
                 continue
             if position <= len(history.answers):
                 self._boundary = state["segment"]
-                self.notes += refused
+                self._refuse(refused)
                 return position, saved
-            refused.append(f"checkpoint {path}: it is of a later moment than the journal")
+            refused[path] = f"checkpoint {path}: it is of a later moment than the journal"
         needed = {one.segment for one in history.arrived.values() if one.nbytes}
         if all((self.folder / f"payload-{segment}").exists() for segment in needed):
-            self.notes += refused
+            self._refuse(refused)
             return 0, {}
-        raise CheckpointError(
-            "\n".join(refused) or f"{self.folder}: there is no checkpoint, though there was one"
-        )
+        raise CheckpointError("\n".join(refused.values()) or f"{self.folder}: its checkpoints are missing")
+
+    def _refuse(self, refused: Mapping[Path, str]) -> None:
+        """Go on without these checkpoints."""
+        for path, why in refused.items():
+            self.notes.append(why)
+            path.unlink(missing_ok=True)
 
     def _answer(
         self, effect: Effect, record: list[Any], history: History, saved: Mapping[str, Any],
@@ -207,12 +211,12 @@ class Keeper:
         if kind == "value" and isinstance(effect, Poll | TrySend | Now | Flush):
             return fields[0]
         raise JournalError(
-            f"journal {self.folder / 'records'}: record {self._position} ({kind}) does not answer the program's "
-            f"{type(effect).__name__}: it is no program that gives the same again for the same messages"
+            f"journal {self.folder / 'records'}: record {self._position} ({kind}) does not answer the "
+            f"program's {type(effect).__name__}: it does not do the same again for the same messages"
         )
 
     def _message(self, one: Arrived, saved: Mapping[str, Any]) -> Message:
-        """A message as it came in: hollow before the checkpoint, else with what the checkpoint or journal holds."""
+        """A message as it came in; hollow before the checkpoint."""
         tensor, buffer = self.registry.room(one.nbytes, one.dtype)
         if one.nbytes and not self.registry.hollow:
             name = name_of(one.key)

@@ -1,4 +1,4 @@
-"""Two endpoints take up a broken conversation: one of them is the next life of a server that kept its journal.
+"""Two endpoints take up a broken conversation: one is the next life of a server that kept a journal.
 
 Rules this module obeys:
 
@@ -68,12 +68,16 @@ def greet(endpoint: Endpoint, node: int) -> None:
 def hello(endpoint: Endpoint, header: Header) -> None:
     """The other one's ``HELLO``: what it has is confirmed, the rest goes out again.
 
-    Raises ``WireError`` where it claims to have what was never sent.
+    Raises ``WireError`` where it claims to have what was never sent, or not to have what it confirmed.
     """
     node, expected, now = header.source, header.sequence, endpoint.clock()
     if expected > endpoint._sequence[node]:
         raise WireError(
             f"node {node} expects message {expected} of {endpoint._sequence[node]} that were sent"
+        )
+    if expected < endpoint._sequence[node] - endpoint.undelivered[node]:
+        raise WireError(
+            f"node {node} has lost messages that it confirmed: it expects number {expected} again"
         )
     if header.step == ANSWER:
         endpoint._frame(node, _hello(endpoint, node, 0))

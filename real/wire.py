@@ -30,8 +30,8 @@ from dataclasses import dataclass
 from real.errors import WireError
 
 __all__ = [
-    "ANSWERS", "BYE", "CHUNK", "DATA", "DONE", "DTYPES", "GRANT", "HEADER_BYTES", "HELLO", "HOLD", "KIND_AT", "PING",
-    "PONG", "REQ", "RESUME", "Agreed", "Header", "pack", "token_of", "unpack",
+    "ANSWERS", "BYE", "CHUNK", "DATA", "DONE", "DTYPES", "GRANT", "HEADER_BYTES", "HELLO", "HOLD", "KIND_AT",
+    "PING", "PONG", "REQ", "RESUME", "Agreed", "Header", "pack", "token_of", "unpack",
 ]  # fmt: skip
 
 REQ, GRANT, HOLD, RESUME, DATA, DONE, BYE, PING, PONG, HELLO = range(1, 11)

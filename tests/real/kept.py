@@ -127,7 +127,7 @@ class Cluster:
         idle = 0
         while idle < 200 or due or back:
             self.ticks += 1
-            assert self.ticks < most, {n: (l.effect, l.over) for n, l in self.lives.items()}
+            assert self.ticks < most, {node: life.effect for node, life in self.lives.items()}
             if self.ticks in due:
                 server = due.pop(self.ticks)
                 if server not in self.down:

@@ -1,4 +1,4 @@
-"""A server that is killed at any moment goes on from its journal: nothing acknowledged is lost, nothing comes twice."""
+"""A server that is killed at any moment goes on from its journal: nothing is lost, nothing comes twice."""
 
 from __future__ import annotations
 
