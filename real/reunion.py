@@ -71,14 +71,13 @@ def hello(endpoint: Endpoint, header: Header) -> None:
     Raises ``WireError`` where it claims to have what was never sent, or not to have what it confirmed.
     """
     node, expected, now = header.source, header.sequence, endpoint.clock()
-    if expected > endpoint._sequence[node]:
+    sent = endpoint._sequence[node]
+    if expected > sent:
         raise WireError(
-            f"node {node} expects message {expected} of {endpoint._sequence[node]} that were sent"
+            f"node {node} has had {expected} messages, of which {sent} are known: the rest is lost"
         )
-    if expected < endpoint._sequence[node] - endpoint.undelivered[node]:
-        raise WireError(
-            f"node {node} has lost messages that it confirmed: it expects number {expected} again"
-        )
+    if expected < sent - endpoint.undelivered[node]:
+        raise WireError(f"node {node} has lost messages that it confirmed: {expected} of {sent} are there")
     if header.step == ANSWER:
         endpoint._frame(node, _hello(endpoint, node, 0))
         if endpoint.goodbye is not None:
