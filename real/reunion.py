@@ -74,7 +74,7 @@ def hello(endpoint: Endpoint, header: Header) -> None:
     sent = endpoint._sequence[node]
     if expected > sent:
         raise WireError(
-            f"node {node} has had {expected} messages, of which {sent} are known: the rest is lost"
+            f"node {node} has had {expected} messages; only {sent} are known: the rest is lost"
         )
     if expected < sent - endpoint.undelivered[node]:
         raise WireError(f"node {node} has lost messages that it confirmed: {expected} of {sent} are there")
