@@ -17,10 +17,13 @@ Rules this module obeys:
 record     says
 =========  ==========================================================================================
 ``run``    whose journal it is (``identity``)
+``start``  the run begins: the life of every other node, -1 where it is not there
 ``in``     a message has come in whole: source, incarnation, sequence, tag, dtype, step, count, versions,
            number, bytes, segment, offset, checksum of the payload
+``news``   the node has heard that a rank is there in this life, or has gone (life -1)
+``told``   its program knows of the next piece of news
 ``took``   the program was given the message (source, incarnation, sequence)
-``left``   the program was given ``Left(rank)``
+``given``  the program was given ``Left(rank)`` or ``Joined(rank)``: its tag and the rank
 ``value``  the program was given a plain value: None, False, a time
 ``sent``   its messages were taken: (receiver, incarnation, sequence) each, sequence -1 if dropped
 ``done``   the receiver has confirmed (receiver, incarnation, sequence)
@@ -51,7 +54,7 @@ __all__ = ["ANSWERS", "Arrived", "History", "Journal", "JournalError", "Key", "P
 Key = tuple[int, int, int]
 """(source or receiver, its incarnation, sequence): names a message for good."""
 
-ANSWERS = frozenset(("took", "left", "value", "sent"))
+ANSWERS = frozenset(("took", "given", "value", "sent"))
 """Records that answer an effect of the program, one each, in order."""
 
 _FRAME = struct.Struct("<III")
@@ -59,7 +62,8 @@ _FRAME = struct.Struct("<III")
 
 _ALL = 0xFFFFFFFF
 _FIELDS = {
-    "run": 3, "in": 15, "took": 5, "left": 3, "value": 3, "sent": 3, "done": 5, "parts": 3,
+    "run": 3, "start": 3, "in": 15, "news": 4, "told": 2, "took": 5, "given": 4, "value": 3, "sent": 3,
+    "done": 5, "parts": 3,
 }  # fmt: skip
 
 
@@ -110,8 +114,10 @@ class Arrived:
 class History:
     """What a journal tells.
 
-    arrived  every message that came in whole, in order of arrival
-    answers  what the program was given, in order: records
+    known    of all other nodes when the run began: life, or -1
+    arrived  every message that came in whole, by name
+    arrivals names of messages and news (rank, life), in order
+    answers  what the program was given, in order: records; ``told`` is among them
     done     of every (receiver, incarnation): messages that it has confirmed, and their last sequence + 1
     parts    the last ``parts`` record's, if any
     last     time of the last record, seconds
@@ -119,7 +125,9 @@ class History:
     segments numbers of the payload files that were ever mentioned
     """
 
+    known: dict[int, int] = field(default_factory=dict)
     arrived: dict[Key, Arrived] = field(default_factory=dict)
+    arrivals: list[Key | tuple[int, int]] = field(default_factory=list)
     answers: list[list[Any]] = field(default_factory=list)
     done: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict)
     parts: list[float] = field(default_factory=list)
@@ -227,9 +235,21 @@ class Journal:
         """The program was given this message."""
         self._append("took", *key)
 
-    def left(self, rank: int) -> None:
-        """The program was given ``Left(rank)``."""
-        self._append("left", rank)
+    def start(self, known: Mapping[int, int]) -> None:
+        """The run begins with these nodes in these lives."""
+        self._append("start", [[node, life] for node, life in known.items()])
+
+    def news(self, rank: int, life: int) -> None:
+        """``rank`` is there, or has gone."""
+        self._append("news", rank, life)
+
+    def told(self) -> None:
+        """The program knows of the next piece of news."""
+        self._append("told")
+
+    def given(self, tag: str, rank: int) -> None:
+        """The program was given news."""
+        self._append("given", tag, rank)
 
     def value(self, value: float | bool | None) -> None:
         """The program was given this value."""
@@ -336,8 +356,13 @@ def _note(history: History, record: list[Any]) -> None:
         one = Arrived(tuple(fields[:3]), *fields[3:])
         if one.dtype in DTYPES:
             history.arrived[one.key] = one
+            history.arrivals.append(one.key)
         history.segments = max(history.segments, one.segment)
-    elif kind in ANSWERS:
+    elif kind == "start":
+        history.known = dict(fields[0])
+    elif kind == "news":
+        history.arrivals.append((fields[0], fields[1]))
+    elif kind in ANSWERS or kind == "told":
         history.answers.append(record)
     elif kind == "done":
         node, incarnation, sequence = fields

@@ -3,22 +3,37 @@
 Rules this module obeys:
 
 * A message is in the journal before it is confirmed; what a program's ``Send`` took is there before any
-  frame of it can go out (both under the endpoint's lock).
+  frame of it can go out (both under the endpoint's lock). News has its place among the messages.
 * Payloads are written piece by piece as they come in, outside the lock, as they are copied.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from core.node import Message
+from core.node import Joined, Left, Message
 from real.endpoint import Endpoint
 from real.journal import History, Journal, Key, Place
 from real.keeping import Registry
+from real.mailbox import GONE, Mailbox
 from real.transfers import Incoming, Outgoing
 from real.wire import Header
 
-__all__ = ["KeptEndpoint"]
+__all__ = ["Item", "KeptEndpoint"]
+
+Item = tuple[Message | Left | Joined, Any]
+"""What a program was not given yet: a message and its name, or news and the life that it tells of."""
+
+
+class _KeptMailbox(Mailbox):
+    """A mailbox whose news are in the journal, in their place among the messages."""
+
+    journal: Journal
+
+    def _tell(self, news: Left | Joined, life: int, now: float) -> None:
+        self.journal.news(news.rank, life)
+        super()._tell(news, life, now)
 
 
 class KeptEndpoint(Endpoint):
@@ -26,10 +41,26 @@ class KeptEndpoint(Endpoint):
 
     journal: Journal
     registry: Registry
+    _tell: Callable[[Left | Joined], None]
+
+    @property
+    def told(self) -> Callable[[Left | Joined], None]:
+        """What is called when the program knows of news: the journal, then what was set."""
+        return self._learned
+
+    @told.setter
+    def told(self, tell: Callable[[Left | Joined], None]) -> None:
+        self._tell = tell
+
+    def _learned(self, news: Left | Joined) -> None:
+        self.journal.told()
+        self._tell(news)
 
     def keep(self, journal: Journal, registry: Registry) -> None:
         """Write everything there from now on; tensors were made by the registry's ``room``."""
         self.journal, self.registry = journal, registry
+        self.mailbox = _KeptMailbox()
+        self.mailbox.journal = journal
         self._places: dict[int, Place] = {}
         self._keys: dict[int, Key] = {}
 
@@ -44,11 +75,12 @@ class KeptEndpoint(Endpoint):
             return list(self._keys.values())
 
     def submit(
-        self, pairs: Sequence[tuple[int, Message]], window: float | None = None, lag: float = 0.0
-    ) -> bool:
+        self, pairs: Sequence[tuple[int, Message]], window: float | None = None, lag: float = 0.0,
+        *, unknown: bool = False,
+    ) -> bool:  # fmt: skip
         with self.changed:
             before = {to: self._sequence[to] for to, _ in pairs}
-            if not super().submit(pairs, window, lag):
+            if not super().submit(pairs, window, lag, unknown=unknown):
                 return False
             self.journal.sent([self._name(to, before) for to, _ in pairs])
             return True
@@ -57,13 +89,9 @@ class KeptEndpoint(Endpoint):
         """What a message to ``to`` was called: dropped ones -1."""
         sequence = before[to]
         if sequence == self._sequence[to]:
-            return to, self.life(to), -1
+            return to, self.lives.of[to], -1
         before[to] += 1
-        return to, self.life(to), sequence
-
-    def life(self, node: int) -> int:
-        """Which incarnation of ``node`` this one talks to."""
-        return 0
+        return to, self.lives.of[to], sequence
 
     def _accept(self, head: Header, asked: float, now: float) -> None:
         super()._accept(head, asked, now)
@@ -89,41 +117,60 @@ class KeptEndpoint(Endpoint):
 
     def _conclude(self, going: Outgoing) -> None:
         super()._conclude(going)
-        self.journal.done((going.to, self.life(going.to), going.sequence))
+        self.journal.done((going.to, self.lives.of[going.to], going.sequence))
 
     # ---- a later life -------------------------------------------------------------------------
 
     def recall(
-        self, history: History, unread: Sequence[tuple[Key, Message]], unsent: Sequence[tuple[Key, Message]],
-        left: Sequence[int],
+        self, history: History, items: Sequence[Item], unsent: Sequence[tuple[Key, Message]], known: int
     ) -> None:  # fmt: skip
-        """Be where the journal ends: what has come, what the program has not read, what nobody confirmed.
+        """Be where the journal ends, after ``introduce``: parted from all others until they say ``HELLO``.
 
-        left    ranks of which the program knows that they have left
-
-        It is parted from all others until they say ``HELLO``.
+        items   what the program was not given yet: messages with their names, news with their lives
+        unsent  what it sent and nobody confirmed
+        known   how many pieces of news the program knows of
         """
         with self.changed:
             now = self.clock()
             self.parted.update(node for node in range(self.agreed.nodes) if node != self.me)
             for one in history.arrived.values():
-                source, incarnation, sequence = one.key
-                if incarnation == self.life(source):
+                source, life, sequence = one.key
+                if life == self.lives.of[source]:
                     self._expected[source] = max(self._expected[source], sequence + 1)
                 self.received["messages"] += 1
                 self.received["bytes"] += one.nbytes
             for record in history.answers:
-                for to, incarnation, sequence in record[2] if record[0] == "sent" else ():
-                    if incarnation == self.life(to):
+                for to, life, sequence in record[2] if record[0] == "sent" else ():
+                    if life == self.lives.of[to]:
                         self._sequence[to] = max(self._sequence[to], sequence + 1)
-            for key, message in unread:
-                self.mailbox.deliver(message, now)
-                self._keys[id(message)] = key
-            for (to, _, sequence), message in unsent:
-                self._recall_sent(to, sequence, message, now)
             self.sent["messages"] = sum(count for count, _ in history.done.values())
-            self.mailbox.left.update(left)
-            self._told.update(left)
+            self._recall_news(history, items, known, now)
+            for (to, life, sequence), message in unsent:
+                if to not in self.gone and life == self.lives.of[to]:
+                    self._recall_sent(to, sequence, message, now)
+
+    def _recall_news(self, history: History, items: Sequence[Item], known: int, now: float) -> None:
+        """The mailbox as it was, with what has happened since at its end."""
+        mailbox, lives = self.mailbox, self.lives
+        current = dict(lives.known)
+        news = [one for one in history.arrivals if len(one) == 2]
+        lives.known.update({**history.known, **dict(news[:known])})
+        heard = {**history.known, **dict(news)}
+        mailbox.left = {rank for rank, life in heard.items() if life == GONE}
+        for item, name in items:
+            if isinstance(item, Message):
+                mailbox.deliver(item, now)
+                self._keys[id(item)] = name
+            else:
+                mailbox.items.append((item, now))
+                mailbox.fresh.append((item, name))
+        del mailbox.fresh[: len(mailbox.fresh) - (len(news) - known)]
+        for rank, life in heard.items():
+            if life != current[rank]:
+                if life != GONE:
+                    mailbox.depart(rank, now)
+                if current[rank] != GONE:
+                    mailbox.join(rank, current[rank], now)
 
     def _recall_sent(self, to: int, sequence: int, message: Message, now: float) -> None:
         dtype, payload = self._expose(message.tensor)

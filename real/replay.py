@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from core.effects import Effect, Flush, Now, Poll, Receive, Send, TrySend
-from core.node import Left, Message, Node
+from core.node import JOINED, Joined, Left, Message, Node
 from real import checkpoint, journal
 from real.checkpoint import CheckpointError
 from real.journal import Arrived, History, Journal, JournalError, Key
 from real.keeping import Registry, name_of
-from real.kept import KeptEndpoint
+from real.kept import Item, KeptEndpoint
 
 __all__ = ["Keeper"]
 
@@ -64,7 +64,10 @@ class Keeper:
         self._position = 0
         self._largest = _LARGEST
         self._due = self._told = 0.0
-        self._boundary = 0
+        self._boundary = self._told_of = 0
+        self._knew: set[int] = set()
+        self._items: list[Item] = []
+        self._unsent: list[tuple[Key, Message]] = []
         if (folder / "records").exists():
             self.history = journal.read(folder, identity)
         self.journal = Journal(folder, identity, clock, self.history)
@@ -80,16 +83,32 @@ class Keeper:
         endpoint.keep(self.journal, self.registry)
 
     def program(self, inner: Program) -> Program:
-        """``inner`` as the driver is to run it: played again up to now if there is a history."""
-        effect = next(inner)
-        if self.history is not None:
-            effect = self._again(inner, effect, self.history)
-        return self._live(inner, effect)
+        """``inner`` as the driver is to run it; if there is a history it is played again, at once."""
+        if self.history is None:
+            return self._live(inner, None)
+        workers = range(self.node.workers)
+        self.node.live.clear()
+        self.node.live.update(
+            rank for rank, life in self.history.known.items() if life >= 0 and rank in workers
+        )
+        return self._live(inner, self._again(inner, next(inner), self.history))
+
+    def begin(self) -> None:
+        """The endpoint has been introduced to the other nodes; nothing has moved yet."""
+        if self.history is None:
+            self.journal.start(self.endpoint.lives.known)
+            return
+        self.node.live.clear()
+        self.node.live.update(self._knew)
+        self.endpoint.recall(self.history, self._items, self._unsent, self._told_of)
+        self.history, self._items, self._unsent = None, [], []
 
     # ---- live ---------------------------------------------------------------------------------
 
-    def _live(self, inner: Program, effect: Effect) -> Program:
+    def _live(self, inner: Program, effect: Effect | None) -> Program:
         self._due = self.clock() + (self.every or float("inf"))
+        if effect is None:
+            effect = next(inner)
         while True:
             try:
                 answer = yield effect
@@ -113,8 +132,8 @@ class Keeper:
         """Journal what the program is about to be given; what it sent is there already."""
         if type(answer) is Message:
             self.journal.took(self.endpoint.key_of(answer))
-        elif type(answer) is Left:
-            self.journal.left(answer.rank)
+        elif isinstance(answer, Left | Joined):
+            self.journal.given(answer.tag, answer.rank)
         elif not (isinstance(effect, Send) or (isinstance(effect, TrySend) and answer)):
             self.journal.value(answer)
 
@@ -145,21 +164,33 @@ class Keeper:
         """Play the journal; where the program then stands."""
         target, saved = self._usable(history)
         self.registry.hollow = target > 0
-        pending: dict[Key, Message] = {}
-        left: list[int] = []
+        news = [one for one in history.arrivals if len(one) == 2]
+        unsent: dict[Key, Message] = {}
+        consumed: set[Any] = set()
         for record in history.answers:
             self._then = record[1]
-            answer = self._answer(effect, record, history, saved, pending, left)
+            if record[0] == "told":
+                rank, life = news[self._told_of]
+                (self.node.live.add if life >= 0 else self.node.live.discard)(rank)
+                self._told_of += 1
+                continue
+            answer = self._answer(effect, record, history, saved, unsent)
+            if record[0] == "took":
+                consumed.add(tuple(record[2:]))
+            elif record[0] == "given" and isinstance(effect, Receive | Poll) and record[2] in effect.tag:
+                consumed.add(_first(history, consumed, record[2] == JOINED, record[3]))
             self._position += 1
             if self._position == target:
                 self.registry.fill(saved)
             effect = inner.send(answer)
         self._then, self.replayed = None, self._position
-        taken = {tuple(record[2:]) for record in history.answers if record[0] == "took"}
-        unread = [
-            (key, self._message(one, saved)) for key, one in history.arrived.items() if key not in taken
-        ]
-        self.endpoint.recall(history, unread, list(pending.items()), left)
+        self._unsent = list(unsent.items())
+        self._knew = set(self.node.live)
+        for place, one in enumerate(history.arrivals):
+            if len(one) == 3 and one not in consumed:
+                self._items.append((self._message(history.arrived[one], saved), one))
+            elif len(one) == 2 and place not in consumed:
+                self._items.append(((Joined if one[1] >= 0 else Left)(one[0]), one[1]))
         return effect
 
     def _usable(self, history: History) -> tuple[int, Mapping[str, Any]]:
@@ -171,7 +202,7 @@ class Keeper:
             except CheckpointError as error:
                 refused[path] = str(error)
                 continue
-            if position <= len(history.answers):
+            if position <= sum(record[0] != "told" for record in history.answers):
                 self._boundary = state["segment"]
                 self._refuse(refused)
                 return position, saved
@@ -190,23 +221,20 @@ class Keeper:
 
     def _answer(
         self, effect: Effect, record: list[Any], history: History, saved: Mapping[str, Any],
-        pending: dict[Key, Message], left: list[int],
+        unsent: dict[Key, Message],
     ) -> Any:  # fmt: skip
+        """What the record says that the program was given. Raises ``JournalError`` where they differ."""
         kind, _, *fields = record
         if kind == "took" and isinstance(effect, Receive | Poll):
             return self._message(history.arrived[tuple(fields)], saved)
-        if kind == "left" and isinstance(effect, Receive | Poll):
-            self.node.live.discard(fields[0])
-            left.append(fields[0])
-            return Left(fields[0])
-        if kind == "sent" and isinstance(effect, Send | TrySend) and len(fields[0]) == len(effect.pairs):
-            for name, (to, message) in zip(fields[0], effect.pairs, strict=True):
-                key = tuple(name)
-                if key[0] != to:
-                    break
-                if key[2] >= history.done.get(key[:2], (0, 0))[1]:
-                    pending[key] = message
-            else:
+        if kind == "given" and isinstance(effect, Receive | Poll):
+            return (Joined if fields[0] == JOINED else Left)(fields[1])
+        if kind == "sent" and isinstance(effect, Send | TrySend):
+            keys = [tuple(name) for name in fields[0]]
+            if [to for to, _, _ in keys] == [to for to, _ in effect.pairs]:
+                for key, (_, message) in zip(keys, effect.pairs, strict=True):
+                    if key[2] >= history.done.get(key[:2], (0, 0))[1]:
+                        unsent[key] = message
                 return None if isinstance(effect, Send) else True
         if kind == "value" and isinstance(effect, Poll | TrySend | Now | Flush):
             return fields[0]
@@ -226,3 +254,11 @@ class Keeper:
                 journal.payload(self.folder, one, buffer)
         self.registry.adopt(one.key, tensor)
         return Message(one.tag, tensor, one.step, one.count, one.versions, one.number, one.key[0])
+
+
+def _first(history: History, consumed: set[Any], joined: bool, rank: int) -> int:
+    """The place of the first such news that was not consumed yet."""
+    for place, one in enumerate(history.arrivals):
+        if len(one) == 2 and one[0] == rank and (one[1] >= 0) == joined and place not in consumed:
+            return place
+    return -1

@@ -73,15 +73,16 @@ def hello(endpoint: Endpoint, header: Header) -> None:
     node, expected, now = header.source, header.sequence, endpoint.clock()
     sent = endpoint._sequence[node]
     if expected > sent:
-        raise WireError(
-            f"node {node} has had {expected} messages; only {sent} are known: the rest is lost"
-        )
+        raise WireError(f"node {node} has had {expected} messages; only {sent} are known: the rest is lost")
     if expected < sent - endpoint.undelivered[node]:
         raise WireError(f"node {node} has lost messages that it confirmed: {expected} of {sent} are there")
     if header.step == ANSWER:
         endpoint._frame(node, _hello(endpoint, node, 0))
         if endpoint.goodbye is not None:
-            endpoint._frame(node, Header(wire.BYE, endpoint.me, step=endpoint.goodbye[0], number=endpoint.goodbye[1], time=now))
+            endpoint._frame(
+                node,
+                Header(wire.BYE, endpoint.me, step=endpoint.goodbye[0], number=endpoint.goodbye[1], time=now),
+            )
     if node not in endpoint.parted:
         return
     endpoint.parted.discard(node)

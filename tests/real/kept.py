@@ -100,6 +100,10 @@ class Cluster:
             made = self.plan.node(node, values, tensors, ledger)
             keeper.keep(made, endpoint)
             life = Life(made, endpoint, keeper.program(self.plan.algorithm.server(made)), keeper=keeper)
+        endpoint.told = lambda news: (made.live.discard if type(news) is Left else made.live.add)(news.rank)
+        endpoint.introduce(dict.fromkeys(self.plan.nodes, 0), self.plan.nodes)
+        if life.keeper is not None:
+            life.keeper.begin()
         life.effect = next(life.program)
         return life
 
@@ -206,9 +210,6 @@ class Cluster:
         if isinstance(effect, Receive | Poll):
             tags = (effect.tag,) if isinstance(effect.tag, str) else effect.tag
             item, _ = endpoint.take(tags, effect.source, effect.step)
-            if type(item) is Left:
-                node.live.discard(item.rank)
-                endpoint.told(item.rank)
             return AGAIN if item is None and isinstance(effect, Receive) else item
         if isinstance(effect, Now):
             return self.clock()
