@@ -48,13 +48,21 @@ def check(plan: Plan) -> None:
             raise ScenarioError(
                 f"faults[{i}].kind", "cut", "another kind: real runs cut no links; simulate it"
             )
-        if fault.servers and (fault.crash or fault.kind in ("crash", "churn")):
-            why = "nothing: a server that crashes takes its part of the model with it; simulate it"
-            raise ScenarioError(f"faults[{i}].servers", fault.servers, why)
         if plan.algorithm.collective and returns([fault]):
             field, value = ("kind", fault.kind) if fault.kind == "join" else ("back", fault.back)
             why = "no joins or returns: real all-reduces take in nobody while they run; simulate it"
             raise ScenarioError(f"faults[{i}].{field}", value, why)
+
+
+def _kept(plan: Plan) -> dict[int, float]:
+    """Servers that crash and come back, and so keep a journal: node -> seconds between checkpoints."""
+    found: dict[int, float] = {}
+    for fault in plan.scenario.faults:
+        comes_back = fault.back is not None and (fault.kind == "crash" or fault.crash)
+        for node in (plan.workers + server for server in fault.servers if comes_back):
+            every = [seconds for seconds in (found.get(node, 0.0), fault.checkpoint_every) if seconds]
+            found[node] = min(every, default=0.0)
+    return found
 
 
 class Churn:
@@ -73,6 +81,8 @@ class Churn:
         self.standby: dict[int, Member] = {}
         self._due: deque[int] = deque()
         self._meeting: Member | None = None
+        self._before: Member | None = None
+        self._kept = _kept(plan)
         self._awaited: dict[Member, set[int]] = {}
         self._thaws: list[tuple[float, Member]] = []
 
@@ -94,7 +104,17 @@ class Churn:
     def over(self) -> bool:
         """Whether nobody is there any more and nobody comes."""
         there = any(m.state in ("running", "meeting") for m in self.launch.members[: self.workers])
-        return not there and (self.finished or not self.coming)
+        return not (there or self.down) and (self.finished or not self.coming)
+
+    @property
+    def down(self) -> bool:
+        """Whether a server is away."""
+        return any(m.state in ("dead", "meeting") for m in self.launch.members[self.workers :])
+
+    def journal(self, node: int) -> tuple[str, float]:
+        """Server ``node``'s folder for its journal (empty: it keeps none); seconds between checkpoints."""
+        folder = self.launch.folder / f"server-{node}"
+        return (str(folder), self._kept[node]) if node in self._kept else ("", 0.0)
 
     def due(self, node: int) -> list[tuple[int, str, float | None]]:
         """What is to befall ``node`` by step: (steps completed, kind, back)."""
@@ -186,7 +206,9 @@ class Churn:
             self._expect(member)
 
     def lost(self, member: Member) -> bool:
-        """A worker's process is gone; says whether that was planned."""
+        """A process is gone; says whether that was planned, and of a server that it comes back."""
+        if member.node >= self.workers:
+            self._put_off()
         for awaited in self._awaited.values():
             awaited.discard(member.node)
         self._awaited.pop(member, None)
@@ -199,7 +221,17 @@ class Churn:
             self._log(member, "crash", self.now if member.died is None else member.died)
         if member.died is not None:
             self._expect(member)
-        return member.died is not None
+        return member.died is not None and (member.node < self.workers or member.after is not None)
+
+    def _put_off(self) -> None:
+        """A server has died: a worker that was about to come does so when that is back."""
+        joiner, before = self._meeting, self._before
+        if joiner is not None and before is not None and joiner.node < self.workers:
+            self.launch.members[joiner.node], self._meeting = before, None
+            self._awaited.pop(joiner, None)
+            joiner.state = "standby"
+            self.standby[joiner.node] = joiner
+            self._due.appendleft(joiner.node)
 
     def _expect(self, member: Member) -> None:
         """Who has gone comes back if it was to: let its next life get ready."""
@@ -219,7 +251,7 @@ class Churn:
     def _receive(self) -> None:
         """Let the next one come whose time it is, and those begin of whom all know."""
         for node in list(self._due) if self._meeting is None else ():
-            if self._ready(node):
+            if (node >= self.workers or not self.down) and self._ready(node):
                 self._due.remove(node)
                 self._meet(self.standby.pop(node))
                 break
@@ -247,8 +279,9 @@ class Churn:
     def _meet(self, joiner: Member) -> None:
         """Tell all others of its life and address."""
         others = [m for m in self.launch.members if m.reachable]
+        self._before = self.launch.members[joiner.node]
         self.launch.members[joiner.node] = self._meeting = joiner
-        joiner.state, joiner.joined = "meeting", self.centralized
+        joiner.state, joiner.joined = "meeting", self.centralized and joiner.node < self.workers
         self._tell(joiner, others, do="meet", address=joiner.address, joined=joiner.joined)
 
     def _tell(self, joiner: Member, others: list[Member], **order: Any) -> None:

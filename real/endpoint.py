@@ -267,6 +267,7 @@ class Endpoint:
                 return
             now = self.clock()
             self.gone.add(rank)
+            self.parted.discard(rank)
             self.mailbox.depart(rank, now)
             self._queue = [going for going in self._queue if going.to != rank]
             self._outbox = [frame for frame in self._outbox if frame[0] != rank]
@@ -294,11 +295,7 @@ class Endpoint:
 
     def meet(self, rank: int, life: int) -> None:
         """From now on frames of that life of ``rank`` are taken, and none of any other."""
-        self.depart(rank)
-        with self.changed:
-            self.lives.of[rank] = life
-            self.gone.discard(rank)
-            self.undelivered[rank] = self._sequence[rank] = self._expected[rank] = 0
+        reunion.meet(self, rank, life)
 
     def welcome(self, rank: int, life: int) -> None:
         """Let the programs know that ``rank`` is there, unless that life has ended by now."""

@@ -85,6 +85,7 @@ def assemble(
             },
             "training_loss": _training_loss(tables),
             "tensor_operations": {str(node): t["tensors"] for node, t in tables.items()},
+            **_journals(tables),
             "frames_dropped": {str(node): t["dropped"] for node, t in tables.items() if t["dropped"]},
             "environment": environment(),
         },
@@ -104,6 +105,12 @@ def assemble(
     if events is not None:
         record.events = _in_order(events)
     return record
+
+
+def _journals(tables: Mapping[int, dict[str, Any]]) -> dict[str, Any]:
+    """What servers kept, by node; nothing where none did."""
+    kept = {str(node): table["journal"] for node, table in tables.items() if table.get("journal")}
+    return {"journals": kept} if kept else {}
 
 
 def _in_order(events: StepLog) -> dict[str, np.ndarray]:
@@ -150,7 +157,7 @@ def remains(node: int, steps: int, rows: bytes, *, server: bool = False) -> dict
 def merged(lives: list[dict[str, Any]]) -> dict[str, Any]:
     """One node's tables from those of its lives, in order. Of a replica's weight the last life's counts."""
     *before, last = lives
-    if not before:
+    if not before or last["totals"]["role"]:  # a server that comes back goes on where it was
         return last
     totals = dict(last["totals"])
     for name in ("steps", "samples", "messages_out", "messages_in", "bytes_out", "bytes_in", "blends"):

@@ -38,6 +38,7 @@ from __future__ import annotations
 import os
 import struct
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -143,8 +144,8 @@ class Journal:
     clock     seconds since the start of the run
     history   what was read from there, to go on with it; None begins a new one
 
-    ``written`` counts payload bytes since ``roll``, ``total`` all. Raises ``JournalError`` where it cannot
-    write; what was half-written is then taken back.
+    ``written`` counts payload bytes since ``roll``, ``total`` all; ``seconds`` what writing took. Raises
+    ``JournalError`` where it cannot write; what was half-written is then taken back.
     """
 
     def __init__(
@@ -153,6 +154,7 @@ class Journal:
     ) -> None:  # fmt: skip
         self.folder, self.clock = folder, clock
         self.written = self.total = 0
+        self.seconds = {"payloads": 0.0, "records": 0.0}
         self._lock = threading.Lock()
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -191,7 +193,7 @@ class Journal:
 
     def store(self, place: Place, offset: int, payload: memoryview) -> None:
         """Write one piece; they come in order, without gaps."""
-        at, done = place.offset + offset, 0
+        began, at, done = time.monotonic(), place.offset + offset, 0
         try:
             while done < len(payload):
                 done += os.pwrite(place.segment.file, payload[done:], at + done)
@@ -200,6 +202,7 @@ class Journal:
         place.crc = crc32(payload, place.crc)
         self.written += len(payload)
         self.total += len(payload)
+        self.seconds["payloads"] += time.monotonic() - began
 
     def roll(self) -> int:
         """Begin a new payload file; its number."""
@@ -268,6 +271,7 @@ class Journal:
         self._append("parts", list(parts))
 
     def _append(self, kind: str, *fields: Any) -> None:
+        began = time.monotonic()
         body = msgspec.msgpack.encode([kind, self.clock(), *fields])
         record = _FRAME.pack(len(body), len(body) ^ _ALL, crc32(body)) + body
         with self._lock:
@@ -280,6 +284,7 @@ class Journal:
                 os.ftruncate(self._records, self._end)
                 raise self._failed(error) from error
             self._end += len(record)
+        self.seconds["records"] += time.monotonic() - began
 
     def _failed(self, error: OSError, path: Path | None = None) -> JournalError:
         return JournalError(

@@ -132,7 +132,7 @@ class KeptEndpoint(Endpoint):
         """
         with self.changed:
             now = self.clock()
-            self.parted.update(node for node in range(self.agreed.nodes) if node != self.me)
+            self.parted.update(set(range(self.agreed.nodes)) - {self.me} - self.gone)
             for one in history.arrived.values():
                 source, life, sequence = one.key
                 if life == self.lives.of[source]:

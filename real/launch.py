@@ -216,6 +216,7 @@ class _Launch:
             nccl=bool(self.gpus) and self.plan.workers <= self.gpus and self.bed is None,
             kill={} if life else dict(self.faults.kill), stall={} if life else dict(self.faults.stall),
             life=life, joining=joining, due=self.churn.due(node), tally=str(member.tally),
+            journal=self.churn.journal(node),
             live=[rank for rank in range(self.plan.workers) if rank not in self.churn.late],
         )  # fmt: skip
         return member
@@ -369,18 +370,18 @@ class _Launch:
         was, member.state = member.state, "dead"
         if was == "retiring":
             return
-        planned = member.node < self.plan.workers and self.churn.lost(member)
+        planned, server = self.churn.lost(member), member.node >= self.plan.workers
         if not planned:
             self.left[member.node] = why
         self.deaths[member.node] = f"{self._name(member.node)}, {why}"
-        if member.node >= self.plan.workers:
+        if server and not planned:
             raise TransportError(
                 f"{self._name(member.node)} is gone ({why}) after {time.monotonic() - self.zero:.1f} s and "
                 f"its part of the model with it; the run cannot go on. Start it again"
             )
         for other in self.members if member in self.members else ():
             if other.reachable:
-                other.tell(do="left", node=member.node)
+                other.tell(do="parted" if server else "left", node=member.node)
 
     def _check_end(self) -> None:
         """Once no worker runs, let servers and companions finish; once all is quiet, ask for the tables."""

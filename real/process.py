@@ -22,6 +22,7 @@ import time
 import traceback
 from collections.abc import Generator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -31,7 +32,7 @@ import torch
 from core.joining import JOIN
 from core.node import Message
 from core.record import GRADIENT_COLUMNS, Ledger, StepLog
-from real import wire
+from real import reunion, wire
 from real.booking import Booker
 from real.buffers import allocate, expose
 from real.compute import Computer
@@ -44,6 +45,7 @@ from real.life import WELCOME, Life
 from real.native import NativeGroup
 from real.pacing import Links
 from real.pipe import End
+from real.server import Custody
 from real.shaped import shaped_links
 from real.tensors import TimedTensors
 from real.testbed.places import Place, enter, verify
@@ -84,6 +86,9 @@ def main(pipe: End, place: Place | None = None) -> None:
     except ScenarioError as error:
         pipe.send_bytes(msgspec.msgpack.encode({"is": "refused", "text": str(error)}))
         os._exit(2)
+    except TransportError as error:
+        pipe.send_bytes(msgspec.msgpack.encode({"is": "error", "text": str(error)}))
+        os._exit(1)
     except BaseException as error:
         try:
             pipe.send_bytes(msgspec.msgpack.encode({"is": "error", "text": _account(error)}))
@@ -158,6 +163,7 @@ class _Process:
         self.rendezvous, self.nccl = spec["rendezvous"], spec["nccl"]
         self.samples = Counter(spec["samples"])
         self.faults = Faults(spec["kill"], spec["stall"])
+        self.journal = spec["journal"]
         self.is_server = self.id >= self.plan.workers
         self.live, self.tally = set(spec["live"]), Tally(spec["tally"])
         self.life = Life(spec["life"], spec["joining"], spec["due"], self.tell, self.now)
@@ -190,6 +196,8 @@ class _Process:
                 order = self.hear()
                 if order["do"] == "left":
                     self.endpoint.depart(order["node"])
+                elif order["do"] == "parted":
+                    reunion.part(self.endpoint, order["node"])
                 elif order["do"] in ("meet", "joined"):
                     self._meet(**order)
                 elif order["do"] == "welcome":
@@ -274,22 +282,23 @@ class _Process:
         """Task, node, endpoint, transport, programs."""
         scenario, plan, run = self.scenario, self.plan, self.scenario.run
         torch.manual_seed(run.seed)
+        self.booker = Booker(self.id, server=self.is_server, spans=run.spans)
+        custody = self.custody = self._custody()
+        self.tensors = TimedTensors(self.device) if custody is None else custody.tensors
         task = load(scenario.workload, run.seed, self.device)
         initial = task.initial()
         if self.is_server:
-            initial = plan.shards[self.id - plan.workers].of(initial).clone()
-        self.tensors = TimedTensors(self.device)
+            initial = self.tensors.copy_of(plan.shards[self.id - plan.workers].of(initial))
         self.gradients = StepLog(GRADIENT_COLUMNS)
-        self.booker = Booker(self.id, server=self.is_server, spans=run.spans)
-        ledger = Ledger(self.id, self.gradients, clock=self.now)
+        ledger = Ledger(self.id, self.gradients, clock=self.now if custody is None else custody.keeper.now)
         node = plan.node(self.id, initial, self.tensors, ledger, self.live)
         if self.life.entering:
             node.weight = 1.0 if plan.algorithm.centralized else 0.0
-        if self.life.number:
+        if self.life.number and not self.is_server:
             node.stream = lambda id, purpose: stream(run.seed, id, f"{purpose}, life {self.life.number}")
         network = scenario.cluster.network
         agreed = wire.Agreed(self.token, len(plan.nodes), 4 * plan.parameters)
-        self.endpoint = Endpoint(
+        self.endpoint = (Endpoint if custody is None else custody.endpoint)(
             self.id, agreed, links_of(plan), allocate=allocate, expose=expose, clock=time.monotonic,
             slots=slots_of(scenario), window=network.window, inbox=network.inbox, life=self.life.number,
         )  # fmt: skip
@@ -316,12 +325,22 @@ class _Process:
         self.driver = Driver(node, self.endpoint, self.booker, hooks, computer, group, self.device)
         algorithm = plan.algorithm
         main = algorithm.server(node) if self.is_server else self.life.program(node, algorithm, self.endpoint)
+        if custody is not None:
+            main = custody.program(main, self.driver)
         self.programs = [main, *(() if self.is_server else algorithm.companions(node))]
         for program in self.programs:
             if not isinstance(program, Generator):
                 raise TypeError(
                     f"{type(algorithm).__name__} has {program!r} for a program; expected a generator"
                 )
+
+    def _custody(self) -> Custody | None:
+        """What keeps this node, if it is a server that is to come back when it crashes."""
+        folder, every = self.journal
+        if not folder:
+            return None
+        clock, parts = self.now, lambda: list(self.booker.parts)
+        return Custody(self.plan, self.id, self.token, Path(folder), every, clock, parts)
 
     def _connect(self, told: dict[str, Any]) -> None:
         """Learn who is there in which life, and connect to all that can be reached."""
@@ -330,6 +349,8 @@ class _Process:
         lives = {int(node): life for node, life in told["lives"].items()}
         self.endpoint.introduce(lives, {*told["live"], *self.plan.servers})
         self.endpoint.lives.finished = told["finished"]
+        if self.custody is not None:
+            self.custody.keeper.begin()
         self.transport.start({int(node): address for node, address in told["addresses"].items()})
 
     def _open(self) -> None:
@@ -424,6 +445,7 @@ class _Process:
             "transport_seconds": _moving() - self.moving,
             "gradient_seconds": computer.seconds / max(computer.steps, 1) if computer else 0.0,
             "dropped": self._dropped(),
+            "journal": self.custody.summary() if self.custody is not None else {},
         }  # fmt: skip
         with self.sending:
             self.pipe.send_bytes(msgspec.msgpack.encode(tables))

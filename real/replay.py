@@ -48,6 +48,7 @@ class Keeper:
     clock     seconds since the start of the run; during a replay ``now`` is the journal's time instead
     parts     where the server's time went so far
     notes     what went wrong with checkpoints and was got over
+    taken     checkpoints; replayed: effects that were answered from the journal
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class Keeper:
         self.every, self.clock, self.parts = every, clock, parts
         self.notes: list[str] = []
         self.taken = self.replayed = 0
-        self.seconds = 0.0
+        self._seconds = 0.0
         self.history: History | None = None
         self._then: float | None = None
         self._position = 0
@@ -75,6 +76,11 @@ class Keeper:
     def now(self) -> float:
         """Seconds since the start of the run, as the program lived them."""
         return self.clock() if self._then is None else self._then
+
+    @property
+    def spent(self) -> dict[str, float]:
+        """Seconds that were spent on payloads, on records and on checkpoints."""
+        return {**self.journal.seconds, "checkpoints": self._seconds}
 
     def keep(self, node: Node, endpoint: KeptEndpoint) -> None:
         """What is kept: ``node``, whose tensors are the registry's, behind ``endpoint``."""
@@ -155,7 +161,7 @@ class Keeper:
                 path.unlink(missing_ok=True)
             self.journal.drop(self._boundary)
             self._boundary = boundary
-        self.seconds += time.monotonic() - began
+        self._seconds += time.monotonic() - began
         self._due = self.clock() + (self.every or float("inf"))
 
     # ---- again --------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from real.wire import Header
 if TYPE_CHECKING:
     from real.endpoint import Endpoint
 
-__all__ = ["greet", "hello", "part"]
+__all__ = ["hello", "meet", "part"]
 
 ANSWER = 1
 """``step`` of a ``HELLO`` that wants one back."""
@@ -58,11 +58,20 @@ def part(endpoint: Endpoint, node: int) -> None:
     endpoint.kick()
 
 
-def greet(endpoint: Endpoint, node: int) -> None:
-    """Say to ``node``, which is back, what is expected of it, and ask the same."""
+def meet(endpoint: Endpoint, node: int, life: int) -> None:
+    """That life of ``node`` is there; if it was only parted, it goes on where the one before ended."""
+    if node not in endpoint.parted:
+        endpoint.depart(node)
+        with endpoint.changed:
+            endpoint.lives.of[node] = life
+            endpoint.gone.discard(node)
+            endpoint.undelivered[node] = endpoint._sequence[node] = endpoint._expected[node] = 0
+        return
+    part(endpoint, node)
     with endpoint.changed:
+        endpoint.lives.of[node] = endpoint.lives.known[node] = life
+        endpoint._outbox = [frame for frame in endpoint._outbox if frame[0] != node]
         endpoint._frame(node, _hello(endpoint, node, ANSWER))
-    endpoint.kick()
 
 
 def hello(endpoint: Endpoint, header: Header) -> None:

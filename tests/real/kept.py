@@ -60,6 +60,7 @@ class Cluster:
     ticks: int = 0
     computed: dict[int, int] = field(default_factory=dict)
     down: set[int] = field(default_factory=set)
+    number: dict[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         cluster = {"servers": {"count": self.servers}}
@@ -77,7 +78,8 @@ class Cluster:
     def live(self, node: int) -> Life:
         """A (new) life of ``node``; a server's goes on where its journal ends."""
         server = node >= self.workers
-        common: dict[str, Any] = {"clock": self.clock, "expose": expose}
+        number = self.number[node] = self.number.get(node, -1) + 1
+        common: dict[str, Any] = {"clock": self.clock, "expose": expose, "life": number}
         links = Links(paced=False)
         if not server:
             endpoint = Endpoint(node, self.agreed, links, allocate=allocate, **common)
@@ -113,6 +115,8 @@ class Cluster:
         assert old.keeper is not None
         old.keeper.journal.close()
         self.down.add(server)
+        for worker in range(self.workers):
+            reunion.part(self.lives[worker].endpoint, server)
         for pair in [pair for pair in self.frames if server in pair]:
             del self.frames[pair]
 
@@ -121,8 +125,7 @@ class Cluster:
         self.down.discard(server)
         self.lives[server] = self.live(server)
         for worker in range(self.workers):
-            reunion.part(self.lives[worker].endpoint, server)
-            reunion.greet(self.lives[worker].endpoint, server)
+            self.lives[worker].endpoint.meet(server, self.number[server])
 
     def run(self, kills: dict[int, int] | None = None, outage: int = 30, most: int = 200_000) -> None:
         """Tick until done; ``kills``: tick -> server that dies then, for ``outage`` ticks."""
