@@ -206,7 +206,6 @@ def test_rates_strike_at_the_simulators_times() -> None:
 @pytest.mark.parametrize(
     ("algorithm", "fault", "says"),
     [
-        ("asp", {"kind": "crash", "servers": [0], "at": 1.0, "back": 1.0}, r"faults\[0\]\.servers"),
         ("arsgd", {"kind": "join", "ranks": [0], "at": 1.0}, r"faults\[0\]\.kind: 'join'.*simulate it"),
         ("arsgd", {"kind": "crash", "ranks": [0], "at": 1.0, "back": 1.0}, r"faults\[0\]\.back: 1.*reduce"),
         ("sgp", {"kind": "crash", "ranks": [0], "at": 1.0, "back": 1.0}, r"faults\[0\]\.back: .*in nobody"),
