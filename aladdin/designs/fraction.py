@@ -61,7 +61,10 @@ FAULTS: dict[str, list[dict[str, Any]]] = {
 }
 """What befalls the workers, and when (seconds)."""
 
-STEPS, SLOWEST, SHORTEST, LONGEST, UNDER_FAULTS = 16, 3, 8.0, 60.0, 20.0
+OPTIONS = {name: {"algorithm.options.h": 2} for name in ("local_sgd", "post_local_sgd", "diloco")}
+"""Options that are not the algorithms' own: a run of half a minute must see several periods."""
+
+STEPS, SLOWEST, SHORTEST, LONGEST, UNDER_FAULTS = 16, 6, 8.0, 60.0, 20.0
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,7 @@ class Fraction:
             **self.workload(cell)[1],
             "name": f"{base.name} {' '.join(words)}",
             "algorithm.name": cell["algorithm"],
+            **OPTIONS.get(cell["algorithm"], {}),
             "cluster.workers": n,
             "cluster.bandwidth": high,
             "cluster.heterogeneity": {} if low == high else {"devices": {"up": rates, "down": rates}},

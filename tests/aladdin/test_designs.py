@@ -87,7 +87,7 @@ def test_a_fault_is_part_of_the_scenario() -> None:
 
 @pytest.mark.parametrize(
     ("step", "slowest", "seconds"),
-    [(0.05, 0.05, SHORTEST), (1.0, 1.0, 18.0), (0.5, 4.0, 20.0), (9, 9, LONGEST)],
+    [(0.05, 0.05, SHORTEST), (1.0, 1.0, 18.0), (0.5, 4.0, 32.0), (9, 9, LONGEST)],
 )
 def test_runs_are_as_long_as_a_steady_rate_needs(step: float, slowest: float, seconds: float) -> None:
     prediction = Prediction(1.0, step, {}, 0.0, slowest=slowest)
