@@ -297,7 +297,9 @@ class Faulty(Driver):
         for pump in host.programs:
             pump.stop()
             roster.listening.pop(pump, None)
+        entering, host.entering = host.entering, True  # deaf: who gets room by this must not send to it
         self.network.drop(host, host.callers)
+        host.entering = entering
         host.begin_again(now)
         host.incarnation += 1
         host.entering = True
@@ -329,6 +331,7 @@ class Faulty(Driver):
         while not (yield from enter(node, getattr(algorithm, "enter", None))) and self._live - {host.id}:
             node.live = self._live | {host.id}
         if self.finished and not algorithm.centralized and not self._live:
+            node.weight = 0.0
             return  # the others are done, and nobody is left to learn from
         host.base, host.blends = node.step, node.blends
         host.entering = False

@@ -83,6 +83,8 @@ class Link(Alarm):
             self.schedule(now)
             return
         due = now + (key - served) / level
+        if due < now:  # rounding may have served it by now
+            due = now
         if due < self._due:
             self._due, self._exact = due, True
             heappush(clock._queue, (due, NORMAL, next(clock._eid), self))  # type: ignore[misc]
@@ -119,7 +121,7 @@ class Link(Alarm):
         heap = self._heap
         while heap[0][2].entry != heap[0][1]:
             heappop(heap)
-        due = now + (heap[0][0] - self.served) / self.level
+        due = max(now + (heap[0][0] - self.served) / self.level, now)
         if due < self._due:
             self._due, self._exact = due, True
             clock = self._fluid.clock

@@ -100,7 +100,7 @@ class RestingPair(Pair):
 
     def _replace(self, old: RestingTransfer, left: float, moving: bool = True) -> RestingTransfer:
         """Another transfer with the bytes that are left: alarms of the old one mean nothing any more."""
-        new = RestingTransfer(self, old.message, left)
+        new: Any = self.network.carrier(self, old.message, left)
         new.queued, new.began, new.counted = old.queued, getattr(old, "began", old.queued), old.counted
         self.current = new
         if moving:
@@ -112,7 +112,8 @@ class RestingPair(Pair):
             if old.phase == TIMED and self.busy and not network.elastic:
                 network.host.load(-self.busy)
         old.phase, old.counted = OVER, False
-        return new
+        resting: RestingTransfer = new
+        return resting
 
     def go_on(self) -> None:
         """Neither end is silent any more."""

@@ -93,7 +93,7 @@ class GoSGD:
         if self.on_busy == "wait":
             yield Send(pair)
         elif not (yield TrySend(pair)):
-            node.weight = held
+            node.weight += held / 2  # a joiner may have been given of the rest meanwhile
 
     def _take_in(self, node: Node) -> Generator[Effect, Any, None]:
         """Merge all shares that have come; reading departures keeps ``node.live`` up to date."""
