@@ -1,0 +1,214 @@
+"""Random faults, delays and reorderings: hundreds by default, thousands marked slow, and what they found.
+
+A failure says how to see it again, made as small as possible; ``benchmarks/fault_schedules.py`` does so for as
+many as are asked for.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.algorithms import ALGORITHMS
+from tests.conformance.dst import Outcome, play
+from tests.conformance.shrinking import shrink, way
+from tests.conformance.trials import Trial, draw
+
+SEEDS, MANY = 25, 1500
+"""Trials of each algorithm by default, and further ones marked slow."""
+
+BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "fault_schedules.py"
+
+
+def hold(trial: Trial) -> Outcome:
+    """Play it; a failure comes with the smallest trial that fails so."""
+    try:
+        return play(trial)
+    except Exception as error:
+        smallest, found = shrink(trial, play)
+        again = f"python benchmarks/fault_schedules.py --replay '{json.dumps(smallest.plain())}'"
+        error.add_note(f"made as small as possible ({found}), again with:\n{again}")
+        raise
+
+
+def hold_all(name: str, seeds: range) -> Counter[str]:
+    """What struck in all of these trials."""
+    return sum((hold(draw(name, seed)).faults for seed in seeds), Counter())
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_whatever_happens_every_promise_is_kept(name: str) -> None:
+    struck = hold_all(name, range(SEEDS))
+    kinds = {"crash", "leave", "freeze", "cut"} | ({"join"} if name not in ("dpsgd", "sgp") else set())
+    kinds |= {"server crash", "server freeze", "server cut"} if ALGORITHMS[name].centralized else set()
+    assert kinds <= set(struck), "the trials are as varied as they claim"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_whatever_else_happens_every_promise_is_kept(name: str) -> None:
+    hold_all(name, range(SEEDS, SEEDS + MANY))
+
+
+def test_a_trial_is_the_same_whenever_it_is_drawn_and_survives_json() -> None:
+    for seed in range(10):
+        trial = draw("aladdin", seed)
+        assert trial == draw("aladdin", seed)
+        again = Trial(**json.loads(json.dumps(trial.plain())))
+        assert again.plain() == trial.plain()
+        assert play(again) == play(trial)
+
+
+def test_orders_differ_and_matter() -> None:
+    """Another order or delay of messages gives another run of the same scenario."""
+    drawn = [draw("asp", seed) for seed in range(40)]
+    assert 10 < sum(trial.order is not None for trial in drawn) < 40
+    changed = [replace(trial, order=1, delay=0.05) for trial in drawn]
+    assert [play(trial).steps for trial in drawn] != [play(trial).steps for trial in changed]
+
+
+# What checks and shrinking are worth
+
+
+def spoiled(trial: Trial, name: str) -> Trial:
+    tree = copy.deepcopy(trial.scenario)
+    tree["algorithm"]["name"] = f"tests.conformance.careless.{name}"
+    return replace(trial, scenario=tree)
+
+
+def first_failure(base: str, name: str) -> tuple[Trial, Exception]:
+    for seed in range(60):
+        trial = spoiled(draw(base, seed), name)
+        try:
+            play(trial)
+        except Exception as error:
+            return trial, error
+    raise AssertionError(f"{name} is as good as {base}")
+
+
+@pytest.mark.parametrize(
+    ("base", "name", "words", "kinds", "workers"),
+    [
+        ("asp", "Twice", "applied as", [{"crash"}, {"leave"}], 1),
+        ("gosgd", "Generous", "of all weight is missing", [{"join"}, {"crash"}], 2),
+        ("ssp", "Hasty", "ahead, not", [{"join"}, {"crash"}, {"leave"}], 3),
+    ],
+)
+def test_a_broken_promise_is_found_and_made_as_small_as_can_be(
+    base: str, name: str, words: str, kinds: list[set[str]], workers: int
+) -> None:
+    """One fault, no more workers than it takes, nothing more that can be dropped; it can be played again."""
+    trial, error = first_failure(base, name)
+    assert len(trial.scenario["faults"]) > 1
+    smallest, found = shrink(trial, play)
+    assert words in str(found)
+    assert way(found) == way(error)
+    scenario = smallest.scenario
+    assert {fault["kind"] for fault in scenario["faults"]} in kinds
+    assert len(scenario["faults"]) == 1
+    assert scenario["cluster"]["workers"] <= workers
+    assert scenario["cluster"]["servers"]["count"] == 1
+    nothing = replace(smallest, scenario={**scenario, "faults": []})
+    assert play(nothing).end == "over"
+    with pytest.raises(AssertionError, match=words):
+        play(Trial(**json.loads(json.dumps(smallest.plain()))))
+
+
+def test_what_does_not_fail_cannot_be_shrunk() -> None:
+    with pytest.raises(ValueError, match="does not fail"):
+        shrink(draw("asp", 0), play)
+
+
+# The command
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(BENCHMARK), *arguments], capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+def test_the_command_reports_what_it_ran() -> None:
+    done = command("--runs", "6", "--jobs", "1", "--algorithm", "asp", "gosgd", "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["runs"] == 6
+    assert {name: of["runs"] for name, of in report["by_algorithm"].items()} == {"asp": 3, "gosgd": 3}
+    assert report["failed"] == []
+    assert sum(report["ends"].values()) == 6
+
+
+def test_the_command_replays_and_exits_with_1_where_a_promise_is_broken() -> None:
+    trial = draw("asp", 2)
+    assert command("--replay", json.dumps(trial.plain())).returncode == 0
+    failing, _ = first_failure("asp", "Twice")
+    done = command("--replay", json.dumps(failing.plain()))
+    assert done.returncode == 1
+    assert "applied as" in done.stderr
+    assert command("--algorithm", "aspp").stderr.startswith(
+        "--algorithm: 'aspp' is not valid; expected one of"
+    )
+
+
+# What was found
+
+
+def small(
+    name: str, workers: int, parameters: int, run: dict[str, Any], faults: list[Any], **more: Any
+) -> Trial:
+    """A trial that once failed, as it was shrunk."""
+    cluster: dict[str, Any] = {
+        "workers": workers, "bandwidth": 1e6, "latency": 0.05,
+        "servers": {"count": 1, "placement": "dedicated", "sharding": "memory"},
+        "network": {"window": 1, "collective": "messages"},
+        "compute": {"model": "constant", "mean": 0.05},
+    }  # fmt: skip
+    options = more.pop("options", {})
+    return Trial({
+        "name": "found", "cluster": cluster | more, "run": run, "faults": faults,
+        "workload": {"parameters": parameters, "batch": 1, "data": "synthetic", "samples": 1},
+        "algorithm": {
+            "name": name, "options": options, "lr": 1.0, "lr_scaling": "none", "momentum": 0.0,
+        },
+    })  # fmt: skip
+
+
+FAST = {"model": "shifted_exponential", "mean": 0.05, "spread": 1.0}
+LOGNORMAL = {"model": "lognormal", "mean": 0.05, "spread": 0.8}
+WORK = {"apply": 0.02, "mix": 0.01, "accumulate": 0.005, "snapshot": 0.005}
+
+
+def test_who_is_held_up_by_a_window_does_not_send_to_a_former_life() -> None:
+    """A blocked send to a worker that had left went off in the instant in which that came back."""
+    leave = {"kind": "leave", "ranks": [0], "at": 0.47, "back": 0.000319}
+    hold(small("gosgd", 5, 500, {"seed": 101, "steps": 10}, [leave], bandwidth=20800.0, latency=0,
+               options={"p": 0.5, "on_busy": "wait"}))  # fmt: skip
+
+
+def test_a_joiner_that_finds_all_done_has_no_weight() -> None:
+    """It was recorded with 1/n, so that all weights summed to more than 1."""
+    join = {"kind": "join", "ranks": [0], "at": 0.22}
+    hold(small("gosgd", 2, 200, {"seed": 0, "steps": 4}, [join], compute=LOGNORMAL))
+
+
+def test_weight_that_is_given_to_a_joiner_during_a_refused_push_is_given_once() -> None:
+    """GoSGD took back what it had held before the push, the joiner's share included."""
+    faults = [{"kind": "crash", "ranks": [2], "at": 0.01}, {"kind": "join", "ranks": [0], "at": 0.25}]
+    hold(small("gosgd", 4, 400, {"seed": 550, "steps": 5}, faults, compute=FAST, tensor_seconds=WORK,
+               options={"p": 0.5}))  # fmt: skip
+
+
+def test_time_does_not_go_back_by_a_rounding_error() -> None:
+    """A flow that rounding had served beyond its last byte ended before now."""
+    churn = {"kind": "churn", "servers": [0], "crash": 1.0, "back": 0.01}
+    fair = {"admission": "fair", "window": 1, "inbox": 2, "collective": "messages"}
+    hold(small("dssp", 2, 200, {"seed": 241, "steps": 3}, [churn], bandwidth=15500.0, latency=0, network=fair,
+               compute=LOGNORMAL))  # fmt: skip
