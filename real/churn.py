@@ -160,10 +160,15 @@ class Churn:
         self._thaws.append((self.now + back, member))
 
     def _thaw(self, member: Member) -> None:
-        if not member.gone:
+        if not (member.gone or any(other is member for _, other in self._thaws)):
             with suppress(ProcessLookupError):
                 os.kill(member.process.pid, signal.SIGCONT)
             self._log(member, "thaw", self.now)
+
+    def thaw_all(self) -> None:
+        """Whoever is frozen goes on: the run is over."""
+        while self._thaws:
+            self._thaw(self._thaws.pop()[1])
 
     def _log(self, member: Member, event: str, now: float) -> None:
         self.events.append((now, member.node, EVENTS.index(event), member.life))

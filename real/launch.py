@@ -418,6 +418,7 @@ class _Launch:
     def _stop(self, interrupts: Interrupts) -> None:
         """Ask all processes to hand over what they have; a second Ctrl-C or the deadline ends that."""
         pressed = interrupts.count
+        self.churn.thaw_all()
         self._dismiss()
         for member in self.members:
             if not member.gone:

@@ -139,6 +139,35 @@ def test_killed_again_and_again_every_life_is_accounted_for(name: str) -> None:
     assert record.nodes["lost"][1] <= 3
 
 
+@pytest.mark.parametrize("name", ["bsp", *slowly("asp", "adpsgd", "arsgd", *MANY)])
+def test_who_is_frozen_for_a_while_goes_on_and_nothing_is_lost(name: str) -> None:
+    faults = (
+        {"kind": "freeze", "ranks": [1], "at": 0.3, "back": 0.5},
+        {"kind": "freeze", "ranks": [0], "step": 9, "back": 0.2},
+    )
+    record = trained(name, *faults, run={"steps": 60, "heartbeat_timeout": "30 s"})
+    assert of(record, 1) == of(record, 0) == [("freeze", 0), ("thaw", 0)]
+    assert record.nodes["steps"][:3].tolist() == [60] * 3
+    assert record.nodes["lost"].sum() == 0
+    assert record.manifest["lost"] == {}
+
+
+@pytest.mark.parametrize("name", ["asp", *slowly("bsp", "gosgd", "arsgd")])
+def test_who_is_frozen_for_too_long_is_taken_for_dead_for_good(name: str) -> None:
+    fault = {"kind": "freeze", "ranks": [1], "step": 5, "back": 8.0}
+    record = trained(name, fault, run={"steps": 700, "heartbeat_timeout": "2 s"})
+    assert of(record, 1) == [("freeze", 0), ("crash", 0)]
+    assert "silent for 2 s" in record.manifest["lost"]["1"]
+    assert record.nodes["steps"][:3].tolist() == [700, 5, 700]
+
+
+def test_servers_may_freeze_as_well() -> None:
+    fault = {"kind": "freeze", "servers": [0], "at": 0.3, "back": 0.5}
+    record = trained("asp", fault, run={"steps": 60, "heartbeat_timeout": "30 s"})
+    assert of(record, 3) == [("freeze", 0), ("thaw", 0)]
+    assert record.nodes["applied"][3] == 180
+
+
 # ---- the end -----------------------------------------------------------------------------------
 
 
