@@ -285,6 +285,7 @@ class Churn:
         """Tell all others of its life and address."""
         others = [m for m in self.launch.members if m.reachable]
         self._before = self.launch.members[joiner.node]
+        self._before.let_go(0.0)
         self.launch.members[joiner.node] = self._meeting = joiner
         joiner.state, joiner.joined = "meeting", self.centralized and joiner.node < self.workers
         self._tell(joiner, others, do="meet", address=joiner.address, joined=joiner.joined)

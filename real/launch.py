@@ -206,7 +206,7 @@ class _Launch:
         process = self.context.Process(target=child, args=given, name=f"aladdin-{node}", daemon=True)
         process.start()
         theirs.close()
-        member = Member(node, process, End(ours), life, self.folder / f"steps-{node}-{life}")
+        member = Member(node, process, End(ours), life, self.folder / f"steps-{node}-{life}", pid=process.pid)
         self.lives.append(member)
         member.pipe.give_up_after(_SENDING)
         device = f"cuda:{node % self.gpus}" if self.gpus and node < self.plan.workers else "cpu"
@@ -442,15 +442,11 @@ class _Launch:
         for member in self.lives:
             if member.state == "done":
                 member.tell(do="exit")
-            else:
+            elif member.process is not None:
                 member.process.kill()
         until = time.monotonic() + 3.0
         for member in self.lives:
-            member.process.join(max(0.0, until - time.monotonic()))
-            if member.process.is_alive():
-                member.process.kill()
-                member.process.join(1.0)
-            member.pipe.close()
+            member.let_go(max(0.0, until - time.monotonic()))
 
     def _memory(self) -> str:
         size = 4e-6 * self.plan.parameters
@@ -458,5 +454,5 @@ class _Launch:
 
     def _name(self, node: int) -> str:
         kind = "worker" if node < self.plan.workers else "server"
-        pid = next((m.process.pid for m in reversed(self.lives) if m.node == node), None)
+        pid = next((m.pid for m in reversed(self.lives) if m.node == node), None)
         return f"{kind} {node} (process {pid})"

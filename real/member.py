@@ -42,6 +42,7 @@ class Member:
     life: int = 0
     tally: Path = Path()
     unread: deque[bytearray] = field(default_factory=deque)
+    pid: int | None = None
     heard: float = 0.0
     state: str = "starting"
     address: str = ""
@@ -74,6 +75,19 @@ class Member:
             self.pipe.send_bytes(msgspec.msgpack.encode(order))
         except OSError:
             return
+
+    def let_go(self, seconds: float) -> None:
+        """End the process, after so many seconds of its own time to end, and give back what belongs to it."""
+        if self.process is None:
+            return
+        self.process.join(seconds)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join(1.0)
+        self.pipe.close()
+        if not self.process.is_alive():
+            self.process.close()
+            self.process = None
 
     def ending(self, memory: str) -> str:
         """How the process ended that closed its pipe, and what that may mean (``memory``: what all need)."""

@@ -1,0 +1,145 @@
+"""Soak: one real run after the other under random faults, each held to its promises, for so long.
+
+    python -m tests.real.soak --seconds 180 --seed 0
+
+draws algorithm, cluster and faults of every run by its number, so ``--first K`` repeats run K and goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import psutil
+
+import real
+from core.algorithms import ALGORITHMS
+from core.record import EVENTS, Record
+from scenarios.schema import Scenario
+from tests.real.promises import must_reconcile
+from tests.real.runs import tiny
+
+__all__ = ["drawn", "soak", "table"]
+
+NAMES = [
+    "asp", "bsp", "ssp", "aladdin", "easgd", "adpsgd", "gosgd", "dssp", "aladdin_l1", "aladdin_l2", "arsgd",
+    "dpsgd", "sgp",
+]  # fmt: skip
+TAKING = [name for name in NAMES if name not in ("arsgd", "dpsgd", "sgp")]
+"""Those that take in who comes."""
+
+COLUMNS = ("runs", "steps", *EVENTS[:6], "applied", "pending", "lost", "dropped")
+
+
+def _faults(rng: np.random.Generator, name: str, workers: int, seconds: float) -> list[dict[str, Any]]:
+    """Crashes and leaves by rate with returns, late starts, freezes; or some that go for good."""
+    found: list[dict[str, Any]] = []
+    if name in TAKING:
+        crash, leave = float(rng.uniform(0.05, 0.4)), float(rng.uniform(0.02, 0.1))
+        back = float(rng.uniform(0.1, 1.0))
+        found.append({"kind": "churn", "crash": crash, "leave": leave, "back": back})
+        if rng.random() < 0.3:
+            found.append({"kind": "join", "ranks": [workers - 1], "at": float(rng.uniform(0.2, 2.0))})
+    else:
+        kind = str(rng.choice(["crash", "leave"]))
+        found.append({"kind": kind, "ranks": [workers - 1], "at": float(rng.uniform(0.2, seconds / 2))})
+    for rank in range(workers - 1):
+        if rng.random() < 0.4:
+            at, back = float(rng.uniform(0.2, seconds)), float(rng.uniform(0.05, 1.5))
+            found.append({"kind": "freeze", "ranks": [rank], "at": at, "back": back})
+    return found
+
+
+def drawn(number: int, seed: int = 0) -> Scenario:
+    """The scenario of run ``number``."""
+    rng = np.random.default_rng([seed, number])
+    name, workers, seconds = NAMES[number % len(NAMES)], int(rng.integers(2, 5)), float(rng.uniform(6, 12))
+    links = str(rng.choice(["native", "paced"]))
+    changes: dict[str, Any] = {
+        "bandwidth": float(rng.choice([2e5, 1e6, 1e8])),
+        "compute": {"model": "lognormal", "mean": "10 ms", "spread": 0.5},
+        "network": {"window": int(rng.integers(1, 3)), "inbox": int(rng.integers(1, 4))},
+    }
+    if ALGORITHMS[name].centralized:
+        changes["servers"] = {"count": int(rng.integers(1, 3))}
+    run = {"seconds": seconds, "links": links, "heartbeat_timeout": "20 s", "seed": number}
+    made = tiny(name, workers, cluster=changes, run=run)
+    return made.override({"faults": _faults(rng, name, workers, seconds)})
+
+
+def soak(seconds: float, seed: int = 0, first: int = 0, tell: Any = print) -> dict[str, Counter[str]]:
+    """Run after run for so long; counts by algorithm. Raises where one breaks a promise, and says which."""
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    end, number, files = time.monotonic() + seconds, first, 0
+    while time.monotonic() < end:
+        scenario = drawn(number, seed)
+        try:
+            record = real.train(scenario)
+            must_reconcile(record)
+            _nothing_stays()
+        except BaseException:
+            tell(f"run {number} of seed {seed} broke a promise: {scenario.to_dict()}")
+            raise
+        found = counts[scenario.algorithm.name]
+        found.update(dict(_counted(record)))
+        opened = len(os.listdir("/proc/self/fd"))
+        files = files or opened
+        assert opened <= files + 8, f"{opened} open files after run {number}, {files} after the first"
+        tell(f"{number:4d} {scenario.algorithm.name:10s} " + _line(Counter(dict(_counted(record)))))
+        number += 1
+    return counts
+
+
+def _nothing_stays() -> None:
+    """No process outlives its run but the fork server and the tracker of resources."""
+    end = time.monotonic() + 10
+    while True:
+        children = psutil.Process().children(recursive=True)
+        grand = [c for c in children if c.ppid() != os.getpid() and c.status() != psutil.STATUS_ZOMBIE]
+        if not grand:
+            return
+        assert time.monotonic() < end, f"processes that outlived their run: {grand}"
+        time.sleep(0.05)
+
+
+def _counted(record: Record) -> Iterator[tuple[str, int]]:
+    workers = record.nodes["role"] == "worker"
+    yield "runs", 1
+    yield "steps", int(record.nodes["steps"][workers].sum())
+    for code, event in enumerate(EVENTS[:6]):
+        yield event, int((record.events["event"] == code).sum())
+    for fate in ("applied", "pending", "lost"):
+        yield fate, int(record.nodes[fate][workers].sum())
+    yield "dropped", sum(sum(reasons.values()) for reasons in record.manifest["frames_dropped"].values())
+
+
+def _line(found: Counter[str]) -> str:
+    return " ".join(f"{found[name]:7d}" for name in COLUMNS)
+
+
+def table(counts: dict[str, Counter[str]]) -> str:
+    """The counts as a Markdown table."""
+    rows = [*counts.items(), ("all", sum(counts.values(), Counter[str]()))]
+    lines = ["| algorithm | " + " | ".join(COLUMNS) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
+    lines += [f"| {name} | " + " | ".join(f"{found[c]:,}" for c in COLUMNS) + " |" for name, found in rows]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--seconds", type=float, default=180.0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--first", type=int, default=0)
+    chosen = parser.parse_args()
+    print(" " * 16 + " ".join(f"{name:>7s}" for name in COLUMNS))
+    print(table(soak(chosen.seconds, chosen.seed, chosen.first)))
+
+
+if __name__ == "__main__":
+    main()
