@@ -107,6 +107,7 @@ class ZmqTransport:
             del self._nodes[former]
             self._former.add(former)
         self._identities[peer] = self._identity(token, peer, life)
+        self._former.discard(self._identities[peer])  # the same life again, which was put off before
         self._nodes[self._identities[peer]] = peer
 
     def kick(self) -> None:
