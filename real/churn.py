@@ -39,6 +39,7 @@ __all__ = ["Churn", "check"]
 
 _STARTING = 600.0
 _RETIRING = 10.0
+_MEETING = 60.0
 
 
 def check(plan: Plan) -> None:
@@ -260,7 +261,10 @@ class Churn:
                 self._due.remove(node)
                 self._meet(self.standby.pop(node))
                 break
-        for joiner in [one for one, awaited in self._awaited.items() if not awaited]:
+        for joiner, awaited in list(self._awaited.items()):
+            if awaited:
+                self._check_patience(joiner, awaited)
+                continue
             del self._awaited[joiner]
             if joiner is self._meeting:
                 self._come(joiner)
@@ -290,7 +294,17 @@ class Churn:
         joiner.state, joiner.joined = "meeting", self.centralized and joiner.node < self.workers
         self._tell(joiner, others, do="meet", address=joiner.address, joined=joiner.joined)
 
+    def _check_patience(self, joiner: Member, awaited: set[int]) -> None:
+        """Who is silent is taken for dead; who lives but does not say that it knows of a joiner is stuck."""
+        limit = max(_MEETING, 2 * self.launch.scenario.run.heartbeat_timeout)
+        if time.monotonic() - joiner.stopped > limit:
+            who = ", ".join(self.launch.name(node) for node in sorted(awaited))
+            raise TransportError(
+                f"{who} took no notice of worker {joiner.node}, which joins, for {limit:g} s"
+            )
+
     def _tell(self, joiner: Member, others: list[Member], **order: Any) -> None:
+        joiner.stopped = time.monotonic()
         self._awaited[joiner] = {other.node for other in others}
         for other in others:
             other.tell(node=joiner.node, life=joiner.life, **order)

@@ -246,7 +246,7 @@ class _Launch:
         while not member.unread:
             ready: list[Any] = wait(awaited, max(0.0, self.starting - time.monotonic()))
             if not ready:
-                raise TransportError(f"{self._name(member.node)} did not start within {_STARTING:g} s")
+                raise TransportError(f"{self.name(member.node)} did not start within {_STARTING:g} s")
             if member.pipe not in ready:
                 self._blame(next(ends[one] for one in ready if one in ends))
             try:
@@ -264,16 +264,14 @@ class _Launch:
             if message["is"] in ("refused", "error"):
                 self._started(member, message, "")
         how = member.ending(self._memory())
-        raise TransportError(f"{self._name(member.node)} ended while starting up: {how}")
+        raise TransportError(f"{self.name(member.node)} ended while starting up: {how}")
 
     def _started(self, member: Member, message: dict[str, Any], what: str) -> dict[str, Any]:
         """``message``, which must be ``what``; anything else is why the process did not start."""
         if message["is"] == "refused":
             raise ScenarioError(message["text"])
         if message["is"] != what:
-            raise TransportError(
-                f"{self._name(member.node)} failed to start:\n{message.get('text', message)}"
-            )
+            raise TransportError(f"{self.name(member.node)} failed to start:\n{message.get('text', message)}")
         return message
 
     # ---- watching -----------------------------------------------------------------------------
@@ -288,7 +286,7 @@ class _Launch:
             self._check_silence()
             self._check_end()
             if time.monotonic() > self.deadline:
-                late = ", ".join(self._name(m.node) for m in self.members if not m.gone)
+                late = ", ".join(self.name(m.node) for m in self.members if not m.gone)
                 raise TransportError(f"{late} did not end within {_STOPPING:g} s")
 
     def _heard_from(self, seconds: float = 0.2) -> list[Member]:
@@ -328,7 +326,7 @@ class _Launch:
                 message["loss"], message["now"], worker=member.node, step=message["step"]
             )
         elif kind == "error":
-            raise TransportError(f"{self._name(member.node)} failed:\n{message['text']}")
+            raise TransportError(f"{self.name(member.node)} failed:\n{message['text']}")
         else:
             self.churn.heed(member, message)
 
@@ -360,7 +358,7 @@ class _Launch:
             and all(m.waiting for m in running)
             and all(now - m.still > patience for m in self.members if not m.gone)
         ):
-            who = "\n".join(f"  {self._name(m.node)} waits for {m.waiting}" for m in running)
+            who = "\n".join(f"  {self.name(m.node)} waits for {m.waiting}" for m in running)
             raise TransportError(f"nothing moves any more:\n{who}")
 
     def _lost(self, member: Member, why: str) -> None:
@@ -373,10 +371,10 @@ class _Launch:
         planned, server = self.churn.lost(member), member.node >= self.plan.workers
         if not planned:
             self.left[member.node] = why
-        self.deaths[member.node] = f"{self._name(member.node)}, {why}"
+        self.deaths[member.node] = f"{self.name(member.node)}, {why}"
         if server and not planned:
             raise TransportError(
-                f"{self._name(member.node)} is gone ({why}) after {time.monotonic() - self.zero:.1f} s and "
+                f"{self.name(member.node)} is gone ({why}) after {time.monotonic() - self.zero:.1f} s and "
                 f"its part of the model with it; the run cannot go on. Start it again"
             )
         for other in self.members if member in self.members else ():
@@ -452,7 +450,8 @@ class _Launch:
         size = 4e-6 * self.plan.parameters
         return f"{len(self.plan.nodes)} processes hold several copies each of {size:,.1f} MB of parameters"
 
-    def _name(self, node: int) -> str:
+    def name(self, node: int) -> str:
+        """What ``node`` is called in errors; the process is that of its latest life."""
         kind = "worker" if node < self.plan.workers else "server"
         pid = next((m.pid for m in reversed(self.lives) if m.node == node), None)
         return f"{kind} {node} (process {pid})"

@@ -33,7 +33,8 @@ class Member:
     joined    all others know that it is there; lived: it was there
     going     it leaves; after: whoever goes comes back so many seconds later
     died      when it was killed, seconds since the start of the run, where that was planned
-    stopped   when it was last stopped (frozen), or asked to hand over its tables; monotonic
+    stopped   when it was last stopped (frozen) or asked to hand over its tables, or others were last told of
+              it; monotonic
     """
 
     node: int

@@ -5,12 +5,15 @@ What a record can tell is held against what every schedule of faults promises (`
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 pytest.importorskip("torch")
@@ -23,7 +26,7 @@ from scenarios.errors import ScenarioError
 from scenarios.schema import Scenario
 from tests.real.promises import must_reconcile, of
 from tests.real.runs import tiny
-from tests.real.test_faults import _no_orphans  # noqa: F401  (a fixture: no process outlives its run)
+from tests.real.test_faults import ROOT, _no_orphans  # noqa: F401  (a fixture: no process outlives its run)
 
 LONG = 300
 """Steps, three seconds of them: enough for a process to come back on a busy machine."""
@@ -260,3 +263,32 @@ def test_the_command_line_keeps_the_record_and_exits_with_3(tmp_path: Path) -> N
 
     must_reconcile(read(out))
     assert np.isfinite(read(out).nodes["end"]).all()
+
+
+def test_processes_that_wait_to_come_back_end_with_their_parent_too(tmp_path: Path) -> None:
+    """SIGKILL leaves it no time to tell them."""
+    script = tmp_path / "parent.py"
+    script.write_text(
+        textwrap.dedent(
+            """
+            import real
+            from tests.real.test_churn import befallen
+
+            if __name__ == "__main__":
+                fault = {"kind": "crash", "ranks": [1], "step": 3, "back": 600.0}
+                told = lambda done, _: print(done, flush=True)
+                real.train(befallen("asp", fault, run={"seconds": 600}), on_progress=told)
+            """
+        )
+    )
+    with subprocess.Popen(
+        [sys.executable, str(script)], stdout=subprocess.PIPE, cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    ) as parent:  # fmt: skip
+        assert parent.stdout is not None
+        while int(parent.stdout.readline()) < 100:  # worker 1 has long been killed, its next life waits
+            pass
+        family = psutil.Process(parent.pid).children(recursive=True)
+        parent.kill()
+    _, alive = psutil.wait_procs(family, timeout=20)
+    assert not alive
