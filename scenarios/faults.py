@@ -88,7 +88,7 @@ class Fault:
     step     instead of ``at``: when the worker has completed so many steps
     back     seconds after which the victim comes back; left out: never. ``freeze``, ``cut``: how long
     crash, leave  rates of ``churn``: events per second of each rank, or ``0.5 per hour``
-    checkpoint_every  seconds between a server's checkpoints; 0: every update is on stable storage
+    checkpoint_every  seconds between a real server's checkpoints; 0: as often as its journal has grown enough
     """
 
     kind: str = choice("crash", *KINDS)

@@ -33,7 +33,7 @@ from sim.errors import ServerLost
 from sim.frozen import KINDS_OF_SILENCE, Silences, StoppablePump
 from sim.host import Host
 from sim.network import Transfer
-from sim.outages import Checkpoint, Outage
+from sim.outages import Outage
 from sim.programs import Pump
 from sim.silence import resting
 
@@ -152,10 +152,6 @@ class Faulty(Driver):
         self._due, self._still = inf, 0
         self._alarm = _Next(self)
         self.down: dict[FaultyHost, Outage] = {}
-        self._saved: dict[FaultyHost, Checkpoint] = {}
-        for i, fault in enumerate(faults):
-            for server in fault.servers if fault.checkpoint_every else ():
-                self.timetable.add(Event(0.0, "checkpoint", plan.workers + server, None, i))
         for host in self.hosts:
             host.driver = self
         for rank in self.late:
@@ -217,13 +213,7 @@ class Faulty(Driver):
 
     def _befall_server(self, host: FaultyHost, event: Event) -> None:
         now, down = self.clock._now, self.down
-        if event.kind == "checkpoint":
-            if host not in down:
-                copy = self.numerics.copy if self.numerics is not None else _same
-                self._saved[host] = Checkpoint(host, copy)
-            every = self.plan.scenario.faults[event.fault].checkpoint_every
-            self.timetable.add(event._replace(time=now + every))
-        elif event.kind == "back" and host in down:
+        if event.kind == "back" and host in down:
             host.incarnation += 1
             self._log(host, "join")
             down.pop(host).end(now)
@@ -233,8 +223,6 @@ class Faulty(Driver):
                 raise ServerLost(now, host.id - self.workers, host.id)
             self.silences.crash(host)
             down[host] = Outage(self.network, host, self.hosts[: self.workers])
-            if host in self._saved and self.plan.scenario.faults[event.fault].checkpoint_every:
-                self._saved[host].restore(host)
             self.timetable.add(Event(now + event.back, "back", host.id, None, event.fault))
 
     def _log(self, host: FaultyHost, event: str) -> None:
@@ -389,10 +377,6 @@ class Faulty(Driver):
         message.source = host.id
         nbytes = 0.0 if message.tensor is None else message.tensor.nbytes
         self.network.pair(host, joiner).send(message, nbytes)
-
-
-def _same(x: Any) -> Any:
-    return x
 
 
 class _Next(Alarm):

@@ -6,45 +6,22 @@ Rules this module obeys:
 * When it is back it learns from every node what that has sent and not been told to be done with: what was
   under way, and what lay unread in its inbox, is sent again, from the first byte, in order. Nobody is
   answered twice, and nothing is applied twice.
-* Its state is that of its last checkpoint: parameters, momentum, and what had been applied by then. What it
-  applied afterwards is lost; its version and what it has promised to whom (rounds, clocks) are not, for
-  the workers know them. Without an interval between checkpoints every update is on stable storage before
-  anybody hears of it, and nothing is lost. What it was computing when it died counts as done.
+* Its state is what it was: like a real server (docs/checkpoints.md) it plays its journal again from its last
+  checkpoint on, which is part of the time that it is away. What it was computing when it died counts as done.
 * A server that does not come back ends the run: its slice of the model is lost.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from core.tensors import Phantom
 from sim.network import HELD, Network, Pair, Transfer
 
 if TYPE_CHECKING:
     from sim.faults import FaultyHost
 
-__all__ = ["Checkpoint", "Outage"]
-
-
-class Checkpoint:
-    """What of a server is on stable storage."""
-
-    def __init__(self, host: FaultyHost, copy: Callable[[Any], Any]) -> None:
-        node, velocity = host.node, host.node.optimizer.velocity
-        self._params = node.params if type(node.params) is Phantom else copy(node.params)
-        self._velocity = None if velocity is None else copy(velocity)
-        self._applied, self._total = dict(node.ledger.applied), node.ledger.applied_total
-
-    def restore(self, host: FaultyHost) -> None:
-        """Put the server back to where it was."""
-        node = host.node
-        if type(node.params) is not Phantom:
-            node.params[...] = self._params
-            if node.optimizer.velocity is not None:
-                node.optimizer.velocity[...] = 0 if self._velocity is None else self._velocity
-        node.ledger.applied, node.ledger.applied_total = dict(self._applied), self._total
+__all__ = ["Outage"]
 
 
 class Outage:

@@ -126,8 +126,7 @@ def churned(name: str, seed: int) -> tuple[Faulty, Any, Marks] | None:
             raise
         return None
     driver = marks.driver = Faulty(plan(chosen), gradients=marks)
-    durable = not any(fault.checkpoint_every for fault in chosen.faults)
-    marks.own_are_seen = name in ("bsp", "asp", "ssp", "dssp") and durable
+    marks.own_are_seen = name in ("bsp", "asp", "ssp", "dssp")
     try:
         return driver, driver.run(), marks
     except Endless:

@@ -141,14 +141,14 @@ def test_bsp_replicas_agree_after_joins_on_several_servers() -> None:
         np.testing.assert_array_equal(host.node.params, driver.hosts[0].node.params)
 
 
-def test_a_server_goes_back_to_its_checkpoint_and_counts_what_it_lost() -> None:
+def test_a_server_that_comes_back_has_lost_nothing() -> None:
     crash = {"kind": "crash", "servers": [0], "at": 1.0, "back": 0.5}
     durable = run("asp", [crash], run__steps=40)
     assert durable.nodes["lost"].sum() == 0
-    lossy = run("asp", [{**crash, "checkpoint_every": 0.6}], run__steps=40)
-    assert lossy.nodes["lost"].sum() > 0
-    workers = lossy.nodes["role"] == "worker"
-    assert (lossy.nodes["steps"][workers] == 40).all(), "the workers lose nothing but what they computed"
+    seldom = run("asp", [{**crash, "checkpoint_every": 0.6}], run__steps=40)
+    assert seldom.nodes["lost"].sum() == 0, "what came after its last checkpoint is in its journal"
+    workers = durable.nodes["role"] == "worker"
+    assert (durable.nodes["steps"][workers] == 40).all()
     gradients = durable.gradients
     down = (gradients["server"] == 4) & (gradients["time"] > 1.0) & (gradients["time"] < 1.5)
     assert not down.any(), "nothing is applied by a server that is down"
@@ -176,8 +176,8 @@ def test_a_leaver_comes_back_too_and_ranks_that_never_come_do_nothing() -> None:
 
 
 def test_a_server_may_be_away_for_long() -> None:
-    """Far longer than a thousand of its checkpoints, in which nobody else does anything."""
-    crash = {"kind": "crash", "servers": [0], "at": 0.5, "back": 30, "checkpoint_every": "10 ms"}
+    """Far longer than anybody else does anything."""
+    crash = {"kind": "crash", "servers": [0], "at": 0.5, "back": 30}
     record = run("asp", [crash])
     assert record.duration > 30
     assert (record.nodes["steps"][:4] == 20).all()
@@ -196,12 +196,6 @@ def test_who_met_its_budget_does_not_come_again() -> None:
     assert record.duration > 6
     assert events(record) == []
     assert (record.nodes["steps"][:4] == 20).all()
-
-
-def test_a_crash_without_checkpoints_of_its_own_loses_nothing() -> None:
-    lossless = {"kind": "crash", "servers": [0], "at": 1.0, "back": 0.1}
-    other = {"kind": "crash", "servers": [0], "at": 100.0, "back": 0.1, "checkpoint_every": 0.6}
-    assert run("asp", [lossless, other], run__steps=40).nodes["lost"].sum() == 0
 
 
 @pytest.mark.parametrize("name", ["asp", "bsp", "gosgd"])
