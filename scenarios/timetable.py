@@ -27,8 +27,8 @@ ARRIVALS = ("join", "back")
 
 
 class Event(NamedTuple):
-    """``kind`` befalls ``node`` at ``time`` seconds: crash | leave | join | back | freeze | cut, or what a driver
-    makes of these.
+    """``kind`` befalls ``node`` at ``time`` seconds: crash | leave | join | back | freeze | cut, or what a
+    driver makes of these.
 
     back   seconds after which it comes back, or goes on, or None
     fault  index of the fault that says so
