@@ -416,3 +416,42 @@ def test_a_rank_outside_its_namespace_refuses_to_dial(monkeypatch: pytest.Monkey
     with pytest.raises(TransportError, match=r"failed to start:[^$]*not inside namespace"):
         real.train(tiny(run={"links": "shaped"}))
     assert ours() == []
+
+
+TRAINER = """
+import real
+from tests.real.runs import tiny
+if __name__ == "__main__":
+    scenario = tiny(run={"links": "shaped", "steps": 100_000})
+    real.train(scenario, on_progress=lambda *_: print("on", flush=True))
+"""
+
+
+@needs_testbed
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_run_whose_launcher_is_ended_leaves_no_process_and_no_namespace(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    pytest.importorskip("torch")
+    script = tmp_path / "trainer.py"
+    script.write_text(TRAINER, encoding="utf-8")
+    with subprocess.Popen(
+        [sys.executable, str(script)], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE, text=True, start_new_session=True,
+    ) as process:  # fmt: skip
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "on\n"
+            built = [n for n in os.listdir(names.FOLDER) if n.startswith(f"aladdin-{process.pid}-")]
+            nodes = [pid for name in built for pid in spaces.inside(name)]
+            assert (len(built), len(nodes)) == (4, 3)
+            process.send_signal(number)
+            process.wait(60)
+        finally:
+            process.kill()
+    deadline = time.monotonic() + 60
+    while any(names._started(pid) != -1 for pid in nodes):
+        assert time.monotonic() < deadline
+    if number == signal.SIGKILL:
+        clean()
+    assert not set(built) & set(os.listdir(names.FOLDER))
