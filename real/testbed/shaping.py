@@ -6,10 +6,10 @@ Rules this module obeys:
 * The rate is that of an ``htb`` root class. Its burst is at least 128 KiB: with less the kernel splits
   segments and saturates the processor. So an idle link is ahead by a burst: 1 ms at 1 Gbit/s, 5 ms at
   200 Mbit/s.
-* Packets marked ``URGENT`` pass all others: grants and acknowledgements, which travel against the data,
-  would otherwise wait in this machine's own queue for milliseconds, as they do in no NIC that sends a
-  message at a time. Packets of one direction of a connection are all marked or none is, so that none
-  overtakes another of its own.
+* TCP's bare acknowledgements pass all others. Behind data in the same queue they would wait for so long
+  that send buffers run out, and a slow up-link would slow what its machine receives.
+* So do packets marked ``URGENT``, in which grants travel against the data. All packets of one direction
+  of a connection are marked or none is, so that none overtakes another of its own.
 * All other packets share one queue, first in, first out; or, to share the link fairly, one queue per
   peer, found by the peer's address (``u32``): TCP's own fairness is poor.
 * A queue holds a thousand segments, more than all senders' buffers: nothing is dropped for want of room.
@@ -18,10 +18,13 @@ Rules this module obeys:
 from __future__ import annotations
 
 import math
+import socket
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["BURST", "DESTINATION", "GOODPUT", "HIGHEST", "LOWEST", "MTU", "SOURCE", "URGENT", "shape"]
+__all__ = [
+    "BURST", "DESTINATION", "FIRST", "GOODPUT", "HIGHEST", "LOWEST", "MTU", "PASSING", "SOURCE", "URGENT", "shape",
+]  # fmt: skip
 
 MTU = 9000
 GOODPUT = (MTU - 52) / (MTU + 14)
@@ -40,8 +43,10 @@ SOURCE, DESTINATION = 12, 16
 """Where an IPv4 header holds the address that tells peers apart: of what comes, and of what goes."""
 
 _QUANTUM = 32768
-_ROOT, _ALL, _PASSING, _FIRST = 0x10000, 0x10001, 0x10002, 0x10010
+_ROOT, _ALL, PASSING, FIRST = 0x10000, 0x10001, 0x10002, 0x10010
 _PASSING_SHARE = 0.1
+_ACKNOWLEDGEMENTS = (5, 8, 11, 13, 15)
+"""Words of a TCP header: without options, with time stamps, and with one to three blocks of SACK."""
 _ETH_P_IP = 0x0800
 
 
@@ -58,11 +63,13 @@ def shape(
         return
     keys = [f"0x{_number(peer):08x}/0xffffffff+{field}" for peer in peers] or ["0x0/0x0+0"]
     share = rate * (1 - _PASSING_SHARE) / len(keys)
-    kernel.tc("add", "htb", index, _ROOT, default=_PASSING)
+    kernel.tc("add", "htb", index, _ROOT, default=PASSING)
     _add_class(kernel, index, _ALL, _ROOT, rate, rate)
-    _add_class(kernel, index, _PASSING, _ALL, rate * _PASSING_SHARE, rate, prio=0)
-    _add_filter(kernel, index, 1, _PASSING, f"0x{URGENT << 16:08x}/0x00ff0000+0")
-    for leaf, key in enumerate(keys, _FIRST):
+    _add_class(kernel, index, PASSING, _ALL, rate * _PASSING_SHARE, rate, prio=0)
+    _add_filter(kernel, index, 1, PASSING, f"0x{URGENT:02x}/0xff+1")
+    for words in _ACKNOWLEDGEMENTS:
+        _add_filter(kernel, index, 1, PASSING, *_bare(words))
+    for leaf, key in enumerate(keys, FIRST):
         _add_class(kernel, index, leaf, _ALL, share, rate, prio=1)
         _add_filter(kernel, index, 2, leaf, key)
 
@@ -78,11 +85,20 @@ def _add_class(
     )  # fmt: skip
 
 
-def _add_filter(kernel: Any, index: int, order: int, target: int, key: str) -> None:
-    """Put packets that match ``key`` (value/mask+offset in the header) into a class; low orders first."""
+def _add_filter(kernel: Any, index: int, order: int, target: int, *keys: str) -> None:
+    """Put packets that match all ``keys`` (value/mask+offset, in bytes) into a class; low orders first."""
     kernel.tc(
-        "add-filter", "u32", index, parent=_ROOT, prio=order, protocol=_ETH_P_IP, target=target, keys=[key]
+        "add-filter", "u32", index, parent=_ROOT, prio=order, protocol=_ETH_P_IP, target=target, keys=[*keys]
     )
+
+
+def _bare(words: int) -> list[str]:
+    """Keys of an IPv4 packet that is a TCP header of so many words with nothing but ACK set, and no data."""
+    length = 20 + 4 * words
+    return [
+        "0x45/0xff+0", f"0x{length:04x}/0xffff+2", f"0x{socket.IPPROTO_TCP:02x}/0xff+9",
+        f"0x{words << 4:02x}/0xf0+32", "0x10/0xff+33",
+    ]  # fmt: skip
 
 
 def _number(address: str) -> int:

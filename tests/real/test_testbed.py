@@ -40,7 +40,8 @@ from real.testbed import (
 from real.testbed import places as placing
 from real.testbed.commands import run_commands
 from real.testbed.enter import arguments
-from real.testbed.goodput import goodput
+from real.testbed.goodput import goodput, timed
+from real.testbed.shaping import FIRST, PASSING
 from scenarios.errors import ScenarioError
 from scenarios.plan import plan
 from tests.real.runs import tiny
@@ -455,3 +456,23 @@ def test_a_run_whose_launcher_is_ended_leaves_no_process_and_no_namespace(
     if number == signal.SIGKILL:
         clean()
     assert not set(built) & set(os.listdir(names.FOLDER))
+
+
+@needs_testbed
+def test_acknowledgements_and_grants_pass_data(bed: Testbed) -> None:
+    """What comes back of a transfer is in the class that passes others, the data is not."""
+    from pyroute2 import IPRoute
+
+    def sent() -> dict[int, int]:
+        with IPRoute() as kernel:
+            [device] = kernel.link_lookup(ifname=placing.DEVICE)
+            classes = kernel.get_classes(index=device)
+            return {
+                c["handle"] & 0xFFFF: c.get_nested("TCA_STATS2", "TCA_STATS_BASIC")["bytes"] for c in classes
+            }
+
+    nbytes = 2_000_000
+    assert timed([(bed.places[0], bed.places[2], nbytes)])[0] > 0
+    forth, back = (within(bed.places[i].path, sent) for i in (0, 2))
+    assert forth[FIRST & 0xFFFF] > nbytes
+    assert back[FIRST & 0xFFFF] < back[PASSING & 0xFFFF] < nbytes
