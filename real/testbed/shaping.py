@@ -23,7 +23,8 @@ from collections.abc import Sequence
 from typing import Any
 
 __all__ = [
-    "BURST", "DESTINATION", "FIRST", "GOODPUT", "HIGHEST", "LOWEST", "MTU", "PASSING", "SOURCE", "URGENT", "shape",
+    "BURST", "DESTINATION", "FIRST", "GOODPUT", "HIGHEST", "LOWEST", "MTU", "PASSING", "SOURCE", "URGENT",
+    "shape",
 ]  # fmt: skip
 
 MTU = 9000
@@ -42,8 +43,11 @@ URGENT = 0x10
 SOURCE, DESTINATION = 12, 16
 """Where an IPv4 header holds the address that tells peers apart: of what comes, and of what goes."""
 
+PASSING, FIRST = 0x10002, 0x10010
+"""Handles of classes: of what passes, and of the first queue of all else."""
+
 _QUANTUM = 32768
-_ROOT, _ALL, PASSING, FIRST = 0x10000, 0x10001, 0x10002, 0x10010
+_ROOT, _ALL = 0x10000, 0x10001
 _PASSING_SHARE = 0.1
 _ACKNOWLEDGEMENTS = (5, 8, 11, 13, 15)
 """Words of a TCP header: without options, with time stamps, and with one to three blocks of SACK."""
