@@ -81,6 +81,9 @@ def _anchor(tree: dict[str, Any], folder: Path) -> None:
     devices = cluster.get("heterogeneity") if isinstance(cluster, dict) else None
     if isinstance(devices, dict) and isinstance(devices.get("file"), str):
         devices["file"] = str(folder / devices["file"])
+    run = tree.get("run")
+    if isinstance(run, dict) and run.get("keys") and isinstance(run["keys"], str):
+        run["keys"] = str(folder / run["keys"])
 
 
 def _text(source: str) -> str:

@@ -19,7 +19,9 @@ from scenarios.errors import ScenarioError
 
 __all__ = ["apply", "merge", "parse"]
 
-_TEXTS = ("name", "description", "workload.data_dir", "cluster.heterogeneity.file")
+_TEXTS = (
+    "name", "description", "workload.data_dir", "cluster.heterogeneity.file", "run.address", "run.keys",
+)  # fmt: skip
 _BUDGETS = ("steps", "seconds", "samples")
 
 

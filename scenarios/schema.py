@@ -19,6 +19,7 @@ from core.algorithms import ALGORITHMS, find, make
 from core.errors import OptionError
 from core.node import Algorithm
 from core.sharding import partition
+from scenarios.addresses import LOOPBACK, address, check_address
 from scenarios.cluster import Cluster, Layout, Machine, Network, Servers, Slowdown, StepTime
 from scenarios.errors import ScenarioError, unknown, unknown_field
 from scenarios.faults import Fault, check_faults, returns
@@ -33,6 +34,7 @@ from scenarios.fields import (
     listed,
     nested,
     number,
+    of_kind,
     plain,
     real,
     text,
@@ -198,6 +200,8 @@ class Run:
     step_ranks               simulations: record the steps and gradients of so many workers only, drawn by
                              ``seed``; 0: of all. Totals are exact, rates are extrapolated
     heartbeat_timeout        seconds of silence after which a node is taken for dead
+    address                  real runs: IPv4 address at which nodes listen; any but loopback's needs ``keys``
+    keys                     real runs: folder that ``aladdin keys`` made; nodes then encrypt what they send
     evaluate                 measure loss and accuracy at the end, outside the clock
     numerics                 simulations: evaluate real gradients of the real model in virtual time
     evaluate_every           with numerics, also measure after so many epochs (of the samples of all
@@ -221,6 +225,8 @@ class Run:
     most_spans: int = whole(5_000_000)
     step_ranks: int = whole(0)
     heartbeat_timeout: float = amount(5.0, "seconds", above=0.0)
+    address: str = of_kind(LOOPBACK, address)
+    keys: str = text("")
     evaluate: bool = boolean(True)
     numerics: bool = boolean(False)
     evaluate_every: float = number(0.0, low=0.0)
@@ -237,6 +243,13 @@ class Run:
             raise ScenarioError(
                 "steps", hint=f"exactly one of steps, seconds and samples must be above 0; got {found}"
             )
+        check_address(self.address, self.keys)
+
+    def compact(self) -> dict[str, Any]:
+        """Its fields; an address and keys that nobody chose are not worth a word."""
+        found = {f.name: getattr(self, f.name) for f in fields(self)}
+        unsaid = {"address": LOOPBACK, "keys": ""}
+        return {name: value for name, value in found.items() if unsaid.get(name) != value}
 
 
 @dataclass(frozen=True)

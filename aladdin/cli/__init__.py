@@ -27,7 +27,7 @@ __all__ = ["COMMANDS", "main"]
 
 COMMANDS = (
     "demo", "simulate", "compare", "plan-servers", "train", "calibrate", "crosscheck", "verify", "mixing",
-    "plot", "trace", "testbed", "list",
+    "plot", "trace", "testbed", "keys", "list",
 )  # fmt: skip
 
 ABOUT = """
