@@ -27,7 +27,7 @@ __all__ = ["COMMANDS", "main"]
 
 COMMANDS = (
     "demo", "simulate", "compare", "plan-servers", "train", "calibrate", "crosscheck", "verify", "mixing",
-    "plot", "trace", "testbed", "keys", "list",
+    "plot", "trace", "testbed", "keys", "paper", "list",
 )  # fmt: skip
 
 ABOUT = """
@@ -52,7 +52,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 CODES = {
     "ScenarioError": 2, "OptionError": 2, "CalibrationError": 3, "TransportError": 3, "Deadlock": 3,
-    "Diverged": 3, "Interrupted": STOPPED,
+    "Diverged": 3, "Unfinished": 3, "Interrupted": STOPPED,
 }  # fmt: skip
 """Exit code by an exception's class name, its bases' included: no driver is imported to ask it."""
 

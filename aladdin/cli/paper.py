@@ -1,0 +1,78 @@
+"""``aladdin paper``: the source papers' tables and figures, ours beside theirs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from aladdin.cli import common
+from aladdin.cli.common import Json
+
+if TYPE_CHECKING:
+    from aladdin.paper import Paper
+
+
+def command(
+    only: Annotated[
+        str,
+        typer.Option(
+            "--only", metavar="A,B|all",
+            help="Some of them, such as [bold]table2,figure5[/]. Default: all that concern time.",
+        ),
+    ] = "",
+    seeds: Annotated[int, typer.Option("--seeds", help="Runs of each case, on so many seeds.")] = 5,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="DIR", help="Directory for the report and its pictures."),
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", "-j", help="Processes. Default: as many as there are cores.")
+    ] = None,
+    json: Json = False,
+) -> None:  # fmt: skip
+    """Regenerate the evaluation of the source papers on the simulator, each table and figure beside the
+    published values.
+
+    Prints what was claimed and whether it is reproduced; with --out writes everything as one report in
+    Markdown, with pictures.
+
+    Example: training times and the breakdown of ASP's time:
+
+        aladdin paper --only table2,figure2 --out runs/paper
+    """
+    from aladdin.paper import paper
+
+    with common.progress("runs") as bar:
+        found = paper(
+            only, out=out, seeds=seeds, jobs=jobs,
+            on_progress=lambda done, total: bar("simulating", done, total),
+        )  # fmt: skip
+    _print(found, json)
+
+
+def _print(found: Paper, as_json: bool) -> None:
+    if as_json:
+        common.emit(found.to_dict())
+        return
+    from rich import box
+    from rich.table import Table
+
+    from analysis.paper.sections import shown
+
+    console = common.console()
+    for section in found.sections:
+        console.print(section.title, style="bold", markup=False)
+        for one in section.tables:
+            table = Table(box=box.SIMPLE, pad_edge=False, title_justify="left", title=one.title)
+            for column in one.columns:
+                table.add_column(str(column))
+            for row in one.rows:
+                table.add_row(*map(shown, row))
+            console.print(table)
+        for claim in section.claims:
+            console.print(f"  {claim.status}: {claim.text} ({claim.evidence})", markup=False)
+        console.print()
+    if found.path is not None:
+        common.written(found.path, found.pictures)
