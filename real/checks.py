@@ -6,6 +6,7 @@ Rules this module obeys: it refuses before a process is started, and says what w
 from __future__ import annotations
 
 from real import churn
+from real.keys import check as check_keys
 from real.shaped import check_shaped
 from scenarios.errors import ScenarioError
 from scenarios.plan import Plan
@@ -34,7 +35,7 @@ def check(plan: Plan) -> None:
             "fifo or a number, or run.links: shaped: only links shaped by the kernel are shared fairly",
         )
     network = scenario.cluster.network
-    if plan.algorithm.collective and network.collective == "native" and network.allreduce != "ring":
+    if plan.native and network.allreduce != "ring":
         why = "ring, or collective: messages (gloo and NCCL choose their native all-reduce themselves)"
         raise ScenarioError("cluster.network.allreduce", network.allreduce, why)
     if getattr(plan.algorithm, "overlap", None) == "backward" and scenario.run.compute == "native":
@@ -55,6 +56,7 @@ def check(plan: Plan) -> None:
                     f"native, or one node per machine: nodes {home[machine]} and {node} share machine {name}",
                 )  # fmt: skip
             home[machine] = node
+    check_keys(scenario.run, plan.native)
     if scenario.run.device == "cuda":
         import torch
 

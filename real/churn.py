@@ -45,10 +45,9 @@ _MEETING = 60.0
 def check(plan: Plan) -> None:
     """Raise ``ScenarioError`` for faults that simulations play and real runs do not."""
     for i, fault in enumerate(plan.scenario.faults):
-        if fault.kind == "cut":
-            raise ScenarioError(
-                f"faults[{i}].kind", "cut", "another kind: real runs cut no links; simulate it"
-            )
+        if fault.kind == "cut" and plan.native:
+            why = "another kind, or collective: messages (connections of gloo and NCCL are not ours to cut)"
+            raise ScenarioError(f"faults[{i}].kind", "cut", why)
         if plan.algorithm.collective and returns([fault]):
             field, value = ("kind", fault.kind) if fault.kind == "join" else ("back", fault.back)
             why = "no joins or returns: real all-reduces take in nobody while they run; simulate it"
@@ -141,8 +140,12 @@ class Churn:
                 member.after = 0.0  # who is about to leave comes back at once
                 if member.state != "running":
                     self._due.append(event.node)
+        elif event.kind == "heal" and not member.gone:
+            self._log(member, "heal", self.now)
         elif member.state != "running":
             return
+        elif event.kind == "cut":
+            self._cut(member, event)
         elif event.kind == "freeze":
             self._freeze(member, event.back or 0.0)
         else:
@@ -153,6 +156,12 @@ class Churn:
             else:
                 member.died = self.now
                 member.process.kill()
+
+    def _cut(self, member: Member, event: Event) -> None:
+        seconds = event.back or 0.0
+        member.tell(do="cut", seconds=seconds)
+        self._log(member, "cut", self.now)
+        self.timetable.add(event._replace(time=self.now + seconds, kind="heal"))
 
     def _freeze(self, member: Member, back: float) -> None:
         os.kill(member.process.pid, signal.SIGSTOP)

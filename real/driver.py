@@ -132,6 +132,19 @@ class Driver:
             drains = [to for to in self._draining if self.endpoint.undelivered[to]]
             return "; ".join(waits + ([_describe(Flush(*drains))] if drains else []))
 
+    def awaited(self) -> set[int]:
+        """Nodes that this one cannot go on without: they owe it a confirmation, a message or a round."""
+        everyone, found = set(range(self.endpoint.agreed.nodes)), set[int]()
+        with self.changed:
+            found |= {to for to, left in self.endpoint.undelivered.items() if left}
+            for program in self._programs:
+                if isinstance(program.effect, Receive):
+                    source = program.effect.source
+                    found |= everyone if source is None else {source}
+                elif program.round is not None:
+                    found |= set(range(self.node.workers))
+        return found
+
     # ---- the programs' thread -----------------------------------------------------------------
 
     def run(self, main: Generator[Effect, Any, None], *companions: Generator[Effect, Any, None]) -> None:

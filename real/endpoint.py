@@ -29,7 +29,7 @@ import numpy as np
 
 from core.node import Joined, Left, Message
 from real import reunion, wire
-from real.errors import WireError
+from real.errors import WireError, misfit
 from real.lives import Lives
 from real.mailbox import GONE, Mailbox, Motion, Traffic
 from real.pacing import CREDIT, Links
@@ -94,6 +94,7 @@ class Endpoint:
         self._arrivals = 0
         self._in_free = 0.0
         self._outbox: list[Frame] = []
+        self._horizon = links.horizon(agreed.max_bytes)
 
     # ---- the program's side -------------------------------------------------------------------
 
@@ -243,6 +244,8 @@ class Endpoint:
             now = self.clock()
             if not self.lives.takes(header):
                 return
+            if header.time > now + self._horizon:
+                raise WireError(f"a time {header.time - now:.0f} s ahead")
             if header.kind == wire.REQ:
                 self._request(header, now)
             elif header.kind == wire.PING:
@@ -334,10 +337,11 @@ class Endpoint:
     def _answer(self, header: Header, now: float) -> None:
         """A receiver's ``GRANT``, ``HOLD``, ``RESUME`` or ``DONE``."""
         source, sequence = header.source, header.sequence
+        old = sequence < self._sequence[source]
         if header.kind == wire.DONE:
             going = self._moving.pop((source, sequence), None)
             if going is None:
-                raise WireError(f"node {source} confirms message {sequence}, which is not under way")
+                raise misfit(old, f"node {source} confirms message {sequence}, which is not under way")
             if going.motion is not None:
                 self._stop(going.motion, max(header.time, going.motion.start))
                 if self.transfers is not None:
@@ -349,7 +353,7 @@ class Endpoint:
             return
         waiting = next((g for g in self._queue if g.to == source and g.sequence == sequence), None)
         if waiting is None or (header.kind == wire.RESUME) == waiting.asked:
-            raise WireError(f"node {source} answers message {sequence}, which did not ask")
+            raise misfit(old, f"node {source} answers message {sequence}, which did not ask")
         if header.kind == wire.GRANT:
             self._queue.remove(waiting)
             self._start(waiting, header.time, now)
@@ -393,7 +397,7 @@ class Endpoint:
         source, current = header.source, self._incoming.get(header.source)
         due = self._expected[source] + (current is not None)
         if header.sequence != due or source in self._requests or source in self._held:
-            raise WireError(f"node {source} asks for message {header.sequence}; expected {due}")
+            raise misfit(header.sequence <= due, f"node {source} asks for {header.sequence}; expected {due}")
         if source == self.me:
             raise WireError("a node does not send to itself")
         self._arrivals += 1
@@ -437,12 +441,14 @@ class Endpoint:
                 return
             coming = self._incoming.get(header.source)
             if coming is None:
-                raise WireError(f"data from node {header.source} without a grant")
+                old = header.sequence < self._expected[header.source]
+                raise misfit(old, f"data from node {header.source} without a grant")
             head = coming.head
             if (header.sequence, header.offset, header.total, header.dtype) != (
                 head.sequence, coming.received, head.total, head.dtype,
             ):  # fmt: skip
-                raise WireError(f"data from node {header.source} that does not follow")
+                old = (header.sequence, header.offset) < (head.sequence, coming.received)
+                raise misfit(old, f"data from node {header.source} that does not follow")
             if not coming.begun:
                 coming.begun = True
                 now = self.clock()
@@ -480,8 +486,6 @@ class Endpoint:
             )
         self._reply(head, wire.DONE, coming.motion.end)
         self.changed.notify_all()
-
-    # ---- both ---------------------------------------------------------------------------------
 
     def _reply(self, head: Header, kind: int, time: float) -> None:
         self._frame(head.source, Header(kind, self.me, head.sequence, time=time))

@@ -9,7 +9,7 @@ Rules this module obeys:
 * A run stands still when every worker and server has waited for others for a while in which no
   frame moved anywhere: what counts is progress, not what seems to be under way.
 * It alone decides who is dead: a process that ended without saying so, or one that fell silent for
-  ``run.heartbeat_timeout`` (which is then killed). It tells all others.
+  ``run.heartbeat_timeout``, or whose links did (``real.survey``): it is killed. It tells all others.
 * A dead worker leaves the run to the rest; a dead server ends it with ``TransportError``, and so do the
   deaths of all workers: what was recorded until then is kept. What a scenario's faults have planned is
   ``real.churn``'s. Whatever happens, no node's process outlives ``train``; the fork server that they come
@@ -45,6 +45,7 @@ from real.interrupts import Interrupts, deferred
 from real.member import Member
 from real.pipe import End, pair
 from real.shaped import ShapedLinks, test_bed
+from real.survey import Survey
 from real.testbed.places import Place
 from scenarios.errors import ScenarioError
 from scenarios.plan import Plan, plan
@@ -122,6 +123,7 @@ class _Launch:
         self.bed: ShapedLinks | None = None
         self.left: dict[int, str] = {}
         self.deaths: dict[int, str] = {}
+        self.links = Survey(plan.workers, self.scenario.run.heartbeat_timeout)
         self.finishing = self.reporting = False
         self.diverged: Diverged | None = None
         self.deadline = float("inf")
@@ -321,12 +323,13 @@ class _Launch:
             member.state = "params" if self.scenario.run.evaluate else "done"
         elif kind == "refused":
             raise ScenarioError(message["text"])
-        elif kind == "diverged" and self.diverged is None:
-            self.diverged = Diverged(
-                message["loss"], message["now"], worker=member.node, step=message["step"]
-            )
+        elif kind == "refuses":
+            self._cut_off(self.members[message["node"]], message["text"])
         elif kind == "error":
             raise TransportError(f"{self.name(member.node)} failed:\n{message['text']}")
+        elif kind == "diverged":
+            loss, now, step = message["loss"], message["now"], message["step"]
+            self.diverged = self.diverged or Diverged(loss, now, worker=member.node, step=step)
         else:
             self.churn.heed(member, message)
 
@@ -336,6 +339,7 @@ class _Launch:
             member.still = member.heard
         member.waiting, member.steps, member.moved = told
         member.rows += message["rows"]
+        self.links.beat(member.node, message["silent"], message["heard"])
         if self.on_progress is not None:
             self.on_progress(sum(m.steps for m in self.lives), self._total())
 
@@ -348,8 +352,9 @@ class _Launch:
         now, limit = time.monotonic(), self.scenario.run.heartbeat_timeout
         for member in [m for m in self.members if not (m.gone or m.state == "meeting")]:
             if now - member.heard > limit:
-                member.process.kill()
-                self._lost(member, f"it was silent for {limit:g} s")
+                self._cut_off(member, f"it was silent for {limit:g} s")
+        for member in self.links.check(now, {m.node: m for m in self.members if m.reachable}):
+            self._cut_off(member, f"its links were silent for {limit:g} s")
         running = [m for m in self.members if m.state == "running"]
         patience = max(_STANDSTILL, 2 * limit)
         if (
@@ -360,6 +365,12 @@ class _Launch:
         ):
             who = "\n".join(f"  {self.name(m.node)} waits for {m.waiting}" for m in running)
             raise TransportError(f"nothing moves any more:\n{who}")
+
+    def _cut_off(self, member: Member, why: str) -> None:
+        """End a process that lives but that others cannot work with."""
+        if not member.gone:
+            member.process.kill()
+            self._lost(member, why)
 
     def _lost(self, member: Member, why: str) -> None:
         """A process is gone: a server ends the run, a worker leaves it."""

@@ -29,6 +29,9 @@ LEAD = 1e-3
 CREDIT = 10e-3
 """Bound on how far in the past a transmission may start to make up for the host's scheduling, seconds."""
 
+_SLACK = 60.0
+"""Seconds by which a time may be ahead of the present for no reason that pacing knows of."""
+
 _PIECE, _TAIL, _BREATH = 1 << 20, 1 << 16, 8e-3
 _FRAME, _AHEAD = 0.05, 128 << 10
 """On shaped links: seconds that a frame may take, and bytes by which an idle link is ahead (its burst)."""
@@ -60,6 +63,11 @@ class Links:
     def duration(self, source: int, to: int, nbytes: int) -> float:
         """Seconds that a message of ``nbytes`` occupies both NICs."""
         return self.overhead + nbytes / self.rate(source, to) if self.paced else 0.0
+
+    def horizon(self, nbytes: int) -> float:
+        """Seconds ahead that any other node may date what concerns messages of up to ``nbytes``."""
+        slowest = min((*self.up, *self.down), default=math.inf) if self.paced else math.inf
+        return _SLACK + 2 * (self.overhead + nbytes / slowest) + 2 * max(self.latency, default=0.0)
 
     def pieces(self, source: int, to: int, nbytes: int, start: float) -> list[tuple[float, int, int]]:
         """(release time, offset, length) of every piece of a message that starts at ``start``."""

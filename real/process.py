@@ -39,8 +39,9 @@ from real.compute import Computer
 from real.counter import Counter, Tally
 from real.driver import Driver, Hooks, Stopped
 from real.endpoint import Endpoint
-from real.errors import TransportError
+from real.errors import Refused, TransportError
 from real.faults import Faults
+from real.keys import load as load_keys
 from real.life import WELCOME, Life
 from real.native import NativeGroup
 from real.pacing import Links
@@ -49,7 +50,7 @@ from real.server import Custody
 from real.shaped import shaped_links
 from real.tensors import TimedTensors
 from real.testbed.places import Place, enter, verify
-from real.transport import LOOPBACK, ZmqTransport
+from real.transport import ZmqTransport
 from scenarios.errors import ScenarioError
 from scenarios.machines import MOST
 from scenarios.memory import keep_pages
@@ -208,6 +209,10 @@ class _Process:
                     self.life.going = True
                 elif order["do"] == "finish":
                     self.driver.finish()
+                elif order["do"] == "cut":
+                    self.transport.cut(order["seconds"])
+                elif order["do"] == "survey":
+                    self.transport.pulse.survey(order["seconds"])
                 elif order["do"] == "report":
                     self.quiet.set()
                 elif order["do"] == "stop":
@@ -237,7 +242,8 @@ class _Process:
         self.sent_rows += len(rows)
         self.tell(
             **{"is": "beat"}, steps=self._made(), moved=self.endpoint.moved,
-            waiting=self.driver.waiting(), rows=rows.tobytes(),
+            waiting=self.driver.waiting(), rows=rows.tobytes(), silent=self.transport.pulse.silent,
+            heard=self.transport.pulse.surveyed(),
         )  # fmt: skip
 
     def _made(self) -> int:
@@ -260,6 +266,7 @@ class _Process:
             told = self.hear()
         self.driver.booker.zero = zero = told["zero"]
         threading.Thread(target=self._listen, name="pipe", daemon=True).start()
+        self.transport.pulse.watch(self.scenario.run.heartbeat_timeout, self.driver.awaited)
         time.sleep(max(0.0, zero - time.monotonic()))
         self.moving = _moving()
         stopped = False
@@ -306,9 +313,9 @@ class _Process:
         self.endpoint.transfers = [] if run.spans else None
         if self.place is not None:
             verify(self.place)
-        self.transport = ZmqTransport(
-            self.endpoint, self._fail, self.place.address if self.place else LOOPBACK
-        )
+        keys = load_keys(run.keys) if run.keys else None
+        host = self.place.address if self.place else run.address
+        self.transport = ZmqTransport(self.endpoint, self._fail, host, keys)
         notify = self.endpoint.notify
         computer = group = None
         if not self.is_server:
@@ -407,7 +414,10 @@ class _Process:
         self.tell(**{"is": "diverged"}, step=step, loss=loss, now=now)
 
     def _fail(self, error: BaseException) -> None:
-        """The transport cannot go on, so neither can this node."""
+        """A node was refused: the launcher's to decide. Else the transport cannot go on, nor the node."""
+        if isinstance(error, Refused):
+            self.tell(**{"is": "refuses"}, node=error.peer, text=str(error))
+            return
         expected = isinstance(error, TransportError)
         text = str(error) if expected else "".join(traceback.format_exception(error))
         self.tell(**{"is": "error"}, text=text)

@@ -1,10 +1,10 @@
-"""Frames between processes: pyzmq sockets on loopback, and the thread that moves them.
+"""Frames between processes: pyzmq sockets, and the thread that moves what goes through them.
 
 Rules this module obeys:
 
-* One ROUTER per node, bound to an ephemeral port of 127.0.0.1 (in a test-bed: of its namespace's own
-  address), takes what comes; one DEALER per peer sends. Grants for a connection's data travel against
-  it, so they never queue behind data.
+* One ROUTER per node takes what comes (``real.door``; in a test-bed, in its namespace); one DEALER per
+  peer sends. Grants for a connection's data travel against it, so they never queue behind data.
+  Signs of life are asked for on a connection of their own, which data never block (``real.pulse``).
 * Sockets are touched by this thread alone. It sleeps in ``select`` until a frame comes, another
   thread kicks it, or the endpoint's next deadline; there is no polling.
 * Whoever does not know the run's token is a stranger. A stranger's frame is dropped and counted, and
@@ -12,10 +12,13 @@ Rules this module obeys:
   frames are taken from all in turn, a bounded number between two looks at what this node itself has
   to do, and what a connection sends faster than that waits at its own end.
 * A node of this run is known by its connection's identity, which holds the token, and on connections
-  that this node opened by the token in the frame. A frame of such a node that does not fit what was
-  agreed ends the run with ``TransportError``: to drop it would leave both sides waiting for ever.
+  that this node opened by the token in the frame. A frame of such a node that was handled before is
+  dropped and counted. One that does not fit what was agreed makes it a stranger, which the launcher is
+  told (``Refused``): to drop the frame alone would leave both sides waiting for ever.
 * A node that comes back has a new address and, as its connections have its life in their identities, new
   connections. Those of its former life are known as such: their frames are dropped and counted.
+* Every queue is bounded: by the protocol what a node sends, by ``_BATCH`` what waits here from one
+  connection, by ``_MOST_ANSWERS`` what waits for a peer that does not read.
 * libzmq itself closes connections that announce frames larger than the largest agreed one.
 """
 
@@ -25,22 +28,39 @@ import os
 import select
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import zmq
 
 from real import wire
+from real.door import Door
 from real.endpoint import Endpoint
-from real.errors import TransportError, WireError
+from real.errors import Refused, Replayed, WireError
+from real.keys import FRAMING, Keys
+from real.outage import Outages, postpone
+from real.pulse import MOST_PINGS, Pulse
+from real.wire import Header
 
 __all__ = ["LOOPBACK", "ZmqTransport"]
 
 LOOPBACK = "127.0.0.1"
+_EACH, _SPARE = 4, 32
+"""Connections that a node may have: so many for each one of the run, and so many more."""
+
 _MOST_BANNED = 10_000
 _MOST_REASONS = 100
 _BATCH = 64
 """Frames that are taken at a time, and that one connection may have waiting here."""
+
+_MOST_ANSWERS = 1024
+"""Answers that may wait for a peer that does not read them; honest ones have a few under way."""
+
+_SIGN = 1
+"""``step`` of pings and pongs that are signs of life: no node gets any further by them."""
+
+_PULSE = b"p"
+"""First byte of the identities of connections that only ask for signs of life; of others it is "n"."""
 
 _LONGEST_SLEEP = 3600.0
 _LOW_DELAY = 0x10
@@ -50,24 +70,41 @@ _LOW_DELAY = 0x10
 class ZmqTransport:
     """Moves an endpoint's frames; ``address`` is where this node listens.
 
-    host        the address to bind to: loopback, or its own in a namespace that the program made
-    dropped     frames dropped, by reason
-    on_failure  called with the exception if the thread cannot go on
+    host        IPv4 address to listen at: loopback; another one with keys, or in a namespace of ours
+    keys        with them connections are encrypted, and only holders of keys have one
+    dropped     frames and connections dropped, by reason
+    on_failure  called with ``Refused`` for a node that is not listened to any more, and with another
+                exception if the thread cannot go on
+    outages     when this node's links are cut; pulse: who of the others is alive
     """
 
     def __init__(
-        self, endpoint: Endpoint, on_failure: Callable[[BaseException], None], host: str = LOOPBACK
-    ) -> None:
-        self.endpoint, self._on_failure = endpoint, on_failure
+        self, endpoint: Endpoint, on_failure: Callable[[BaseException], None], host: str = LOOPBACK,
+        keys: Keys | None = None,
+    ) -> None:  # fmt: skip
+        self.endpoint, self._on_failure, self._keys = endpoint, on_failure, keys
         self.dropped: dict[str, int] = {}
+        self.outages = Outages()
         self._banned: set[bytes] = set()
+        self._refused: set[int] = set()
         self._context = zmq.Context(io_threads=1)
         self._router = self._context.socket(zmq.ROUTER)
         self._prepare(self._router)
-        self._router.setsockopt(zmq.MAXMSGSIZE, max(wire.CHUNK, wire.HEADER_BYTES))
+        largest = max(wire.CHUNK, wire.HEADER_BYTES) + (0 if keys is None else FRAMING)
+        self._router.setsockopt(zmq.MAXMSGSIZE, largest)
         self._router.setsockopt(zmq.RCVHWM, _BATCH)
+        self._router.setsockopt(zmq.SNDHWM, _MOST_ANSWERS)
         self._router.setsockopt(zmq.TOS, _LOW_DELAY)
-        self.address = f"tcp://{host}:{self._router.bind_to_random_port(f'tcp://{host}')}"
+        most = _SPARE + _EACH * endpoint.agreed.nodes
+        self._door = Door(self._context, self._router, host, most, keys, self._drop)
+        self.address = self._door.address
+        ping, self._pong = (
+            wire.pack(Header(kind, endpoint.me, incarnation=endpoint.life, step=_SIGN), endpoint.agreed.token)
+            for kind in (wire.PING, wire.PONG)
+        )
+        self.pulse = Pulse(lambda peer: self._dial(peer, _PULSE, MOST_PINGS), ping, endpoint.clock)
+        self.pulse.kick = self.kick
+        self._addresses: dict[int, str] = {}
         self._dealers: dict[int, Any] = {}
         self._identities: dict[int, bytes] = {}
         self._nodes: dict[bytes, int] = {}
@@ -96,19 +133,23 @@ class ZmqTransport:
         token, before = self.endpoint.agreed.token, self._dealers.pop(peer, None)
         if before is not None:
             before.close(linger=0)
-        dealer = self._context.socket(zmq.DEALER)
-        self._prepare(dealer)
-        dealer.setsockopt(zmq.MAXMSGSIZE, wire.HEADER_BYTES)
-        dealer.setsockopt(zmq.IDENTITY, self._identity(token, self.endpoint.me, self.endpoint.life))
-        dealer.connect(address)
-        self._dealers[peer] = dealer
-        former = self._identities.get(peer)
-        if former is not None:
-            del self._nodes[former]
-            self._former.add(former)
+            self.pulse.leave(peer)
+        self._addresses[peer] = address
+        self._dealers[peer] = self._dial(peer)
+        former = [identity for identity, node in self._nodes.items() if node == peer]
+        for identity in former:
+            del self._nodes[identity]
+        self._former.update(former)
+        self._refused.discard(peer)
         self._identities[peer] = self._identity(token, peer, life)
-        self._former.discard(self._identities[peer])  # the same life again, which was put off before
-        self._nodes[self._identities[peer]] = peer
+        pulse = self._identity(token, peer, life, _PULSE)
+        self._former -= {self._identities[peer], pulse}  # the same life again, which was put off before
+        self._nodes[self._identities[peer]] = self._nodes[pulse] = peer
+
+    def cut(self, seconds: float) -> None:
+        """From now on, for so long, let no frame of this node leave or enter."""
+        now = self.endpoint.clock()
+        self.outages.add(now, now + seconds)
 
     def kick(self) -> None:
         """Wake the thread: there are frames to send or new deadlines."""
@@ -127,14 +168,29 @@ class ZmqTransport:
         if self._thread.ident is not None:
             self._thread.join(2.0)
         if not self._thread.is_alive():
+            self._door.close()
+            self.pulse.close()
             for socket in (self._router, *self._dealers.values()):
                 socket.close(linger=0)
             self._context.term()
             os.close(self._wake)
 
+    def _dial(self, peer: int, kind: bytes = b"n", most: int = 0) -> Any:
+        """A connection to ``peer`` on which at most ``most`` frames wait (0: as many as there are)."""
+        dealer, own = self._context.socket(zmq.DEALER), self.endpoint
+        self._prepare(dealer)
+        dealer.setsockopt(zmq.SNDHWM, most)
+        dealer.setsockopt(zmq.RCVHWM, _BATCH)
+        dealer.setsockopt(zmq.MAXMSGSIZE, wire.HEADER_BYTES if self._keys is None else FRAMING)
+        dealer.setsockopt(zmq.IDENTITY, self._identity(own.agreed.token, own.me, own.life, kind))
+        if self._keys is not None:
+            self._keys.dial(dealer)
+        dealer.connect(self._addresses[peer])
+        return dealer
+
     @staticmethod
-    def _identity(token: bytes, node: int, life: int = 0) -> bytes:
-        return b"n" + token + node.to_bytes(4, "little") + life.to_bytes(4, "little")
+    def _identity(token: bytes, node: int, life: int = 0, kind: bytes = b"n") -> bytes:
+        return kind + token + node.to_bytes(4, "little") + life.to_bytes(4, "little")
 
     @staticmethod
     def _prepare(socket: Any) -> None:
@@ -159,18 +215,29 @@ class ZmqTransport:
             self.endpoint.meet(peer, life)
             self._connect(peer, address, life)
             met()
+        busy = self._door.look()
+        now = self.endpoint.clock()
+        cut = self.outages.until(now)
+        self.pulse.look(now, self._dealers.keys() - self.endpoint.gone, cut is not None)
+        if cut is not None:
+            self._sleep(min(cut, self.pulse.due) - now, ())
+            return
+        postpone(self.endpoint, self.outages.over(now))
         frames = self.endpoint.tick()
         for to, header, payload in frames:
             self._send(to, header, payload)
         heard = self._drain(self._router, None)
         for peer, dealer in self._dealers.items():
             heard |= self._drain(dealer, peer)
-        if heard or frames:
-            return
-        timeout = self.endpoint.deadline() - self.endpoint.clock()
-        if timeout > 0:
-            descriptors = [self._wake, self._router.FD, *(dealer.FD for dealer in self._dealers.values())]
-            readable, _, _ = select.select(descriptors, (), (), min(timeout, _LONGEST_SLEEP))
+        if not (heard or frames or busy):
+            due = min(self.endpoint.deadline(), self.pulse.due)
+            self._sleep(due - self.endpoint.clock(), (self._router, *self._dealers.values()))
+
+    def _sleep(self, seconds: float, sockets: Iterable[Any]) -> None:
+        """Until something comes on ``sockets`` or at the door, another thread kicks, or so long."""
+        if seconds > 0:
+            descriptors = [self._wake, *self._door.descriptors, *(socket.FD for socket in sockets)]
+            readable, _, _ = select.select(descriptors, (), (), min(seconds, _LONGEST_SLEEP))
             if self._wake in readable:
                 os.eventfd_read(self._wake)
 
@@ -195,12 +262,17 @@ class ZmqTransport:
             except zmq.Again:
                 return taken > 0
             identity = parts.pop(0).bytes if opened_to is None else b""
-            if identity in self._banned or identity in self._former:
-                self._drop("cut off" if identity in self._banned else "of a former life")
-                continue
             peer = self._nodes.get(identity) if opened_to is None else opened_to
+            if identity in self._former:
+                self._drop("of a former life")
+                continue
+            if identity in self._banned or peer in self._refused:
+                self._drop("cut off")
+                continue
             try:
                 self._handle(peer, parts)
+            except Replayed as error:
+                self._drop(str(error))
             except WireError as error:
                 self._drop(str(error))
                 if identity in self._nodes or (opened_to is not None and self._ours(parts)):
@@ -210,11 +282,10 @@ class ZmqTransport:
         return True
 
     def _refuse(self, peer: int | None, error: WireError) -> None:
-        """A node of this run and this one do not understand each other: neither can go on."""
-        if peer not in self.endpoint.gone:
-            raise TransportError(
-                f"node {self.endpoint.me} had to refuse a frame of node {peer}: {error}"
-            ) from error
+        """A node of this run and this one do not understand each other: they cannot both go on."""
+        if peer is not None and peer not in self.endpoint.gone:
+            self._refused.add(peer)
+            self._on_failure(Refused(self.endpoint.me, peer, str(error)))
 
     def _ours(self, parts: list[Any]) -> bool:
         """Whether a frame knows the run's token, however wrong it is otherwise."""
@@ -230,7 +301,11 @@ class ZmqTransport:
         )
         if header.source != peer:
             raise WireError(f"a frame of node {header.source} from another connection")
-        self.endpoint.on_frame(header, payload)
+        self.pulse.heard(header.source)
+        if header.step != _SIGN or header.kind not in (wire.PING, wire.PONG):
+            self.endpoint.on_frame(header, payload)
+        elif header.kind == wire.PING:
+            self._send(header.source, self._pong, None)
 
     def _drop(self, reason: str) -> None:
         if reason not in self.dropped and len(self.dropped) >= _MOST_REASONS:

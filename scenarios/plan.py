@@ -67,6 +67,11 @@ class Plan:
         """Whether gradients go to servers, whose ledgers then account for all of them."""
         return bool(self.servers) and getattr(self.algorithm, "sends_gradients", True)
 
+    @property
+    def native(self) -> bool:
+        """Whether gradients are reduced by gloo or NCCL, on connections of their own."""
+        return self.algorithm.collective and self.scenario.cluster.network.collective == "native"
+
     def node(
         self,
         id: int,

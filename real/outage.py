@@ -1,0 +1,50 @@
+"""A node's links cut for a while: what a transport does that plays it, and what that costs a message.
+
+Rules this module obeys:
+
+* While its links are cut no frame of the node leaves or enters; nothing is lost. Afterwards all goes on
+  where it stopped, in order: on paced links what was moving takes that much longer.
+* The node itself goes on computing and waiting, and so does its talk with the launcher: only links are cut.
+"""
+
+from __future__ import annotations
+
+from real.endpoint import Endpoint
+
+__all__ = ["Outages", "postpone"]
+
+
+class Outages:
+    """Intervals of (monotonic) seconds in which the links are cut; any thread may add one."""
+
+    def __init__(self) -> None:
+        self._planned: list[tuple[float, float]] = []
+
+    def add(self, start: float, end: float) -> None:
+        """Cut the links from ``start`` to ``end``."""
+        self._planned = [*self._planned, (start, end)]
+
+    def until(self, now: float) -> float | None:
+        """When the present outage ends; None if there is none."""
+        return max((end for start, end in self._planned if start <= now < end), default=None)
+
+    def over(self, now: float) -> float:
+        """Forget what has ended; returns how long that was, 0 if nothing has."""
+        ended = [(start, end) for start, end in self._planned if end <= now]
+        self._planned = [cut for cut in self._planned if cut not in ended]
+        return max(end for _, end in ended) - min(start for start, _ in ended) if ended else 0.0
+
+
+def postpone(endpoint: Endpoint, seconds: float) -> None:
+    """Move what was in motion on paced links by so much."""
+    if not (seconds and endpoint.links.paced):
+        return
+    with endpoint.changed:
+        for going in endpoint._moving.values():
+            going.pieces = [(at + seconds, offset, length) for at, offset, length in going.pieces]
+            if going.pieces and going.motion is not None:
+                going.motion.end += seconds
+        for coming in endpoint._incoming.values():
+            coming.motion.end += seconds
+        endpoint._out_free += seconds
+        endpoint._in_free += seconds
