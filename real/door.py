@@ -34,7 +34,8 @@ BACKLOG = 128
 
 _AT_A_TIME = 64
 _ATTACH_FILTER, _DETACH_FILTER = 26, 27
-_EVENTS = zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+_FAILED = zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+_EVENTS = zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | _FAILED
 _ZAP = "inproc://zeromq.zap.01"
 
 
@@ -113,8 +114,8 @@ class Door:
             except zmq.Again:
                 return taken > 0
             event = parse_monitor_message(parts)["event"]
-            if event == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL:
-                self._dropped("a connection that speaks another protocol, or has no key")
+            if event & _FAILED:
+                self._dropped("a connection without a handshake: another protocol, or no key")
                 continue
             self.open += 1 if event == zmq.EVENT_ACCEPTED else -1
             if self.shut != (self.open >= self.most):

@@ -286,7 +286,7 @@ def test_what_moves_and_what_is_due_is_told_from_what_is_stuck() -> None:
 
 HOSTILE = [
     ("without a grant", Header(wire.DATA, 1, 0, "m", "float32", total=8)),
-    ("asks for message 5", Header(wire.REQ, 1, 5, "m", "float32", total=8)),
+    ("asks for 5", Header(wire.REQ, 1, 5, "m", "float32", total=8)),
     ("does not send to itself", Header(wire.REQ, 0, 0, "m", "float32", total=8)),
     ("did not ask", Header(wire.GRANT, 1, 0)),
     ("not under way", Header(wire.DONE, 1, 0)),
