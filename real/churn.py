@@ -85,6 +85,7 @@ class Churn:
         self._kept = _kept(plan)
         self._awaited: dict[Member, set[int]] = {}
         self._thaws: list[tuple[float, Member]] = []
+        self._cuts: list[Member] = []
 
     @property
     def now(self) -> float:
@@ -140,8 +141,8 @@ class Churn:
                 member.after = 0.0  # who is about to leave comes back at once
                 if member.state != "running":
                     self._due.append(event.node)
-        elif event.kind == "heal" and not member.gone:
-            self._log(member, "heal", self.now)
+        elif event.kind == "heal":
+            self._heal(event.node)
         elif member.state != "running":
             return
         elif event.kind == "cut":
@@ -158,10 +159,28 @@ class Churn:
                 member.process.kill()
 
     def _cut(self, member: Member, event: Event) -> None:
-        seconds = event.back or 0.0
-        member.tell(do="cut", seconds=seconds)
+        """Silence the node: in a test-bed the kernel does, where its links are its own; else it does so itself."""
+        seconds, bed = event.back or 0.0, self.launch.bed
+        if bed is not None and bed.alone(member.node):
+            bed.cut(member.node)
+        else:
+            member.tell(do="cut", seconds=seconds)
         self._log(member, "cut", self.now)
+        self._cuts.append(member)
         self.timetable.add(event._replace(time=self.now + seconds, kind="heal"))
+
+    def _heal(self, node: int) -> None:
+        """A cut of ``node`` is over; overlapping ones count as one, and whoever died of it heals no more."""
+        member = next((m for m in self._cuts if m.node == node), None)
+        if member is not None:
+            self._cuts.remove(member)
+            if all(m.node != node for m in self._cuts):
+                self._mend(node)
+                self._log(member, "heal", self.now)
+
+    def _mend(self, node: int) -> None:
+        if self.launch.bed is not None:
+            self.launch.bed.restore(node)
 
     def _freeze(self, member: Member, back: float) -> None:
         os.kill(member.process.pid, signal.SIGSTOP)
@@ -224,6 +243,9 @@ class Churn:
         """A process is gone; says whether that was planned, and of a server that it comes back."""
         if member.node >= self.workers:
             self._put_off()
+        if member in self._cuts:
+            self._cuts = [m for m in self._cuts if m is not member]
+            self._mend(member.node)
         for awaited in self._awaited.values():
             awaited.discard(member.node)
         self._awaited.pop(member, None)

@@ -62,6 +62,10 @@ class ShapedLinks:
         """Where ``node`` runs."""
         return self._bed.places[self._at[self._plan.machine_of[node]]]
 
+    def alone(self, node: int) -> bool:
+        """Whether no other node stands on its machine."""
+        return self._plan.machine_of.count(self._plan.machine_of[node]) == 1
+
     def cut(self, node: int) -> None:
         """Silence all links of ``node``'s machine, both ways, until ``restore``."""
         self._bed.cut(self._at[self._plan.machine_of[node]])

@@ -22,6 +22,7 @@ from real.memory import MemoryNetwork
 from real.outage import Outages, postpone
 from real.pacing import Links
 from real.survey import Survey
+from real.testbed import unavailable
 from scenarios.errors import ScenarioError
 from scenarios.schema import Scenario
 from tests.real.nodes import Nodes, exchange, nodes, until
@@ -286,8 +287,12 @@ def test_signs_of_life_are_no_progress(trio: Nodes) -> None:
 # ---- whole runs -----------------------------------------------------------------------------------
 
 
-def faulty(algorithm: str, workers: int, steps: int, timeout: str, *faults: dict[str, object]) -> Scenario:
-    made = tiny(algorithm, workers=workers, run={"steps": steps, "heartbeat_timeout": timeout})
+def faulty(
+    algorithm: str, workers: int, steps: int, timeout: str, *faults: dict[str, object], links: str = "native"
+) -> Scenario:
+    made = tiny(
+        algorithm, workers=workers, run={"steps": steps, "heartbeat_timeout": timeout, "links": links}
+    )
     return made.override({"faults": list(faults)})
 
 
@@ -324,6 +329,19 @@ def test_a_server_that_is_cut_off_is_named() -> None:
     ) as caught:
         real.train(faulty("asp", 2, 500, "2 s", fault))
     assert caught.value.record is not None  # type: ignore[attr-defined]
+
+
+@pytest.mark.skipif(unavailable() is not None, reason=f"no test-bed: {unavailable()}")
+def test_cables_that_are_pulled_in_a_test_bed() -> None:
+    """The kernel drops what is sent: worker 1 for a while, which loses nothing; worker 2 for good."""
+    short = {"kind": "cut", "ranks": [1], "at": "100 ms", "back": "600 ms"}
+    long = {"kind": "cut", "ranks": [2], "at": "100 ms", "back": "300 s"}
+    record = real.train(faulty("asp", 3, 60, "6 s", short, long, links="shaped"))
+    assert record.nodes["steps"][:2].tolist() == [60, 60]
+    assert record.nodes["lost"][:2].tolist() == [0, 0]
+    assert record.manifest["lost"] == {"2": "its links were silent for 6 s"}
+    happened = sorted(zip(record.events["event"].tolist(), record.events["node"].tolist(), strict=True))
+    assert happened == [(0, 2), (6, 1), (6, 2), (7, 1)]
 
 
 def test_links_of_a_native_all_reduce_are_not_ours_to_cut() -> None:

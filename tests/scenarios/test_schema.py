@@ -119,7 +119,7 @@ BAD = [
     ("run.steps", 0, "exactly one of steps, seconds and samples"),
     ("run.seconds", "-2 s", "run.seconds: '-2 s'"),
     ("run", {"steps": 3, "samples": 10}, "got steps 3, samples 10"),
-    ("run.links", "shaped", "run.links: 'shaped'"),
+    ("run.links", "knotted", "run.links: 'knotted'"),
     ("run.device", "gpu", "run.device: 'gpu'"),
     ("run.spans", "yes", "true or false"),
     ("run.seed", -1, "run.seed: -1"),
