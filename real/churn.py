@@ -192,6 +192,7 @@ class Churn:
         if not (member.gone or any(other is member for _, other in self._thaws)):
             with suppress(ProcessLookupError):
                 os.kill(member.process.pid, signal.SIGCONT)
+            member.tell(do="thaw")
             self._log(member, "thaw", self.now)
 
     def thaw_all(self) -> None:

@@ -52,8 +52,8 @@ def assemble(
     left    node -> why its process was lost, where nobody had planned that
     events  what befell the nodes; None where the scenario has no faults
 
-    Of a worker that was lost, steps (with samples) and lost gradients are lower bounds: what its last
-    sign of life told, or what servers have of it where that is more.
+    Of a worker that was lost or killed, steps (with samples) and lost gradients are exact (``real.counter``);
+    its seconds are those of the steps that its last sign of life told of.
     """
     _split_reductions(tables)
     for node in left:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Callable, Sequence
 from math import inf
 from typing import Any
@@ -38,7 +39,7 @@ class Life:
 
     entering  it is there, but has no parameters yet; base: the step that it began with
     going     it leaves at its next ``Compute``; ended: its program is over
-    due       what befalls it by step
+    due       what befalls it by step; thawed: set when a freeze is over
     tell      sends the launcher a message; clock: seconds since the start of the run
     """
 
@@ -49,6 +50,7 @@ class Life:
         self.number, self.entering = number, joining
         self.base = 0
         self.going = self.ended = False
+        self.thawed = threading.Event()
         self._due = sorted(due, key=lambda entry: entry[0], reverse=True)
         self._tell, self._clock = tell, clock
         self._answer: Callable[[int, bool], None] = lambda *_: None
@@ -57,13 +59,14 @@ class Life:
         """Whether faults let the worker, which has completed ``step`` steps, begin another."""
         while self._due and self._due[-1][0] <= step:
             _, kind, back = self._due.pop()
+            self.thawed.clear()
             self._tell(**{"is": "struck"}, kind=kind, back=back, now=self._clock())
             if kind == "crash":
                 os.kill(os.getpid(), signal.SIGKILL)
             elif kind == "leave":
                 self.going = True
-            else:
-                os.kill(os.getpid(), signal.SIGSTOP)
+            else:  # the launcher stops this process, now or in a moment, and says when that is over
+                self.thawed.wait()
         return not self.going
 
     def program(self, node: Node, algorithm: Algorithm, endpoint: Endpoint) -> Program:

@@ -205,6 +205,8 @@ class _Process:
                     with self.endpoint.changed:
                         self.endpoint.mailbox.deliver(Message(WELCOME, source=self.id), time.monotonic())
                         self.endpoint.notify()
+                elif order["do"] == "thaw":
+                    self.life.thawed.set()
                 elif order["do"] == "leave":
                     self.life.going = True
                 elif order["do"] == "finish":

@@ -149,3 +149,19 @@ def test_a_server_reads_what_has_come_before_it_ends(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(endpoint.changed, "wait", meanwhile)
     driver.run(serve())
     assert read == [7]
+
+
+def test_a_freeze_by_step_holds_the_worker_until_the_launcher_says_that_it_is_over() -> None:
+    """It must not stop itself: if that came after the signal that lets it go on, it would never go on."""
+    told: list[dict[str, Any]] = []
+
+    def tell(**message: Any) -> None:
+        told.append(message)
+        life.thawed.set()  # the launcher is quick
+
+    life = Life(0, False, [(3, "freeze", 0.1), (4, "leave", None)], tell, float)
+    assert life.goes_on(2)
+    assert not told
+    assert life.goes_on(3)
+    assert not life.goes_on(4)
+    assert [message["kind"] for message in told] == ["freeze", "leave"]
