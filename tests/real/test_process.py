@@ -60,7 +60,7 @@ def test_nothing_comes_between_the_tables_and_the_parameters() -> None:
         ledger=anything(applied={}, pending=dict),
     )  # fmt: skip
     process.id, process.is_server, process.sending, process.moving = 0, False, lock, 0.0  # type: ignore[assignment]
-    process.life = Life(0, False, (), print, float)
+    process.life, process.custody = Life(0, False, (), print, float), None
     process.pipe = anything(send_bytes=lambda data: sent.append((lock.holds, bytes(data))))  # type: ignore[assignment]
     process.scenario = anything(run=anything(evaluate=True))  # type: ignore[assignment]
     process.driver = anything(node=node, computer=None, losses=[])  # type: ignore[assignment]
