@@ -34,22 +34,33 @@ class Counter:
 
 
 class Tally:
-    """A number in the file ``path`` that one process writes; it outlives that process."""
+    """Two numbers in the file ``path`` that one process writes; they outlive that process.
+
+    They count the steps that a worker has completed, and the gradients whose receipt its servers have
+    acknowledged (one that is split over S servers S times).
+    """
 
     def __init__(self, path: str | Path) -> None:
         with open(path, "wb") as file:
-            file.write(bytes(_BYTES))
+            file.write(bytes(2 * _BYTES))
         with open(path, "r+b") as file:
-            self._shared = mmap.mmap(file.fileno(), _BYTES)
+            self._shared = mmap.mmap(file.fileno(), 2 * _BYTES)
+        self.acknowledged = 0
 
-    def set(self, number: int) -> None:
-        """From now on it is ``number``."""
-        self._shared[:] = number.to_bytes(_BYTES, "little")
+    def stepped(self, steps: int) -> None:
+        """So many steps are completed."""
+        self._shared[:_BYTES] = steps.to_bytes(_BYTES, "little")
+
+    def acknowledge(self, gradients: int) -> None:
+        """So many more gradients are acknowledged."""
+        self.acknowledged += gradients
+        self._shared[_BYTES:] = self.acknowledged.to_bytes(_BYTES, "little")
 
     @staticmethod
-    def read(path: str | Path) -> int:
-        """The number; 0 where nobody has made the file."""
+    def read(path: str | Path) -> tuple[int, int]:
+        """(steps, acknowledged gradients); zeros where nobody has made the file."""
         try:
-            return int.from_bytes(Path(path).read_bytes(), "little")
+            found = Path(path).read_bytes()
         except FileNotFoundError:
-            return 0
+            found = b""
+        return int.from_bytes(found[:_BYTES], "little"), int.from_bytes(found[_BYTES:], "little")

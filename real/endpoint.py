@@ -55,7 +55,8 @@ class Endpoint:
     moved   frames that went out or came in so far: where it stands still, nothing moves
     life    which life of the node this is; lives: of the others, those whose frames are taken
     beside  tag of messages that no program sees: who has sent one is in ``asking``
-    told    called with news (``Left``, ``Joined``) when the programs know of it
+    told    called with news (``Left``, ``Joined``) when the programs know of it; acknowledged: with each
+            message whose receipt is confirmed
     kick    called when another thread than the transport's has made frames or deadlines
     """
 
@@ -74,6 +75,7 @@ class Endpoint:
         self.lives = Lives()
         self.gone = self.lives.gone
         self.told: Callable[[Left | Joined], None] = lambda _: None
+        self.acknowledged: Callable[[Message], None] = lambda _: None
         self.beside, self.asking = "", set[int]()
         self.parted = set[int]()
         self.goodbye: tuple[int, float] | None = None
@@ -365,6 +367,7 @@ class Endpoint:
 
     def _conclude(self, going: Outgoing) -> None:
         """Its receiver has it for good."""
+        self.acknowledged(going.message)
         self.undelivered[going.to] -= 1
         self.sent["messages"] += 1
         self.sent["bytes"] += len(going.payload)

@@ -104,6 +104,8 @@ def assemble(
     record.curves = _curves(plan, tables, params, duration)
     if events is not None:
         record.events = _in_order(events)
+        acknowledged = {str(node): t["acknowledged"] for node, t in tables.items() if node < plan.workers}
+        record.manifest["acknowledged"] = acknowledged if plan.accounts else {}
     return record
 
 
@@ -127,8 +129,14 @@ def _table(columns: tuple[str, ...], parts: Any, integers: tuple[str, ...]) -> d
     return log.table(integers)
 
 
-def remains(node: int, steps: int, rows: bytes, *, server: bool = False) -> dict[str, Any]:
-    """The tables of a node that handed over none, from what its signs of life had told by then."""
+def remains(
+    node: int, steps: int, rows: bytes, tally: tuple[int, int] = (0, 0), *, server: bool = False
+) -> dict[str, Any]:
+    """The tables of a node that handed over none, from what its signs of life had told by then.
+
+    tally  steps completed and gradients acknowledged, as ``real.counter.Tally`` has them
+    """
+    steps = max(steps, tally[0])
     log = StepLog(STEP_COLUMNS)
     log.values.frombytes(rows)
     table = log.table()
@@ -147,6 +155,7 @@ def remains(node: int, steps: int, rows: bytes, *, server: bool = False) -> dict
         "joins": [],
         "losses": [],
         "overruns": 0,
+        "acknowledged": tally[1],
         "gradient_seconds": 0.0,
         "transport_seconds": 0.0,
         **empty,
@@ -168,7 +177,7 @@ def merged(lives: list[dict[str, Any]]) -> dict[str, Any]:
     for name in ("rows", "gradients", "spans", "observations"):
         together[name] = b"".join(life[name] for life in lives)
     together["losses"] = [loss for life in lives for loss in life["losses"]]
-    for name in ("overruns", "transport_seconds"):
+    for name in ("overruns", "transport_seconds", "acknowledged"):
         together[name] = sum(life[name] for life in lives)
     together["dropped"] = dict(sum((Counter(life["dropped"]) for life in lives), Counter[str]()))
     operations = [life["tensors"] for life in lives if life["tensors"]]

@@ -168,7 +168,7 @@ class _Launch:
 
         server = node >= self.plan.workers
         return [
-            m.tables or remains(node, max(m.steps, Tally.read(m.tally)), m.rows, server=server)
+            m.tables or remains(node, m.steps, m.rows, Tally.read(m.tally), server=server)
             for m in self.lives
             if m.node == node and m.lived
         ] or [remains(node, 0, b"", server=server)]

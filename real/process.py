@@ -30,7 +30,7 @@ import numpy as np
 import torch
 
 from core.joining import JOIN
-from core.node import Message
+from core.node import GRADIENT, Message
 from core.record import GRADIENT_COLUMNS, Ledger, StepLog
 from real import reunion, wire
 from real.booking import Booker
@@ -248,6 +248,10 @@ class _Process:
             heard=self.transport.pulse.surveyed(),
         )  # fmt: skip
 
+    def _acknowledged(self, message: Message) -> None:
+        if message.tag == GRADIENT:
+            self.tally.acknowledge(message.count)
+
     def _made(self) -> int:
         """Steps completed in this life."""
         return 0 if self.life.entering else self.driver.node.step - self.life.base
@@ -311,6 +315,7 @@ class _Process:
             self.id, agreed, links_of(plan), allocate=allocate, expose=expose, clock=time.monotonic,
             slots=slots_of(scenario), window=network.window, inbox=network.inbox, life=self.life.number,
         )  # fmt: skip
+        self.endpoint.acknowledged = self._acknowledged
         self.endpoint.beside = "" if plan.algorithm.centralized else JOIN
         self.endpoint.transfers = [] if run.spans else None
         if self.place is not None:
@@ -328,7 +333,7 @@ class _Process:
                 group = NativeGroup(self.id, plan.workers, self.rendezvous, nccl=self.nccl, done=notify)
         hooks = Hooks(
             self._more, partial(self.faults.strike, self.id), self._diverged,
-            stepped=lambda step: self.tally.set(step - self.life.base),
+            stepped=lambda step: self.tally.stepped(step - self.life.base),
             answered=lambda rank: self.life.answered(node, rank),
         )  # fmt: skip
         self.driver = Driver(node, self.endpoint, self.booker, hooks, computer, group, self.device)
@@ -456,7 +461,7 @@ class _Process:
             "overruns": computer.overruns if computer else 0,
             "transport_seconds": _moving() - self.moving,
             "gradient_seconds": computer.seconds / max(computer.steps, 1) if computer else 0.0,
-            "dropped": self._dropped(),
+            "dropped": self._dropped(), "acknowledged": self.tally.acknowledged,
             "journal": self.custody.summary() if self.custody is not None else {},
         }  # fmt: skip
         with self.sending:

@@ -39,6 +39,7 @@ def must_reconcile(record: Record) -> None:
                 assert nodes["lost"][i] <= deaths, f"worker {i} lost {nodes['lost'][i]} in {deaths} deaths"
             elif not deaths:
                 assert nodes["lost"][i] == 0, f"worker {i} lost {nodes['lost'][i]} without dying"
+        _none_is_forgotten(record)
         for server in nodes["node"][~workers]:
             for rank in nodes["node"][workers]:
                 rows = (record.gradients["server"] == server) & (record.gradients["source"] == rank)
@@ -48,6 +49,17 @@ def must_reconcile(record: Record) -> None:
         _lives(of(record, int(rank)))
     if name == "gosgd":
         assert nodes["weight"].sum() <= 1 + 1e-9
+
+
+def _none_is_forgotten(record: Record) -> None:
+    """What servers have acknowledged they have applied or hold: of each worker, in all its lives together."""
+    servers = record.nodes["role"] == "server"
+    held = int(record.nodes["pending"][servers].sum())
+    told = {int(rank): count for rank, count in record.manifest.get("acknowledged", {}).items()}
+    for rank, count in told.items():
+        applied = int(record.gradients["count"][record.gradients["source"] == rank].sum())
+        assert count <= applied + held, f"worker {rank}: {count} acknowledged, {applied} applied, {held} held"
+    assert sum(told.values()) <= int(record.nodes["applied"][servers].sum()) + held
 
 
 def _times(record: Record) -> None:

@@ -22,7 +22,7 @@ from core.node import Message, Node, Program  # noqa: E402
 from core.record import STEP_COLUMNS, StepLog  # noqa: E402
 from real import wire  # noqa: E402
 from real.booking import Booker  # noqa: E402
-from real.counter import Counter  # noqa: E402
+from real.counter import Counter, Tally  # noqa: E402
 from real.driver import Driver, Hooks, _Running  # noqa: E402
 from real.gather import assemble, remains  # noqa: E402
 from real.life import Life  # noqa: E402
@@ -61,6 +61,7 @@ def test_nothing_comes_between_the_tables_and_the_parameters() -> None:
     )  # fmt: skip
     process.id, process.is_server, process.sending, process.moving = 0, False, lock, 0.0  # type: ignore[assignment]
     process.life, process.custody = Life(0, False, (), print, float), None
+    process.tally = anything(acknowledged=0)  # type: ignore[assignment]
     process.pipe = anything(send_bytes=lambda data: sent.append((lock.holds, bytes(data))))  # type: ignore[assignment]
     process.scenario = anything(run=anything(evaluate=True))  # type: ignore[assignment]
     process.driver = anything(node=node, computer=None, losses=[])  # type: ignore[assignment]
@@ -165,3 +166,14 @@ def test_a_freeze_by_step_holds_the_worker_until_the_launcher_says_that_it_is_ov
     assert life.goes_on(3)
     assert not life.goes_on(4)
     assert [message["kind"] for message in told] == ["freeze", "leave"]
+
+
+def test_what_a_process_counted_is_there_when_it_has_been_killed(tmp_path: Path) -> None:
+    assert Tally.read(tmp_path / "nobody") == (0, 0)
+    code = (
+        "import os, signal, sys; from real.counter import Tally; tally = Tally(sys.argv[1]); "
+        "tally.stepped(7); tally.acknowledge(2); tally.acknowledge(3); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "tally")]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    assert Tally.read(tmp_path / "tally") == (7, 5)
