@@ -4,6 +4,8 @@ Rules this module obeys:
 
 * A fit's quality is told by what it leaves over: R^2 and the largest residual of a line, relative to the
   measurement; the Kolmogorov-Smirnov distance and p-value of a distribution; the scatter of a rate.
+* The p-value allows for parameters that come from the same sample: by parametric bootstrap, from a fixed
+  seed (Lilliefors' correction, for distributions that have no table).
 * It holds the points (medians with the middle 95 % of repetitions), so that a picture needs no record.
 * It judges the very estimates of ``analysis.calibrate``, which it takes from there.
 """
@@ -15,10 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from analysis.calibrate import StepFit, by_size, line, nonnegative_line, observed
+from analysis.calibrate import StepFit, by_size, distribution, line, nonnegative_line, observed
 from core.probes import ALLREDUCE, DUPLEX, PING, STREAM
 from core.record import Record
 from core.tensors import OPERATIONS
+
+DRAWS = 200
+"""Samples of the bootstrap."""
 
 __all__ = ["allreduce", "links", "steps", "tensors"]
 
@@ -26,10 +31,25 @@ __all__ = ["allreduce", "links", "steps", "tensors"]
 def steps(record: Record, fit: StepFit, skip: int = 2) -> dict[str, Any]:
     """A step-time distribution and its sample (seconds, at most 400 of them)."""
     times = record.steps["compute"][record.steps["step"] >= skip]
+    p = 1.0 if fit.model == "constant" else _plausible(fit, len(times))
     return {
         "kind": "distribution", "model": fit.model, "mean": fit.mean, "spread": fit.spread, "ks": fit.ks,
-        "p": fit.p, "times": [float(time) for time in times[:400]],
+        "p": p, "times": [float(time) for time in times[:400]],
     }  # fmt: skip
+
+
+def _plausible(fit: StepFit, count: int) -> float:
+    """Share of samples of ``count`` from the fitted distribution that lie as far from their own fit."""
+    drawn = distribution(fit.model, fit.mean, fit.spread).rvs(
+        size=(DRAWS, count), random_state=np.random.default_rng(0)
+    )
+    above, below = np.arange(1, count + 1) / count, np.arange(count) / count
+    far = 0
+    for sample in np.sort(drawn, axis=1):
+        mean = float(sample.mean())
+        fitted = distribution(fit.model, mean, float(sample.std()) / mean).cdf(sample)
+        far += max((above - fitted).max(), (fitted - below).max()) >= fit.ks
+    return far / DRAWS
 
 
 def tensors(record: Record) -> dict[str, Any]:

@@ -53,7 +53,7 @@ def step_times(repetitions: Sequence[Mapping[str, Any]], title: str = "step_time
         axes.plot(1e3 * span, fitted, "--", color=colour, label=label)
     axes.set_xlabel("step time in ms")
     axes.set_ylabel("share of steps that are shorter")
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, frameon=False)
     return figure
 
 
@@ -76,7 +76,7 @@ def lines(repetitions: Sequence[Mapping[str, Any]], title: str = "link") -> Figu
         axes.set_xlabel("MB")
         axes.set_xlim(left=0)
         axes.set_ylim(bottom=0)
-        axes.legend(fontsize=7)
+        axes.legend(fontsize=8, frameon=False)
     panels[0].set_ylabel(repetitions[0]["what"].replace("seconds", "ms"))
     return figure
 
@@ -98,7 +98,7 @@ def rates(repetitions: Sequence[Mapping[str, Any]], title: str = "tensor_rate") 
     axes.set_xticks(np.arange(len(names)), names)
     axes.set_ylabel("GB/s of a parameter vector")
     axes.set_ylim(bottom=0)
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, frameon=False)
     return figure
 
 
@@ -109,13 +109,11 @@ def _canvas(title: str) -> tuple[Figure, Any]:
 
 def _panels(title: str, count: int) -> tuple[Figure, Any]:
     """A figure with ``count`` axes side by side, under one title."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(1.8 + 3.4 * count, 3.6), layout="constrained")
-    panels = figure.subplots(1, count, squeeze=False)[0]
-    figure.suptitle(title)
-    for axes in panels:
-        axes.grid(alpha=0.3)
+    figure, axes = plots.canvas(1.8 + 3.4 * count, 3.8, widths=[1.0] * count)
+    panels = np.atleast_1d(axes)
+    figure.suptitle(title, x=0.02, ha="left", fontweight="bold")
+    for one in panels:
+        one.grid()
     return figure, panels
 
 

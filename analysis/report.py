@@ -250,11 +250,15 @@ def figures(found: Mapping[str, Any]) -> list[str]:
             f"{found['p90_error']:.1%} (90th percentile), {found['worst_error']:.1%} (worst: "
             f"{cell(worst[:1], *worst[1:])}); {found['within_5_percent']:.0%} of them within 5 %"
         ),
-        f"worst error of a part of the step: {found['worst_part_error']:.1%} of the step",
+        f"worst error of a part of the step: {found['worst_part_error']:.1%} of the step"
+        + (
+            f"; {found['parts_within_5_percent']:.0%} within 5 %" if "parts_within_5_percent" in found else ""
+        ),
     ]
     wrong = [cell(pair, *circumstances) for *circumstances, pair in found["rankings_wrong"]]
     tail = f"{len(wrong)} pairs the wrong way round: {'; '.join(wrong)}" if wrong else "all right"
-    lines.append(f"ranking of the algorithms in {found['rankings']} circumstances: {tail}")
+    tau = f" (Kendall τ {found['kendall_tau']:.2f} over all)" if "kendall_tau" in found else ""
+    lines.append(f"ranking of the algorithms in {found['rankings']} circumstances: {tail}{tau}")
     contended = found["contended"]
     if contended["cells"]:
         lines.append(f"mean error on the {contended['cells']} contended cells: {contended['ours']:.1%}")

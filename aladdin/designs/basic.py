@@ -38,8 +38,8 @@ class Basic:
 
     @property
     def links(self) -> Sequence[str]:
-        """Native and paced ones, whatever the settings: a profile of either serves both."""
-        return ("native", "paced")
+        """Those of the settings."""
+        return tuple(dict.fromkeys(links for links, _ in self.settings))
 
     def cells(self) -> list[dict[str, Any]]:
         return [
