@@ -22,7 +22,7 @@ from core.record import KINDS
 from scenarios.faults import too_long
 from scenarios.timetable import Event
 from sim.errors import ServerLost
-from sim.programs import ENDED, Pump
+from sim.programs import ENDED, RECEIVING, Pump
 from sim.silence import hush, restore
 
 if TYPE_CHECKING:
@@ -99,8 +99,13 @@ class Silences:
 
     @property
     def hold_up(self) -> bool:
-        """Whether somebody who has ended cannot leave yet, maybe because of a silence."""
-        return bool(self._hosts) and any(host.leaving for host in self._driver.hosts)
+        """Whether a silence may keep somebody who has ended from leaving, or a server from finishing."""
+        if not self._hosts:
+            return False
+        stopped = (host for host in self._hosts if host.server and host.freezes)
+        return any(host.leaving for host in self._driver.hosts) or any(
+            pump.state != RECEIVING for host in stopped for pump in host.programs
+        )
 
     def __bool__(self) -> bool:
         return bool(self._hosts)

@@ -105,7 +105,10 @@ class Scripted:
             if slow and turn in slow:
                 node, speed = slow[turn]
                 self.speeds[node] = speed
+            more = self.befall(turn)
             actions = list(self._actions())
+            if not actions and more:
+                continue
             if not actions:
                 break
             kind, *what = actions[self._pick(actions)]
@@ -116,6 +119,10 @@ class Scripted:
         waiting = [t for t in self.tasks if t.main and not t.done and t.node.id < t.node.workers]
         if waiting:
             raise Stuck("; ".join(f"worker {t.node.id} waits in {t.effect}" for t in waiting))
+
+    def befall(self, turn: int) -> bool:
+        """What else happens at this turn (``tests.conformance.churning``); whether more is to come."""
+        return False
 
     def _pick(self, actions: list[Action]) -> int:
         if not (self.speeds or self.links):

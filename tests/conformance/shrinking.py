@@ -29,6 +29,8 @@ PLAIN = {
     "cluster.latency": 0,
     "cluster.slowdowns": [],
     "cluster.tensor_seconds": {},
+    "cluster.workers_per_device": 1,
+    "cluster.host": {},
     "cluster.servers.placement": "dedicated",
     "cluster.network.admission": "fifo",
     "cluster.network.window": 1,

@@ -129,12 +129,14 @@ def _scenario(dice: _Dice, name: str, seed: int) -> dict[str, Any]:
     room = MOST if several_lives(faults) else budget.get("steps") or budget.get("samples") or FEW
     size = servers * workers * room
     work = {"apply": 0.02, "mix": 0.01, "accumulate": 5e-3, "snapshot": 5e-3}
+    bandwidth = float(f"{size * 8 / STEP * 10 ** dice.rng.uniform(-1, 2):.3g}")
+    shared, emulated = _sharing(dice, bandwidth, native)
     return {
         "name": f"trial {seed}",
         "cluster": {
             "workers": workers,
             "workers_per_machine": dice.of(1, 1, 1, 2),
-            "bandwidth": float(f"{size * 8 / STEP * 10 ** dice.rng.uniform(-1, 2):.3g}"),
+            "bandwidth": bandwidth,
             "latency": dice.of(0, 1e-4, STEP),
             "servers": {"count": servers, "placement": dice.of("dedicated", "beside"), "sharding": "memory"},
             "network": {
@@ -154,15 +156,28 @@ def _scenario(dice: _Dice, name: str, seed: int) -> dict[str, Any]:
                 [], [], [{"kind": "fixed", "ranks": [dice.whole(0, workers)], "factor": dice.of(2, 10)}]
             ),
             "tensor_seconds": dice.of({}, {}, work),
+            **shared,
         },
         "workload": {"parameters": size, "batch": 1, "data": "synthetic", "samples": 1},
         "algorithm": {
             "name": name, "options": plain(contract.options(dice.rng, workers)),
             "lr": 1.0, "lr_scaling": "none", "momentum": 0.0,
         },
-        "run": {"seed": seed, "heartbeat_timeout": TIMEOUT, **budget},
+        "run": {"seed": seed, "heartbeat_timeout": TIMEOUT, **budget, **emulated},
         "faults": faults,
     }  # fmt: skip
+
+
+def _sharing(dice: _Dice, bandwidth: float, native: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Workers that share a device, now and then, or all nodes one host: fields of the cluster, of the run."""
+    if dice.luck(0.15):
+        return {"workers_per_device": 2, "device_slots": dice.of(1.0, 1.5)}, {}
+    if dice.luck(0.15):
+        host = {"cores": dice.of(1, 2, 4), "byte_cost": dice.of(0.0, 0.5 / bandwidth)}
+        host |= {"gradient": dice.of(0.0, 0.01), "cold": dice.of(0.0, 1e-3), "ring_lag": dice.of(0.0, 1e-3)}
+        links = "native" if native else dice.of("native", "paced")
+        return {"host": host}, {"compute": dice.of("native", "paced"), "links": links}
+    return {}, {}
 
 
 def several_lives(faults: list[dict[str, Any]]) -> bool:
