@@ -212,3 +212,14 @@ def test_time_does_not_go_back_by_a_rounding_error() -> None:
     fair = {"admission": "fair", "window": 1, "inbox": 2, "collective": "messages"}
     hold(small("dssp", 2, 200, {"seed": 241, "steps": 3}, [churn], bandwidth=15500.0, latency=0, network=fair,
                compute=LOGNORMAL))  # fmt: skip
+
+
+def test_a_run_waits_for_a_frozen_server_that_has_something_to_finish() -> None:
+    """All workers had ended or died: nobody waited for it to go on."""
+    faults = [
+        {"kind": "freeze", "servers": [0], "at": 0.1, "back": 0.6},
+        {"kind": "crash", "ranks": [1], "at": 0.1},
+    ]
+    beside = {"count": 1, "placement": "beside", "sharding": "memory"}
+    hold(small("dssp", 2, 200, {"seed": 0, "seconds": 0.05}, faults, bandwidth=11400.0, latency=0,
+               servers=beside, network={"window": 1, "inbox": 2, "collective": "messages"}))  # fmt: skip
