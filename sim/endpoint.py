@@ -1,4 +1,4 @@
-"""Endpoint: a node as the network sees it, and what the network tells it.
+"""Endpoint: a node as the network sees it, and what the network tells it; MachineLike: where it stands.
 
 Rules this module obeys:
 
@@ -10,15 +10,39 @@ Rules this module obeys:
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from sim.network import Nic, Pair, Transfer
 
-__all__ = ["EMPTY", "Endpoint"]
+__all__ = ["EMPTY", "Endpoint", "MachineLike"]
 
 EMPTY: deque[Transfer] = deque()
 """Stands for every queue that nothing has stood in yet; nothing is ever put into it."""
+
+
+class MachineLike(Protocol):
+    """What the network must know about a machine: bytes/s and seconds."""
+
+    @property
+    def up(self) -> float:
+        """Bytes/s that leave through the NIC."""
+
+    @property
+    def down(self) -> float:
+        """Bytes/s that enter."""
+
+    @property
+    def latency(self) -> float:
+        """Seconds that the NIC adds to every path."""
+
+    @property
+    def local_bandwidth(self) -> float:
+        """Bytes/s between nodes on the machine."""
+
+    @property
+    def local_latency(self) -> float:
+        """Seconds between nodes on the machine."""
 
 
 class Endpoint:

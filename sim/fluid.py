@@ -28,6 +28,12 @@ from sim.maxmin import Solver
 __all__ = ["Flow", "Fluid", "Link"]
 
 
+NONE_FULL: dict[Link, None] = {}
+NO_PROMISES: dict[Link, float] = {}
+UNWATCHED: list[tuple[float, int, Link]] = []
+"""What links have that never met a full one: shared, and never put into."""
+
+
 class Link(Alarm):
     """One direction of a NIC, a rack's uplink, a machine's memory bus: ``capacity`` in bytes/s.
 
@@ -51,9 +57,9 @@ class Link(Alarm):
         self._fluid, self.capacity = fluid, capacity
         self.flows: dict[Flow, float] = {}
         self.by: dict[Link, int] = {}
-        self.sat: dict[Link, None] = {}
-        self.promises: dict[Link, float] = {}
-        self.monitors: list[tuple[float, int, Link]] = []
+        self.sat = NONE_FULL
+        self.promises = NO_PROMISES
+        self.monitors = UNWATCHED
         self._heap: list[tuple[float, int, Flow]] = []
         self.own = self.started = 0
         self.level = self.turn = self._due = inf
@@ -249,15 +255,24 @@ class Link(Alarm):
         for other in self.by:
             other.sat.pop(self, None)
 
+    def meet(self, link: Link) -> None:
+        """One of its own flows crosses ``link``, which is full."""
+        if self.sat is NONE_FULL:
+            self.sat = {}
+        self.sat[link] = None
+
     def monitor(self, link: Link, rate: float) -> None:
         """``link`` has room for flows of this one up to ``rate``."""
+        if link.promises is NO_PROMISES:
+            link.promises = {}
         link.promises[self] = rate
         if rate < self.capacity:
+            if self.monitors is UNWATCHED:
+                self.monitors = []
             fluid = self._fluid
             fluid.sequence += 1
-            monitors = self.monitors
-            heappush(monitors, (rate, fluid.sequence, link))
-            if len(monitors) > 16 * self.own + 64:
+            heappush(self.monitors, (rate, fluid.sequence, link))
+            if len(self.monitors) > 16 * self.own + 64:
                 self._forget()
 
     def _forget(self) -> None:

@@ -147,7 +147,7 @@ class Solver:
         if not link.own:
             link.promises.clear()
             for hub in link.by:
-                hub.sat[link] = None
+                hub.meet(link)
         for hub in [hub for hub in link.by if hub.level > water * FASTER]:
             for flow in _common(link, hub):
                 self._move(flow, link)
@@ -187,7 +187,7 @@ class Solver:
                 by = link.by
                 by[to] = by.get(to, 0) + 1
                 if link.own:
-                    to.sat[link] = None
+                    to.meet(link)
                 elif link is not source:
                     held = link.promises
                     if to.level <= held.get(to, inf) <= held.get(source, 0.0):

@@ -25,10 +25,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from heapq import heappop, heappush
 from math import inf
-from typing import Any, Protocol
+from typing import Any
 
 from sim.clock import NORMAL, Alarm, Clock
-from sim.endpoint import EMPTY, Endpoint
+from sim.endpoint import EMPTY, Endpoint, MachineLike
 from sim.fluid import Flow, Fluid, Link
 
 __all__ = ["HELD", "MachineLike", "Network", "Nic", "Pair", "Routes", "Transfer"]
@@ -44,48 +44,31 @@ Routes = Callable[[int, int], Sequence[tuple[str, float]]]
 ``delay`` of the same arguments: (latency, overhead per message) that these links add, seconds."""
 
 
-class MachineLike(Protocol):
-    """What the network must know about a machine: bytes/s and seconds."""
-
-    @property
-    def up(self) -> float:
-        """Bytes/s that leave through the NIC."""
-
-    @property
-    def down(self) -> float:
-        """Bytes/s that enter."""
-
-    @property
-    def latency(self) -> float:
-        """Seconds that the NIC adds to every path."""
-
-    @property
-    def local_bandwidth(self) -> float:
-        """Bytes/s between nodes on the machine."""
-
-    @property
-    def local_latency(self) -> float:
-        """Seconds between nodes on the machine."""
-
-
 class Nic(Alarm):
     """A machine's NIC: its two links, their slots, and the requests that wait at it."""
 
     __slots__ = (
-        "blocked", "bytes_in", "bytes_out", "down", "free_in", "free_out", "index", "latency",
-        "local", "local_latency", "network", "requests", "up", "wake",
+        "_local", "blocked", "down", "free_in", "free_out", "index", "latency",
+        "local_bandwidth", "local_latency", "network", "requests", "up", "wake",
     )  # fmt: skip
 
     def __init__(self, network: Network, index: int, machine: MachineLike) -> None:
         self.network, self.index = network, index
         self.up, self.down = Link(network.fluid, machine.up), Link(network.fluid, machine.down)
-        self.local = Link(network.fluid, machine.local_bandwidth)
+        self.local_bandwidth = machine.local_bandwidth
+        self._local: Link | None = None
         self.latency, self.local_latency = machine.latency, machine.local_latency
         self.free_in = self.free_out = network.slots
         self.requests: list[tuple[float, int, Transfer]] = []
         self.blocked: list[tuple[float, int, Transfer]] = []
         self.wake = inf
-        self.bytes_in = self.bytes_out = 0.0
+
+    @property
+    def local(self) -> Link:
+        """What nodes on this machine send one another over; few machines need one."""
+        if self._local is None:
+            self._local = Link(self.network.fluid, self.local_bandwidth)
+        return self._local
 
     def fire(self) -> None:
         """A request has arrived."""

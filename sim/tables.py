@@ -178,7 +178,7 @@ def _nics(driver: Driver) -> dict[str, np.ndarray]:
             if pair.source.nic is not pair.target.nic:
                 carried[pair.source.nic.index, 0] += pair.bytes
                 carried[pair.target.nic.index, 1] += pair.bytes
-    capacity = np.array([[nic.up.capacity, nic.down.capacity] for nic in nics])
+    capacity = np.array([link.capacity for nic in nics for link in (nic.up, nic.down)]).reshape(-1, 2)
     return {
         "machine": np.repeat(np.arange(len(nics)), 2),
         "direction": np.tile(np.array(["up", "down"]), len(nics)),
