@@ -123,7 +123,10 @@ class Link(Alarm):
         return self.served
 
     def schedule(self, now: float) -> None:
-        """See to it that an alarm goes off no later than the first end; ``served`` is up to date."""
+        """See to it that an alarm goes off no later than the first end."""
+        if now > self.since:
+            self.served += self.level * (now - self.since)
+            self.since = now
         heap = self._heap
         while heap[0][2].entry != heap[0][1]:
             heappop(heap)

@@ -74,10 +74,9 @@ class Solver:
                 heappush(queue, (least, self._sequence, link))
                 continue
             self._floor = least
-            self._set(link, water)
+            self._set(link, water, moves)
         for link in self._changed:
             if link.own:
-                link.advance(now)
                 link.schedule(now)
 
     def _line_up(self, link: Link) -> None:
@@ -139,41 +138,66 @@ class Solver:
                 hub.monitor(link, min(hub.level * share, hub.capacity))
         return inf
 
-    def _set(self, link: Link, water: float) -> None:
-        """Give ``link`` a new level: faster flows now belong to it, and its own to what is slower."""
+    def _set(self, link: Link, water: float, moves: bool) -> None:
+        """Give ``link`` a new level; with ``moves``, let the right flows belong to it."""
         link.advance(self._now)
         self._changed[link] = None
         link.level = water
+        if moves:
+            self._exchange(link, water)
+            if not link.own:
+                return
+        for other in link.sat:
+            self._line_up(other)
+        monitors = link.monitors
+        while monitors and monitors[0][0] < water:
+            rate, _, other = heappop(monitors)
+            if other.promises.get(link) == rate:
+                del other.promises[link]
+                self._line_up(other)
+
+    def _exchange(self, link: Link, water: float) -> None:
+        """Faster flows now belong to ``link``, and its own to links that make them slower."""
+        free = self._free
         if not link.own:
             link.promises.clear()
             for hub in link.by:
-                hub.meet(link)
+                if hub is not free:
+                    hub.meet(link)
         for hub in [hub for hub in link.by if hub.level > water * FASTER]:
-            for flow in _common(link, hub):
-                self._move(flow, link)
+            if hub is free:
+                self._admit(link)
+            else:
+                for flow in _common(link, hub):
+                    self._move(flow, link)
         for other in [other for other in link.sat if other.level * FASTER < water]:
             for flow in _common(other, link):
                 self._move(flow, _slowest(flow, link))
-        if link.own:
-            for other in link.sat:
-                self._line_up(other)
-            while link.monitors and link.monitors[0][0] < water:
-                rate, _, other = heappop(link.monitors)
-                if other.promises.get(link) == rate:
-                    del other.promises[link]
-                    self._line_up(other)
+
+    def _admit(self, link: Link) -> None:
+        """The new flows on ``link`` belong to it; what else they cross is lined up already."""
+        free = self._free
+        for flow in _common(link, free):
+            for other in flow.path:
+                by = other.by
+                count = by[free]
+                if count == 1:
+                    del by[free]
+                else:
+                    by[free] = count - 1
+                if other is not link:
+                    by[link] = by.get(link, 0) + 1
+                    if other.own:
+                        link.meet(other)
+            link.adopt(flow, free.flows.pop(flow))
 
     def _move(self, flow: Flow, to: Link) -> None:
         """Let ``flow`` belong to ``to``."""
         source, path = flow.hub, flow.path
         to.advance(self._now)
-        if source is self._free:
-            left = source.flows.pop(flow)
-        else:
-            left = max(flow.key - source.advance(self._now), 0.0)
-            source.lose()
-            self._changed[source] = None
-        self._changed[to] = None
+        left = max(flow.key - source.advance(self._now), 0.0)
+        source.lose()
+        self._changed[source] = self._changed[to] = None
         for link in path:
             if link is not source:
                 by = link.by
