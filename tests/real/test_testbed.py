@@ -44,6 +44,7 @@ from real.testbed.goodput import goodput, timed
 from real.testbed.shaping import FIRST, PASSING
 from scenarios.errors import ScenarioError
 from scenarios.plan import plan
+from scenarios.schema import Scenario
 from tests.real.runs import tiny
 
 _MISSING = unavailable()
@@ -400,6 +401,22 @@ def test_a_run_over_shaped_links(algorithm: str, network: dict[str, str]) -> Non
         assert record.nodes["applied"].tolist() == [8, 8, 16]
         assert record.nodes["bytes_out"].sum() == record.nodes["bytes_in"].sum() > 0
     assert set(record.links["capacity"]) == {nics_of(plan(scenario))[0].up}
+    assert ours() == []
+
+
+@needs_testbed
+def test_a_worker_that_comes_back_is_in_its_namespace_again() -> None:
+    pytest.importorskip("torch")
+    import real
+
+    given = tiny(
+        workers=3, run={"links": "shaped", "steps": 40}, cluster={"compute": {"mean": "30 ms"}}
+    ).to_dict()
+    given["faults"] = [{"kind": "crash", "ranks": [1], "step": 5, "back": "100 ms"}]
+    record = real.train(Scenario.from_dict(given))
+    assert record.manifest["complete"]
+    assert record.nodes["applied"][1] > 5
+    assert record.nodes["steps"][0] == record.nodes["steps"][2] == 40
     assert ours() == []
 
 
