@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from real.pacing import Links
 from real.testbed import Nic, Testbed, check_nics, unavailable
 from real.testbed.places import Place
+from scenarios.addresses import LOOPBACK
 from scenarios.errors import ScenarioError
 from scenarios.plan import Plan
 
@@ -30,6 +31,9 @@ def check_shaped(plan: Plan) -> None:
     if network.admission not in ("fifo", 1, "fair"):
         valid = "fifo or fair with run.links: shaped (a shaped link moves one message at a time, or all)"
         raise ScenarioError("cluster.network.admission", network.admission, valid)
+    if plan.scenario.run.address != LOOPBACK:
+        valid = f"{LOOPBACK}, the default, with run.links: shaped (nodes listen in their namespaces)"
+        raise ScenarioError("run.address", plan.scenario.run.address, valid)
     used = sorted(set(plan.machine_of))
     check_nics(nics_of(plan))
     for machine in used:

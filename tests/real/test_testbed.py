@@ -147,6 +147,12 @@ def test_scenarios_that_no_testbed_plays(changes: dict[str, object], words: tupl
     assert all(word in str(error.value) for word in words)
 
 
+def test_nodes_in_namespaces_listen_nowhere_else(tmp_path: Path) -> None:
+    changes = {"links": "shaped", "address": "10.0.0.1", "keys": str(tmp_path)}
+    with pytest.raises(ScenarioError, match=r"run.address: '10.0.0.1'.*their namespaces"):
+        check_shaped(plan(tiny(run=changes)))
+
+
 # ---- how messages are put on shaped links ---------------------------------------------------------
 
 
