@@ -427,6 +427,27 @@ def test_a_worker_that_comes_back_is_in_its_namespace_again() -> None:
 
 
 @needs_testbed
+def test_a_cut_of_a_run_is_one_of_the_kernels_links(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch")
+    import real
+
+    told: list[tuple[str, int]] = []
+    cut, restore = Testbed.cut, Testbed.restore
+    monkeypatch.setattr(Testbed, "cut", lambda bed, at: (told.append(("cut", at)), cut(bed, at)))
+    monkeypatch.setattr(Testbed, "restore", lambda bed, at: (told.append(("restore", at)), restore(bed, at)))
+    given = tiny(workers=2, run={"links": "shaped", "steps": 60, "heartbeat_timeout": "30 s"}).to_dict()
+    given["faults"] = [
+        {"kind": "cut", "ranks": [1], "at": "100 ms", "back": "300 ms"},
+        {"kind": "cut", "ranks": [1], "at": "200 ms", "back": "500 ms"},
+    ]
+    record = real.train(Scenario.from_dict(given))
+    assert told == [("cut", 1), ("cut", 1), ("restore", 1)]
+    assert record.nodes["applied"].tolist() == [60, 60, 120]
+    assert record.duration > 0.7
+    assert ours() == []
+
+
+@needs_testbed
 def test_a_rank_outside_its_namespace_refuses_to_dial(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("torch")
     import real
