@@ -329,11 +329,7 @@ class Endpoint:
             self._send_head(going, wire.REQ, max(going.ready, self._out_free) if self.links.paced else now)
 
     def _send_head(self, going: Outgoing, kind: int, time: float, offset: int = 0, piece: Any = None) -> None:
-        message = going.message
-        header = Header(
-            kind, self.me, going.sequence, message.tag, going.dtype, self.life, message.step, message.count,
-            message.versions, message.number, len(going.payload), offset, time,
-        )  # fmt: skip
+        header = going.head(kind, self.me, self.life, offset, time)
         self._outbox.append((going.to, wire.pack(header, self.agreed.token), piece))
 
     def _answer(self, header: Header, now: float) -> None:

@@ -30,6 +30,14 @@ class Outgoing:
     motion: Motion | None = None
     pieces: list[tuple[float, int, int]] = field(default_factory=list)
 
+    def head(self, kind: int, source: int, life: int, offset: int, time: float) -> Header:
+        """Header of a frame of this message."""
+        message = self.message
+        return Header(
+            kind, source, self.sequence, message.tag, self.dtype, life, message.step, message.count,
+            message.versions, message.number, len(self.payload), offset, time,
+        )  # fmt: skip
+
 
 @dataclass(slots=True, eq=False)
 class Incoming:

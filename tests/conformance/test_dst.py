@@ -1,7 +1,7 @@
 """Random faults, delays and reorderings: hundreds by default, thousands marked slow, and what they found.
 
-A failure says how to see it again, made as small as possible; ``benchmarks/fault_schedules.py`` does so for as
-many as are asked for.
+A failure says how to see it again, made as small as possible; ``benchmarks/fault_schedules.py`` does so for
+as many as are asked for.
 """
 
 from __future__ import annotations
