@@ -33,7 +33,7 @@ NAMES = [
 TAKING = [name for name in NAMES if name not in ("arsgd", "dpsgd", "sgp")]
 """Those that take in who comes."""
 
-COLUMNS = ("runs", "steps", *EVENTS[:6], "applied", "pending", "lost", "dropped")
+COLUMNS = ("runs", "steps", *EVENTS[:6], "applied", "pending", "lost", "acknowledged", "dropped")
 
 
 def _faults(rng: np.random.Generator, name: str, workers: int, seconds: float) -> list[dict[str, Any]]:
@@ -115,6 +115,7 @@ def _counted(record: Record) -> Iterator[tuple[str, int]]:
         yield event, int((record.events["event"] == code).sum())
     for fate in ("applied", "pending", "lost"):
         yield fate, int(record.nodes[fate][workers].sum())
+    yield "acknowledged", sum(record.manifest["acknowledged"].values())
     yield "dropped", sum(sum(reasons.values()) for reasons in record.manifest["frames_dropped"].values())
 
 
@@ -137,7 +138,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=0)
     chosen = parser.parse_args()
-    print(" " * 16 + " ".join(f"{name:>7s}" for name in COLUMNS))
+    print(" " * 16 + " ".join(f"{name[:7]:>7s}" for name in COLUMNS))
     print(table(soak(chosen.seconds, chosen.seed, chosen.first)))
 
 
