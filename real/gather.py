@@ -77,7 +77,8 @@ def assemble(
                 f"{'worker' if node < plan.workers else 'server'} {node} was lost ({why}); "
                 f"the run went on without it"
                 for node, why in left.items()
-            ],
+            ]
+            + _overcome(tables),
             "transport_seconds": {str(node): t["transport_seconds"] for node, t in tables.items()},
             "overruns": sum(t["overruns"] for t in tables.values()),
             "gradient_seconds": {
@@ -107,6 +108,13 @@ def assemble(
         acknowledged = {str(node): t["acknowledged"] for node, t in tables.items() if node < plan.workers}
         record.manifest["acknowledged"] = acknowledged if plan.accounts else {}
     return record
+
+
+def _overcome(tables: Mapping[int, dict[str, Any]]) -> list[str]:
+    """Of every server that got over trouble with checkpoints: how often, and the last."""
+    noted = {node: table["journal"]["notes"] for node, table in tables.items() if table.get("journal")}
+    return [f"server {node} went on without {len(notes)} checkpoints, the last: {notes[-1]}"
+            for node, notes in noted.items() if notes]  # fmt: skip
 
 
 def _journals(tables: Mapping[int, dict[str, Any]]) -> dict[str, Any]:

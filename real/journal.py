@@ -26,7 +26,8 @@ record     says
 ``given``  the program was given ``Left(rank)`` or ``Joined(rank)``: its tag and the rank
 ``value``  the program was given a plain value: None, False, a time
 ``sent``   its messages were taken: (receiver, incarnation, sequence) each, sequence -1 if dropped
-``done``   the receiver has confirmed (receiver, incarnation, sequence)
+``done``   the receiver has confirmed (receiver, incarnation, sequence), so many bytes
+``void``   (receiver, incarnation, sequence) will not be confirmed: its receiver is gone
 ``parts``  where the time went so far
 =========  ==========================================================================================
 
@@ -39,6 +40,7 @@ import os
 import struct
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,7 +66,7 @@ _FRAME = struct.Struct("<III")
 _ALL = 0xFFFFFFFF
 _FIELDS = {
     "run": 3, "start": 3, "in": 15, "news": 4, "told": 2, "took": 5, "given": 4, "value": 3, "sent": 3,
-    "done": 5, "parts": 3,
+    "done": 6, "void": 5, "parts": 3,
 }  # fmt: skip
 
 
@@ -119,7 +121,8 @@ class History:
     arrived  every message that came in whole, by name
     arrivals names of messages and news (rank, life), in order
     answers  what the program was given, in order: records; ``told`` is among them
-    done     of every (receiver, incarnation): messages that it has confirmed, and their last sequence + 1
+    done     of every (receiver, incarnation): last sequence that is done with + 1
+    sent     messages and bytes that were confirmed
     parts    the last ``parts`` record's, if any
     last     time of the last record, seconds
     length   bytes that are whole records
@@ -130,7 +133,8 @@ class History:
     arrived: dict[Key, Arrived] = field(default_factory=dict)
     arrivals: list[Key | tuple[int, int]] = field(default_factory=list)
     answers: list[list[Any]] = field(default_factory=list)
-    done: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict)
+    done: dict[tuple[int, int], int] = field(default_factory=dict)
+    sent: Counter[str] = field(default_factory=Counter)
     parts: list[float] = field(default_factory=list)
     last: float = 0.0
     length: int = 0
@@ -262,9 +266,13 @@ class Journal:
         """The program's messages were taken under these names."""
         self._append("sent", keys)
 
-    def done(self, key: Key) -> None:
+    def done(self, key: Key, nbytes: int) -> None:
         """One of them is confirmed."""
-        self._append("done", *key)
+        self._append("done", *key, nbytes)
+
+    def void(self, key: Key) -> None:
+        """One of them will not be."""
+        self._append("void", *key)
 
     def parts(self, parts: Sequence[float]) -> None:
         """Where the time went so far."""
@@ -369,10 +377,11 @@ def _note(history: History, record: list[Any]) -> None:
         history.arrivals.append((fields[0], fields[1]))
     elif kind in ANSWERS or kind == "told":
         history.answers.append(record)
-    elif kind == "done":
-        node, incarnation, sequence = fields
-        count, after = history.done.get((node, incarnation), (0, 0))
-        history.done[node, incarnation] = count + 1, max(after, sequence + 1)
+    elif kind in ("done", "void"):
+        node, incarnation, sequence = fields[:3]
+        history.done[node, incarnation] = max(history.done.get((node, incarnation), 0), sequence + 1)
+        history.sent["messages"] += kind == "done"
+        history.sent["bytes"] += fields[3] if kind == "done" else 0
     elif kind == "parts":
         history.parts = fields[0]
 

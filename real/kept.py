@@ -4,6 +4,7 @@ Rules this module obeys:
 
 * A message is in the journal before it is confirmed; what a program's ``Send`` took is there before any
   frame of it can go out (both under the endpoint's lock). News has its place among the messages.
+* What was sent to a life that has ended is done with, too: nobody will confirm it.
 * Payloads are written piece by piece as they come in, outside the lock, as they are copied.
 """
 
@@ -117,7 +118,14 @@ class KeptEndpoint(Endpoint):
 
     def _conclude(self, going: Outgoing) -> None:
         super()._conclude(going)
-        self.journal.done((going.to, self.lives.of[going.to], going.sequence))
+        self.journal.done((going.to, self.lives.of[going.to], going.sequence), len(going.payload))
+
+    def depart(self, rank: int) -> None:
+        with self.changed:
+            going = [*self._queue, *self._moving.values()]
+            for sequence in sorted(one.sequence for one in going if one.to == rank):
+                self.journal.void((rank, self.lives.of[rank], sequence))
+            super().depart(rank)
 
     # ---- a later life -------------------------------------------------------------------------
 
@@ -143,11 +151,13 @@ class KeptEndpoint(Endpoint):
                 for to, life, sequence in record[2] if record[0] == "sent" else ():
                     if life == self.lives.of[to]:
                         self._sequence[to] = max(self._sequence[to], sequence + 1)
-            self.sent["messages"] = sum(count for count, _ in history.done.values())
+            self.sent.update(history.sent)
             self._recall_news(history, items, known, now)
             for (to, life, sequence), message in unsent:
                 if to not in self.gone and life == self.lives.of[to]:
                     self._recall_sent(to, sequence, message, now)
+                else:
+                    self.journal.void((to, life, sequence))
 
     def _recall_news(self, history: History, items: Sequence[Item], known: int, now: float) -> None:
         """The mailbox as it was, with what has happened since at its end."""

@@ -239,7 +239,7 @@ class Keeper:
             keys = [tuple(name) for name in fields[0]]
             if [to for to, _, _ in keys] == [to for to, _ in effect.pairs]:
                 for key, (_, message) in zip(keys, effect.pairs, strict=True):
-                    if key[2] >= history.done.get(key[:2], (0, 0))[1]:
+                    if key[2] >= history.done.get(key[:2], 0):
                         unsent[key] = message
                 return None if isinstance(effect, Send) else True
         if kind == "value" and isinstance(effect, Poll | TrySend | Now | Flush):

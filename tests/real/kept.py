@@ -60,6 +60,7 @@ class Cluster:
     ticks: int = 0
     computed: dict[int, int] = field(default_factory=dict)
     down: set[int] = field(default_factory=set)
+    dead: set[int] = field(default_factory=set)
     number: dict[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -70,6 +71,10 @@ class Cluster:
         self.initial = torch.linspace(-1, 1, self.plan.parameters)
         self.frames: dict[tuple[int, int], deque[tuple[bytes, Any]]] = {}
         self.lives = {node: self.live(node) for node in self.plan.nodes}
+
+    def there(self) -> list[int]:
+        """Workers that have not died."""
+        return [worker for worker in range(self.workers) if worker not in self.dead]
 
     def clock(self) -> float:
         """A tick is a second."""
@@ -103,11 +108,22 @@ class Cluster:
             keeper.keep(made, endpoint)
             life = Life(made, endpoint, keeper.program(self.plan.algorithm.server(made)), keeper=keeper)
         endpoint.told = lambda news: (made.live.discard if type(news) is Left else made.live.add)(news.rank)
-        endpoint.introduce(dict.fromkeys(self.plan.nodes, 0), self.plan.nodes)
+        reached = set(self.plan.nodes) - self.dead
+        endpoint.introduce({other: self.number.get(other, 0) for other in reached}, reached)
         if life.keeper is not None:
             life.keeper.begin()
         life.effect = next(life.program)
         return life
+
+    def lose(self, worker: int) -> None:
+        """A worker's process is gone for good."""
+        del self.lives[worker]
+        self.down.add(worker)
+        self.dead.add(worker)
+        for life in self.lives.values():
+            life.endpoint.depart(worker)
+        for pair in [pair for pair in self.frames if worker in pair]:
+            del self.frames[pair]
 
     def kill(self, server: int) -> None:
         """The server's process is gone."""
@@ -115,7 +131,7 @@ class Cluster:
         assert old.keeper is not None
         old.keeper.journal.close()
         self.down.add(server)
-        for worker in range(self.workers):
+        for worker in self.there():
             reunion.part(self.lives[worker].endpoint, server)
         for pair in [pair for pair in self.frames if server in pair]:
             del self.frames[pair]
@@ -124,11 +140,11 @@ class Cluster:
         """A new process takes its place."""
         self.down.discard(server)
         self.lives[server] = self.live(server)
-        for worker in range(self.workers):
+        for worker in self.there():
             self.lives[worker].endpoint.meet(server, self.number[server])
 
     def run(self, kills: dict[int, int] | None = None, outage: int = 30, most: int = 200_000) -> None:
-        """Tick until done; ``kills``: tick -> server that dies then, for ``outage`` ticks."""
+        """Tick until done; ``kills``: tick -> who dies then, a server for ``outage`` ticks."""
         due = dict(kills or {})
         back: dict[int, int] = {}
         idle = 0
@@ -137,13 +153,15 @@ class Cluster:
             assert self.ticks < most, {node: life.effect for node, life in self.lives.items()}
             if self.ticks in due:
                 server = due.pop(self.ticks)
-                if server not in self.down:
+                if server < self.workers:
+                    self.lose(server)
+                elif server not in self.down:
                     self.kill(server)
                     back[self.ticks + outage] = server
             if self.ticks in back:
                 self.revive(back.pop(self.ticks))
             idle = 0 if self.tick() else idle + 1
-        assert all(self.lives[worker].over for worker in range(self.workers))
+        assert all(self.lives[worker].over for worker in self.there())
 
     def tick(self) -> bool:
         """One frame moves or one program goes on; whether anything could."""

@@ -19,17 +19,26 @@ ALGORITHMS = [
 
 
 def reconciled(cluster: Cluster) -> None:
-    steps = {worker: [count] * len(cluster.plan.servers) for worker, count in cluster.computed.items()}
-    if cluster.plan.accounts:
-        assert cluster.ledgers() == steps
+    """All is there that the living computed, and no more than that of the dead."""
+    arrived = cluster.ledgers() if cluster.plan.accounts else {}
+    for worker, counts in arrived.items():
+        if worker in cluster.dead:
+            assert max(counts) <= cluster.computed.get(worker, 0)
+        else:
+            assert counts == [cluster.computed[worker]] * len(cluster.plan.servers)
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS, ids=str)
 @pytest.mark.parametrize("every", [0, 25])
-def test_no_gradient_is_lost_or_applied_twice(algorithm: object, every: float, tmp_path: Path) -> None:
-    for seed in range(6):
+@pytest.mark.parametrize("seeds", [range(3), pytest.param(range(3, 60), marks=pytest.mark.slow)], ids=len)
+def test_no_gradient_is_lost_or_applied_twice(
+    algorithm: object, every: float, seeds: range, tmp_path: Path
+) -> None:
+    for seed in seeds:
         cluster = Cluster(algorithm, tmp_path / str(seed), workers=3, servers=2, seed=seed, every=every)
         kills = {cluster.random.randrange(2, 700): 3 + k % 2 for k in range(4)}
+        if seed % 2:
+            kills[cluster.random.randrange(2, 400)] = cluster.random.randrange(3)
         cluster.run(kills)
         reconciled(cluster)
 
