@@ -168,7 +168,8 @@ class Journal:
             if history is not None:
                 os.ftruncate(self._records, history.length)
             self._end = 0 if history is None else history.length
-            self._segment = self._open(0 if history is None else history.segments + 1)
+            there = [_number(path) for path in folder.glob("payload-*")]
+            self._segment = self._open(max([-1 if history is None else history.segments, *there]) + 1)
         except OSError as error:
             raise self._failed(error) from error
         if history is None:
@@ -220,7 +221,7 @@ class Journal:
     def drop(self, before: int) -> None:
         """Remove payload files with smaller numbers."""
         for path in self.folder.glob("payload-*"):
-            if int(path.name.partition("-")[2]) < before:
+            if _number(path) < before:
                 path.unlink(missing_ok=True)
 
     def _open(self, number: int) -> _Segment:
@@ -342,6 +343,10 @@ def payload(folder: Path, one: Arrived, into: memoryview) -> None:
         raise JournalError(f"journal {path}: cannot be read ({error.strerror})") from error
     if got != one.nbytes or crc32(into) != one.crc:
         raise JournalError(f"journal {path}: the message at byte {one.offset} is not what was written")
+
+
+def _number(path: Path) -> int:
+    return int(path.name.partition("-")[2])
 
 
 def _parse(body: bytes) -> list[Any] | None:

@@ -58,6 +58,16 @@ def test_a_record_that_was_cut_short_is_dropped(tmp_path: Path) -> None:
     assert [record[4] for record in journal.read(tmp_path, OURS).answers] == [0, 1, 2, 3, 9]
 
 
+def test_no_life_writes_where_a_checkpoint_has_put_an_end(tmp_path: Path) -> None:
+    """Checkpoints may have begun payload files to which nothing was written."""
+    written(tmp_path)
+    for _ in range(3):
+        again = Journal(tmp_path, OURS, history=journal.read(tmp_path, OURS))
+        boundary = again.roll()
+        again.close()
+    assert Journal(tmp_path, OURS, history=journal.read(tmp_path, OURS)).segment > boundary
+
+
 def test_every_damaged_byte_is_found(tmp_path: Path) -> None:
     path = written(tmp_path, records=2)
     whole = path.read_bytes()
