@@ -56,10 +56,12 @@ RATES = {
 
 FAULTS: dict[str, list[dict[str, Any]]] = {
     "none": [],
-    "crash": [{"kind": "crash", "ranks": [3], "at": 6.0, "back": 4.0}],
-    "freeze": [{"kind": "freeze", "ranks": [1], "at": 6.0, "back": 2.0}],
+    "crash": [{"kind": "crash", "ranks": [3], "step": 40, "back": 4.0}],
+    "freeze": [{"kind": "freeze", "ranks": [1], "step": 40, "back": 2.0}],
 }
-"""What befalls the workers, and when (seconds)."""
+"""What befalls the workers, and when: at the start of a step, not at a time. A worker that is frozen while it
+holds the server's slot holds up all others, one that computes nobody; a time would leave that to chance.
+"""
 
 OPTIONS = {name: {"algorithm.options.h": 2} for name in ("local_sgd", "post_local_sgd", "diloco")}
 """Options that are not the algorithms' own: a run of half a minute must see several periods."""
