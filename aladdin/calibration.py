@@ -10,6 +10,7 @@ Rules this module obeys:
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -42,7 +43,7 @@ MOST = 4
 ROUNDS = 2
 """Repetitions of all probes that the shares of a budget are meant for."""
 
-_OF_STEPS = ("step_time.", "device.", "host.")
+_OF_STEPS = r"(step_time|device)\..*|host\..*\.beside"
 """Constants that say how long native steps take: alone, beside others, beside messages."""
 
 
@@ -201,7 +202,7 @@ def refresh(profile: Profile, scenario: Source, run: Runner | None = None, share
     base, run = api.load(scenario), run or run_for_real
     known = profile
     if base.run.compute == "native":
-        kept = {name: c for name, c in profile.constants.items() if not name.startswith(_OF_STEPS)}
+        kept = {name: c for name, c in profile.constants.items() if not re.fullmatch(_OF_STEPS, name)}
         profile = replace(profile, constants=kept)
     for probe in refreshing(base, base.run.links, share):
         guess = profile if "step_time.mean" in profile.constants else known

@@ -80,13 +80,14 @@ def probes(base: Scenario, counts: Sequence[int], kinds: Sequence[str], share: f
 
 
 def refreshing(base: Scenario, kind: str, share: float) -> Iterator[Probe]:
-    """Probes of what ``base`` has native, steps or links; short ones."""
+    """Probes of what ``base`` has native, steps or links; short ones. Emulated links do not drift."""
     make = _Maker(base, share)
     if base.run.compute == "native":
         yield make.steps()
         yield make.slots([max(2, base.cluster.workers)])
         yield make.cold([kind])
-    yield make.links(kind)
+    if kind == "native":
+        yield make.links(kind)
     if base.run.compute == "native":
         yield make.beside(kind)
 

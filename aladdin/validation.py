@@ -32,14 +32,15 @@ from analysis.names import label
 from core.record import Record
 from scenarios import Scenario, ScenarioError
 from scenarios.profile import Profile
+from scenarios.workloads.layers import layer_sizes
 
 __all__ = ["Basic", "CrossCheck", "crosscheck", "foretell", "pairs"]
 
 AIM = 0.025
 """Half of a cell's interval, relative, at which it has rounds enough."""
 
-STARTING, PER_NODE, PROBING = 3.0, 0.6, 12.0
-"""Seconds, for plans: of starting a run, per node of it, of probes before it."""
+STARTING, PER_NODE, PROBING, PER_BYTE = 3.0, 0.6, 7.0, 6e-7
+"""Seconds, for plans: of starting a run, per node of it; of probes before it, and per byte of the model."""
 
 CALIBRATING = 60.0
 """Seconds that the calibration for a workload takes at most; less where the budget is small."""
@@ -249,7 +250,8 @@ class _Check:
         if i in self.took:
             return self.took[i]
         scene = self.chosen[i]
-        probes = PROBING if self._fresh(i) else 0.0
+        size = 4.0 * sum(layer_sizes(scene.workload))
+        probes = PROBING + PER_BYTE * size if self._fresh(i) else 0.0
         return scene.run.seconds + STARTING + PER_NODE * (scene.cluster.workers + 1) + probes
 
     # Rounds

@@ -75,29 +75,26 @@ class Fraction:
 
     kind     paced | shaped | native: the links of all cells
     quick    only the cells marked so
-    compute  only cells with such steps; empty: all
     length   seconds of each run; 0: as long as its prediction asks for
     """
 
     kind: str = "paced"
     quick: bool = False
-    compute: str = ""
     length: float = 0.0
     table: str = "full.csv"
 
     @property
     def name(self) -> str:
-        """The table, whether only its quick part, on which links, with which steps."""
+        """The table, whether only its quick part, on which links."""
         part = "quick" if self.quick else self.table.removesuffix(".csv")
-        steps = f", {self.compute} steps" if self.compute else ""
-        return f"{part} design, {self.kind} links{steps}"
+        return f"{part} design, {self.kind} links"
 
     @cached_property
     def _rows(self) -> list[dict[str, Any]]:
         text = (resources.files("aladdin") / "designs" / self.table).read_text(encoding="utf-8")
         rows = []
         for row in csv.DictReader(text.splitlines()):
-            if (not self.quick or row["quick"] == "1") and row["compute"] in (self.compute or row["compute"]):
+            if not self.quick or row["quick"] == "1":
                 levels = {name: row[name] for name in ("algorithm", "bandwidth", "message", "faults")}
                 rows.append({
                     **levels, "n": int(row["n"]), "slow": float(row["slow"]), "links": self.kind,

@@ -95,12 +95,6 @@ def test_runs_are_as_long_as_a_steady_rate_needs(step: float, slowest: float, se
     assert Fraction(length=3.0).seconds(CALM[0], prediction) == 3.0
 
 
-def test_native_cells_alone_for_devices() -> None:
-    cells = Fraction(compute="native").cells()
-    assert {cell["compute"] for cell in cells} == {"native"}
-    assert len(cells) == len([cell for cell in CELLS if cell["compute"] == "native"])
-
-
 def test_links_of_the_machine_have_no_rates() -> None:
     with pytest.raises(ScenarioError, match=r"run\.links"):
         Fraction("native").scenario(scenarios.load("demo"), CALM[0])
