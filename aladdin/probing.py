@@ -32,6 +32,10 @@ MOST_BESIDE = 3e-8
 """Seconds that moving a byte may cost the steps beside it; twenty times what was ever seen."""
 
 
+OVERRUN = 0.1
+"""Lateness of paced steps, as a share of them, that is no lateness any more: the machine cannot keep pace."""
+
+
 @dataclass(frozen=True)
 class Learned:
     """What a probe says: constants, how well their fits fit (``Profile.notes``), and the step model.
@@ -176,10 +180,16 @@ class _Maker:
         mean = self.base.cluster.compute.mean
         steps = _times(self.share, mean, 10, 40)
         paced = {"run__steps": steps, "run__compute": "paced", "cluster__compute__spread": 0.0}
+
+        def learn(records: list[Record], _: Profile) -> Learned:
+            late = fits.fit_pacing(records[0], mean)
+            if late.value > OVERRUN * mean:
+                why = f"they took {late.value:.3g} s longer than {mean:g} s: gradients did not end in time"
+                return Learned(failed=why)
+            return Learned({"pacing.overhead": late})
+
         return Probe(
-            f"{n} workers' paced steps",
-            lambda _: [self.scenario("StepProbe", n, 2, **paced)],
-            lambda records, _: Learned({"pacing.overhead": fits.fit_pacing(records[0], mean)}),
+            f"{n} workers' paced steps", lambda _: [self.scenario("StepProbe", n, 2, **paced)], learn
         )
 
     def tensors(self) -> Probe:

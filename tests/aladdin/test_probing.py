@@ -59,6 +59,17 @@ def test_what_stays_in_doubt_is_told_with_every_prediction() -> None:
     assert Profile.from_dict(profile.to_dict()) == profile
 
 
+def test_steps_that_cannot_keep_pace_say_nothing_of_pacing() -> None:
+    def run(scenario: Scenario) -> Record:
+        late = scenario.run.compute == "paced"
+        return simulate(scenario.override({"cluster.compute.mean": 0.09}) if late else scenario)
+
+    profile = calibrate(MACHINE, run=run, links=("paced",))
+    assert "pacing.overhead" not in profile.constants
+    assert "gradients did not end in time" in profile.notes["doubts"]["2 workers' paced steps"]
+    assert profile.notes["repetitions"]["2 workers' paced steps"] == MOST
+
+
 def test_a_small_budget_leaves_one_repetition() -> None:
     profile = calibrate(MACHINE, run=simulate, budget=1e-3)
     assert set(profile.notes["repetitions"].values()) == {1}
