@@ -159,7 +159,7 @@ class Churn:
                 member.process.kill()
 
     def _cut(self, member: Member, event: Event) -> None:
-        """Silence the node: in a test-bed the kernel does, where its links are its own."""
+        """Silence the node: in a test-bed by the kernel, where its links are its own; else by itself."""
         seconds, bed = event.back or 0.0, self.launch.bed
         if bed is not None and bed.alone(member.node):
             bed.cut(member.node)

@@ -15,23 +15,23 @@ __all__ = ["Outages", "postpone"]
 
 
 class Outages:
-    """Intervals of (monotonic) seconds in which the links are cut; any thread may add one."""
+    """Intervals (``planned``) of monotonic seconds in which the links are cut; any thread may add one."""
 
     def __init__(self) -> None:
-        self._planned: list[tuple[float, float]] = []
+        self.planned: list[tuple[float, float]] = []
 
     def add(self, start: float, end: float) -> None:
         """Cut the links from ``start`` to ``end``."""
-        self._planned = [*self._planned, (start, end)]
+        self.planned = [*self.planned, (start, end)]
 
     def until(self, now: float) -> float | None:
         """When the present outage ends; None if there is none."""
-        return max((end for start, end in self._planned if start <= now < end), default=None)
+        return max((end for start, end in self.planned if start <= now < end), default=None)
 
     def over(self, now: float) -> float:
         """Forget what has ended; returns how long that was, 0 if nothing has."""
-        ended = [(start, end) for start, end in self._planned if end <= now]
-        self._planned = [cut for cut in self._planned if cut not in ended]
+        ended = [(start, end) for start, end in self.planned if end <= now]
+        self.planned = [cut for cut in self.planned if cut not in ended]
         return max(end for _, end in ended) - min(start for start, _ in ended) if ended else 0.0
 
 

@@ -32,7 +32,7 @@ class Pulse:
 
     dial    opens a connection to a peer that is good for pings; ping: the frame
     silent  peers on which something waits, and which were silent for longer than ``watch`` allows
-    due     when ``look`` has something to do next
+    due     when ``look`` is to be called next
     """
 
     def __init__(self, dial: Callable[[int], Any], ping: bytes, clock: Callable[[], float]) -> None:
@@ -70,8 +70,6 @@ class Pulse:
 
     def look(self, now: float, present: Collection[int], cut: bool) -> None:
         """Ask those on whom something waits for signs of life, in a survey all; note who is silent."""
-        if now < self.due:
-            return
         pings, self.silent = self._watch.look(now, self._awaited() & set(present))
         pause = self._watch.interval
         if self._survey is not None:

@@ -217,12 +217,14 @@ class ZmqTransport:
             met()
         busy = self._door.look()
         now = self.endpoint.clock()
-        cut = self.outages.until(now)
-        self.pulse.look(now, self._dealers.keys() - self.endpoint.gone, cut is not None)
+        cut = self.outages.until(now) if self.outages.planned else None
+        if now >= self.pulse.due:
+            self.pulse.look(now, self._dealers.keys() - self.endpoint.gone, cut is not None)
         if cut is not None:
             self._sleep(min(cut, self.pulse.due) - now, ())
             return
-        postpone(self.endpoint, self.outages.over(now))
+        if self.outages.planned:
+            postpone(self.endpoint, self.outages.over(now))
         frames = self.endpoint.tick()
         for to, header, payload in frames:
             self._send(to, header, payload)
