@@ -10,7 +10,8 @@ Rules this module obeys:
 Life of a message: the sender asks (``REQ``), the receiver answers ``GRANT`` now or later, or
 ``HOLD`` while its inbox is full and ``RESUME`` once it is not; the payload follows in ``DATA``
 frames and the receiver confirms the last byte (``DONE``). ``BYE`` says that a node's program has
-ended. ``PING`` and ``PONG`` open connections before the clock starts. ``HELLO`` says to a server that is
+ended. ``PING`` and ``PONG`` open connections before the clock starts; with
+``step`` 1 they are signs of life (``real.pulse``). ``HELLO`` says to a server that is
 back, or by it, which message is expected next (``real.reunion``).
 
 ``incarnation`` says which life of its sender a frame is of: 0, and one more whenever the node comes back.

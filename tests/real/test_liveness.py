@@ -349,3 +349,12 @@ def test_links_of_a_native_all_reduce_are_not_ours_to_cut() -> None:
     made = tiny("arsgd", cluster={"network": {"collective": "native"}}).override({"faults": [fault]})
     with pytest.raises(ScenarioError, match=r"faults\[0\]\.kind: 'cut' .* collective: messages"):
         real.train(made)
+
+
+def test_a_server_that_is_away_is_waited_for_however_long() -> None:
+    """It is known to be dead, and comes back: its silence is nobody's fault."""
+    fault = {"kind": "crash", "servers": [0], "at": "200 ms", "back": "4 s", "checkpoint_every": "1 s"}
+    record = real.train(faulty("asp", 2, 40, "2 s", fault))
+    assert record.nodes["steps"][:2].tolist() == [40, 40]
+    assert record.manifest["lost"] == {}
+    assert [event for event in record.events["event"].tolist() if event in (0, 6, 7)] == [0]
