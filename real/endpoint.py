@@ -55,8 +55,7 @@ class Endpoint:
     moved   frames that went out or came in so far: where it stands still, nothing moves
     life    which life of the node this is; lives: of the others, those whose frames are taken
     beside  tag of messages that no program sees: who has sent one is in ``asking``
-    told    called with news (``Left``, ``Joined``) when the programs know of it; acknowledged: with each
-            message whose receipt is confirmed
+    told    called with news when the programs know of it; acknowledged: with messages that are confirmed
     kick    called when another thread than the transport's has made frames or deadlines
     """
 
@@ -76,25 +75,22 @@ class Endpoint:
         self.gone = self.lives.gone
         self.told: Callable[[Left | Joined], None] = lambda _: None
         self.acknowledged: Callable[[Message], None] = lambda _: None
-        self.beside, self.asking = "", set[int]()
-        self.parted = set[int]()
+        self.beside, self.asking, self.parted = "", set[int](), set[int]()
         self.goodbye: tuple[int, float] | None = None
         self._discarding = False
         self.confirmed = 0.0
         self.transfers: list[tuple[float, float]] | None = None
         self.ended: dict[int, int] = {}
-        self.sent, self.received = Counter[str](), Counter[str]()
-        self.moved = 0
+        self.sent, self.received, self.moved = Counter[str](), Counter[str](), 0
         self._queue: list[Outgoing] = []
         self._moving: dict[tuple[int, int], Outgoing] = {}
         self._sequence: Counter[int] = Counter()
-        self._out_free = 0.0
+        self._out_free = self._in_free = 0.0
         self._requests: dict[int, tuple[float, int, Header]] = {}
         self._held: dict[int, Header] = {}
         self._incoming: dict[int, Incoming] = {}
         self._expected: Counter[int] = Counter()
         self._arrivals = 0
-        self._in_free = 0.0
         self._outbox: list[Frame] = []
         self._horizon = links.horizon(agreed.max_bytes)
 

@@ -197,8 +197,9 @@ def test_where_all_are_killed_the_error_says_who_and_keeps_what_there_is() -> No
 
 def test_where_all_are_gone_for_a_while_servers_wait_and_the_run_goes_on() -> None:
     faults = {"kind": "crash", "ranks": [0, 1], "step": 5, "back": 0.5}
-    record = trained("asp", faults, workers=2, run={"steps": 40})
+    record = trained("asp", faults, workers=2, run={"steps": LONG})
     assert of(record, 0) == of(record, 1) == [("crash", 0), ("join", 1), ("ready", 1)]
+    assert record.events["event"].tolist()[:2] == [EVENTS.index("crash")] * 2, "nobody was there in between"
     assert record.nodes["applied"][2] + record.nodes["lost"].sum() == record.nodes["steps"].sum()
 
 
