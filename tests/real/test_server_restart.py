@@ -161,3 +161,13 @@ def test_a_full_disk_ends_the_run_with_a_clear_error(small_disk: Path) -> None:
     with pytest.raises(TransportError, match=r"server 2 .* failed:\njournal .*No space left .*Make room"):
         real.train(scenario)
     assert not list(small_disk.iterdir())
+
+
+def test_one_that_is_away_for_longer_than_the_heartbeat_timeout_is_taken_back() -> None:
+    """Workers that wait for it notice its silence; nobody is cut off for that."""
+    fault = {"at": 0.4, "back": 3.0}
+    record = real.train(crashing("asp", fault, run={"steps": 60, "heartbeat_timeout": "1 s"}))
+    reconciled(record, 60)
+    away = record.events["time"][1] - record.events["time"][0]
+    assert away >= 3.0
+    assert record.manifest["lost"] == {}
