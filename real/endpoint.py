@@ -276,12 +276,7 @@ class Endpoint:
                 self._stop(self._moving.pop(key).motion, now)
             self.undelivered[rank] = 0
             self.asking.discard(rank)
-            self._requests.pop(rank, None)
-            self._held.pop(rank, None)
-            broken = self._incoming.pop(rank, None)
-            if broken is not None:
-                self._stop(broken.motion, now)
-                self._in_free = now
+            reunion.drop_incoming(self, rank, now)
             self._ask(now)
             self._grant(now)
             self.changed.notify_all()

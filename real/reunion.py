@@ -23,7 +23,7 @@ from real.wire import Header
 if TYPE_CHECKING:
     from real.endpoint import Endpoint
 
-__all__ = ["hello", "meet", "part"]
+__all__ = ["drop_incoming", "hello", "meet", "part"]
 
 ANSWER = 1
 """``step`` of a ``HELLO`` that wants one back."""
@@ -47,15 +47,20 @@ def part(endpoint: Endpoint, node: int) -> None:
             endpoint._queue = [*broken, *again, *others]
             moving = (going.motion.end for going in endpoint._moving.values() if going.motion is not None)
             endpoint._out_free = min(endpoint._out_free, max(moving, default=now))
-        endpoint._requests.pop(node, None)
-        endpoint._held.pop(node, None)
-        coming = endpoint._incoming.pop(node, None)
-        if coming is not None:
-            endpoint._stop(coming.motion, now)
-            endpoint._in_free = min(endpoint._in_free, now)
+        drop_incoming(endpoint, node, now)
         endpoint._ask(now)
         endpoint._grant(now)
     endpoint.kick()
+
+
+def drop_incoming(endpoint: Endpoint, node: int, now: float) -> None:
+    """Forget what ``node`` has asked for and half sent."""
+    endpoint._requests.pop(node, None)
+    endpoint._held.pop(node, None)
+    coming = endpoint._incoming.pop(node, None)
+    if coming is not None:
+        endpoint._stop(coming.motion, now)
+        endpoint._in_free = now
 
 
 def meet(endpoint: Endpoint, node: int, life: int) -> None:
