@@ -79,9 +79,9 @@ def grid(cell: Cell) -> dict[tuple[float, float], Case]:
 
 def _changes(algorithm: str, receive: float, hidden: float) -> dict[str, Any]:
     rate = f"{1 / receive:.6g} GB/s"
-    changes: dict[str, Any] = {
-        "cluster.tensor_rates.assign": rate, "cluster.tensor_rates.mix": rate, "run.steps": STEPS,
-    }  # fmt: skip
+    changes: dict[str, Any] = {"cluster.tensor_rates.assign": rate, "cluster.tensor_rates.mix": rate}
+    if algorithm != "arsgd":
+        changes["run.steps"] = STEPS
     if algorithm == "arsgd" and hidden:
         changes["algorithm.options.backward"] = hidden
     elif algorithm == "arsgd":

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from aladdin import pool
-from aladdin.paper import breakdown, scaling, table2
+from aladdin.paper import breakdown, heterogeneity, scaling, table2
 from aladdin.paper.cases import Case, Results, perform
 from analysis.paper import Section
 from analysis.paper.published import notes
@@ -35,6 +35,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "figure2": Experiment("breakdown of ASP's time", breakdown.wanted2, breakdown.figure2),
     "table2": Experiment("training times", table2.wanted, table2.section),
     "figure5": Experiment("speed-up", scaling.wanted5, scaling.figure5),
+    "table3": Experiment("heterogeneous clusters", heterogeneity.wanted, heterogeneity.section),
     "figure8": Experiment("speed-up by π", scaling.wanted8, scaling.figure8),
 }
 

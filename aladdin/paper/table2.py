@@ -18,7 +18,7 @@ from analysis.names import label
 from analysis.paper import Claim, Picture, Section, Series, Table, error, published
 from analysis.paper.sections import mean_of
 
-__all__ = ["NAME", "TITLE", "section", "wanted"]
+__all__ = ["NAME", "TITLE", "TITLES", "percent", "section", "wanted"]
 
 NAME, TITLE = "table2", "Table 2: training times"
 
@@ -65,8 +65,8 @@ def _theirs(cell: Cell) -> float:
 
 def _times(ours: dict[Cell, Any], errors: dict[Cell, float], left: dict[Cell, float]) -> Table:
     rows = [
-        [TITLES[cell[0]], label(cell[1]), _theirs(cell), ours[cell], _percent(errors[cell]),
-         "fitted" if cell in FITTED else "held out", _percent(left[cell])]
+        [TITLES[cell[0]], label(cell[1]), _theirs(cell), ours[cell], percent(errors[cell]),
+         "fitted" if cell in FITTED else "held out", percent(left[cell])]
         for cell in CELLS
     ]  # fmt: skip
     columns = ("model", "algorithm", "published, h", "ours, h", "error", "cell", "error, algorithm left out")
@@ -110,7 +110,7 @@ def _imagenet(ours: dict[Cell, Any]) -> Table:
     base_theirs, base_ours = theirs["aladdin"], mean_of(ours["resnet50", "aladdin"])
     rows = [
         [label(name), theirs[name], theirs[name] / base_theirs, mean_of(ours["resnet50", name]) / base_ours,
-         _percent(mean_of(ours["resnet50", name]) / base_ours / (theirs[name] / base_theirs) - 1)]
+         percent(mean_of(ours["resnet50", name]) / base_ours / (theirs[name] / base_theirs) - 1)]
         for name in ALGORITHMS
     ]  # fmt: skip
     columns = ("algorithm", "published, h", "over ALADDIN's", "ours (CIFAR-10's)", "difference")
@@ -126,7 +126,7 @@ def _claims(ours: dict[Cell, Any], errors: dict[Cell, float], held: list[float],
     worst = max(errors, key=lambda cell: abs(errors[cell]))
     found = [
         Claim("Training times of Table 2, every cell within 15 %", NAME, abs(errors[worst]) <= WORST,
-              f"worst {label(worst[1])} on {TITLES[worst[0]]}, {_percent(errors[worst])}"),
+              f"worst {label(worst[1])} on {TITLES[worst[0]]}, {percent(errors[worst])}"),
         Claim("Training times of Table 2, median of the cells not fitted on within 8 %", NAME,
               median(held) <= HELD_OUT, f"median {median(held):.1%} of {len(held)} cells; with each "
               f"algorithm left out of the fit {median(map(abs, left.values())):.1%} of ten"),
@@ -155,5 +155,6 @@ def _picture(ours: dict[Cell, Any]) -> Picture:
     return Picture(NAME, "Training times on CIFAR-10", panels, "", "hours", kind="bars")
 
 
-def _percent(value: float) -> str:
+def percent(value: float) -> str:
+    """A relative error as text."""
     return f"{100 * value:+.1f} %"
