@@ -167,7 +167,7 @@ def _inconsistency() -> Table:
                              percent(theirs[cluster] / follows - 1)])  # fmt: skip
     columns = ("model", "cluster", "published", "follows from published HO", "apart")
     note = (
-        "A synchronous step takes as long as the slowest worker computes and everybody communicates. The rows "
+        "A synchronous step takes as long as the slowest computes and everybody communicates. The rows "
         "of ×100 are given to one digit."
     )
     return Table("AR-SGD: the published rows against each other", columns, rows, note)
