@@ -92,7 +92,7 @@ def _slope(values: dict[int, float]) -> float:
 
 # Figures 2c and 2d
 
-BANDWIDTHS = {
+BANDWIDTHS: dict[str, float] = {
     "10 Gbit/s": 10_000, "1 Gbit/s": 1000, "300 Mbit/s": 300, "100 Mbit/s": 100, "30 Mbit/s": 30,
     "10 Mbit/s": 10, "3 Mbit/s": 3,
 }  # fmt: skip
@@ -115,15 +115,16 @@ def wanted_bandwidth() -> Iterable[Case]:
 
 def bandwidth(results: Results) -> Section:
     """Epoch times against bandwidth and against latency."""
-    sweeps = {"bandwidth": BANDWIDTHS, "latency": LATENCIES}
-    tables, panels, gains = [], {}, {}
+    sweeps: dict[str, dict[str, float]] = {"bandwidth": BANDWIDTHS, "latency": LATENCIES}
+    tables, panels = [], {}
+    gains: dict[tuple[str, str, int], dict[str, float]] = {}
     for workers in GPUS:
         for what, values in sweeps.items():
             ours = {
                 kind: {v: _seconds(results, _epoch(kind, workers, **{what: v})) for v in values}
                 for kind in KINDS
             }
-            rows = [[kind, *times.values()] for kind, times in ours.items()]
+            rows: list[list[Any]] = [[kind, *times.values()] for kind, times in ours.items()]
             for kind in tuple(KINDS)[:2]:
                 ratio = {v: mean_of(ours[kind][v]) / mean_of(ours["D-PSGD, ring"][v]) for v in values}
                 gains[kind, what, workers] = ratio

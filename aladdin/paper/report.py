@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from aladdin import pool
-from aladdin.paper import breakdown, gossip, heterogeneity, scaling, table2
+from aladdin.paper import breakdown, gossip, heterogeneity, learning, scaling, table2, timelines
 from aladdin.paper.cases import Case, Results, perform
 from analysis.paper import Section
 from analysis.paper.published import notes
@@ -33,6 +33,7 @@ class Experiment(NamedTuple):
 EXPERIMENTS: dict[str, Experiment] = {
     "figure1a": Experiment("communication overhead", breakdown.wanted1a, breakdown.figure1a),
     "figure2": Experiment("breakdown of ASP's time", breakdown.wanted2, breakdown.figure2),
+    "figure3": Experiment("timelines", timelines.wanted, timelines.figure3),
     "table2": Experiment("training times", table2.wanted, table2.section),
     "figure5": Experiment("speed-up", scaling.wanted5, scaling.figure5),
     "table3": Experiment("heterogeneous clusters", heterogeneity.wanted, heterogeneity.section),
@@ -42,6 +43,11 @@ EXPERIMENTS: dict[str, Experiment] = {
     "dpsgd-figure3": Experiment("shared PCIe channels", gossip.wanted_channels, gossip.channels),
     "dpsgd-112": Experiment("112 nodes", gossip.wanted_large, gossip.large),
     "adpsgd": Experiment("128 workers, shared network", gossip.wanted_shared, gossip.shared),
+    "figure1b": Experiment("parameter variance", learning.wanted, learning.mixing, slow=True),
+    "figure4": Experiment("convergence", learning.wanted, learning.convergence, slow=True),
+    "figure6": Experiment("accuracy with a straggler", learning.wanted, learning.robustness, slow=True),
+    "figure7": Experiment("ablation", learning.wanted, learning.ablation, slow=True),
+    "figure8a": Experiment("accuracy by π", learning.wanted, learning.period, slow=True),
 }
 
 
@@ -110,6 +116,8 @@ def _written(found: Paper, path: Path | None) -> Paper:
 
     path.mkdir(parents=True, exist_ok=True)
     drawn = [pictures.draw(one, path) for section in found.sections for one in section.pictures]
+    if any(section.name == "figure3" for section in found.sections):
+        drawn += timelines.draw(path)
     (path / "report.md").write_text(markdown(found.sections, len(found.seeds)), encoding="utf-8")
     done = Paper(found.sections, found.seeds, path, drawn)
     document = json.dumps(done.to_dict(), indent=2, allow_nan=False) + "\n"

@@ -48,6 +48,8 @@ def _section(one: Section) -> str:
     parts = [f"## {one.title}\n", f"Source: {one.source}.\n"]
     parts += [table(each) for each in one.tables]
     parts += [f"![{picture.title}]({picture.name}.png)\n" for picture in one.pictures]
+    if one.name == "figure3":
+        parts.append("![Timelines](figure3.png)\n")
     if one.claims:
         parts.append("\n".join(f"- **{c.status}**: {c.text}. {c.evidence}." for c in one.claims) + "\n")
     parts += [f"{note}\n" for note in one.notes]
