@@ -94,8 +94,16 @@ def perform(
     on_progress: Callable[[float, int], None] | None = None,
 ) -> Results:  # fmt: skip
     """Run all cases on all seeds in so many processes; raises ``Unfinished`` where one fails."""
-    wanted = [(one, seed) for one in dict.fromkeys(cases) for seed in seeds]
-    jobs = [{"scenario": one.load(seed).to_dict(), "profile": None, "path": None} for one, seed in wanted]
+    trees = {one: one.load().to_dict() for one in dict.fromkeys(cases)}
+    wanted = [(one, seed) for one in trees for seed in seeds]
+    jobs = [
+        {
+            "scenario": {**trees[one], "run": {**trees[one]["run"], "seed": seed}},
+            "profile": None,
+            "path": None,
+        }
+        for one, seed in wanted
+    ]
     found: dict[tuple[Case, int], Mapping[str, Any]] = {}
     for index, outcome in pool.outcomes(jobs, processes):
         one, seed = wanted[index]
