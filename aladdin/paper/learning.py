@@ -123,8 +123,9 @@ def _convergence_claims(
     task: str, mark: float, last: dict[str, list[float]], times: dict[str, Any], epochs: dict[str, Any]
 ) -> list[Claim]:
     where, never = "section 5.2", float("inf")
-    soonest = {name: mean_of(value) if value else never for name, value in times.items()}
-    fewest = {name: mean_of(value) if value else never for name, value in epochs.items()}
+    seeds = len(last["aladdin"])
+    soonest = {name: mean_of(v) if v and v["count"] == seeds else never for name, v in times.items()}
+    fewest = {name: mean_of(v) if v and v["count"] == seeds else never for name, v in epochs.items()}
     least = _apart(last["aladdin"], last["arsgd"])
     said = ", ".join(f"{label(name)} {shown(times[name])}" for name in ALGORITHMS)
     each = ", ".join(f"{label(name)} {shown(epochs[name])}" for name in ALGORITHMS)
