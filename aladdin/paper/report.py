@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from aladdin import pool
-from aladdin.paper import breakdown, gossip, heterogeneity, learning, scaling, table2, timelines
+from aladdin.paper import breakdown, gossip, heterogeneity, learning, scaling, table2, theorem, timelines
 from aladdin.paper.cases import Case, Results, perform
 from analysis.paper import Section
 from analysis.paper.published import notes
@@ -38,6 +38,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "figure5": Experiment("speed-up", scaling.wanted5, scaling.figure5),
     "table3": Experiment("heterogeneous clusters", heterogeneity.wanted, heterogeneity.section),
     "figure8": Experiment("speed-up by π", scaling.wanted8, scaling.figure8),
+    "theorem1": Experiment("Theorem 1's bound along runs", theorem.wanted, theorem.theorem1),
     "dpsgd-table1": Experiment("traffic of the busiest node", gossip.wanted_traffic, gossip.traffic),
     "dpsgd-figure2": Experiment("epochs on slow networks", gossip.wanted_bandwidth, gossip.bandwidth),
     "dpsgd-figure3": Experiment("shared PCIe channels", gossip.wanted_channels, gossip.channels),

@@ -34,7 +34,7 @@ def table(one: Table) -> str:
 
 def _claims(sections: Sequence[Section]) -> str:
     rows = [
-        [claim.text, f"{section.title.split(':')[0]}, {claim.source}", claim.status, claim.evidence]
+        [claim.text, _where(section.title.split(":")[0], claim.source), claim.status, claim.evidence]
         for section in sections
         for claim in section.claims
     ]
@@ -42,6 +42,10 @@ def _claims(sections: Sequence[Section]) -> str:
     heading = f"## Claims: {count} of {len(rows)} reproduced\n"
     columns = ("claim", "where", "status", "evidence")
     return heading + "\n" + table(Table("", columns, rows)).removeprefix("****\n\n")
+
+
+def _where(section: str, source: str) -> str:
+    return section if source in section else f"{section}, {source}"
 
 
 def _section(one: Section) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from aladdin.paper import gossip, heterogeneity, learning, scaling, timelines
+from aladdin.paper import gossip, heterogeneity, learning, scaling, theorem, timelines
 from aladdin.paper.blocking import BlockingSGP
 from aladdin.paper.cases import Case, Results, case, perform
 from analysis.paper import Section, published
@@ -84,6 +84,17 @@ def test_blocking_sgp_gets_no_further_ahead_than_there_is_room() -> None:
     slow, fast = perform([one], [0], 1).each(one, "throughput_by_worker")[0]
     assert 4 <= fast / slow <= 5.1
     assert BlockingSGP().overlap == "none"
+
+
+def test_the_bound_is_held_against_what_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(theorem, "STEPS", (25, 50))
+    section = theorem.theorem1(Results((0, 1), {}))
+    assert statuses(section) == {"Theorem 1's bound holds along runs": "reproduced"}
+    assert len(section.tables[0].rows) == 6
+    monkeypatch.setattr(theorem, "aladdin_bound", lambda **constants: 0.1)
+    assert statuses(theorem.theorem1(Results((0, 1), {}))) == {
+        "Theorem 1's bound holds along runs": "not reproduced"
+    }
 
 
 def test_differences_are_judged_seed_by_seed() -> None:
