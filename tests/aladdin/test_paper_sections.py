@@ -91,7 +91,7 @@ def test_the_bound_is_held_against_what_is_measured(monkeypatch: pytest.MonkeyPa
     section = theorem.theorem1(Results((0, 1), {}))
     assert statuses(section) == {"Theorem 1's bound holds along runs": "reproduced"}
     assert len(section.tables[0].rows) == 6
-    monkeypatch.setattr(theorem, "aladdin_bound", lambda **constants: 0.1)
+    monkeypatch.setattr(theorem, "aladdin_bound", lambda **_: 0.1)
     assert statuses(theorem.theorem1(Results((0, 1), {}))) == {
         "Theorem 1's bound holds along runs": "not reproduced"
     }
