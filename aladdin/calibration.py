@@ -159,7 +159,7 @@ class _Calibration:
             if own and all(one.failed for one in own)
         }
         noisy = quiet.word(self.others)
-        notes["doubts"] = doubts(constants) | failed | ({"all of them": noisy} if noisy else {})
+        notes["doubts"] = doubts(constants) | failed | ({"the whole profile": noisy} if noisy else {})
         notes["others_busy"] = self.others
         notes["repetitions"] = {
             probe.what: len(own) for probe, own in zip(self.probes, self.learned, strict=True)
