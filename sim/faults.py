@@ -142,6 +142,8 @@ class Faulty(Driver):
         self.late = late(faults)
         self.present = plan.workers - len(self.late)
         self.finished = False
+        self.returning: set[FaultyHost] = set()
+        """Those that have left, are still delivering, and come back some time after that."""
         self.kind_of_pump = StoppablePump if silences(faults) else Pump
         super().__init__(plan, **options)
         if silences(faults):
@@ -174,7 +176,7 @@ class Faulty(Driver):
             self.clock.at(due, self._alarm)
 
     def _over(self) -> bool:
-        if self.present or self.down or self.silences.hold_up:
+        if self.present or self.down or self.silences.hold_up or (self.returning and not self.finished):
             return False
         return self.finished or not self.timetable.coming
 
@@ -256,6 +258,8 @@ class Faulty(Driver):
             self.finished = self.finished or not host.going
             if host.going:
                 self._log(host, "leave")
+                if host.after is not None:
+                    self.returning.add(host)
         super().ended(pump)
 
     def lose(self, host: Host) -> None:
@@ -273,6 +277,7 @@ class Faulty(Driver):
     def depart(self, host: Host) -> None:
         super().depart(host)
         assert isinstance(host, FaultyHost)
+        self.returning.discard(host)
         if host.after is not None and not host.server:
             self.timetable.add(Event(self.clock._now + host.after, "back", host.id, None, 0))
             self._wait()

@@ -223,3 +223,14 @@ def test_a_run_waits_for_a_frozen_server_that_has_something_to_finish() -> None:
     beside = {"count": 1, "placement": "beside", "sharding": "memory"}
     hold(small("dssp", 2, 200, {"seed": 0, "seconds": 0.05}, faults, bandwidth=11400.0, latency=0,
                servers=beside, network={"window": 1, "inbox": 2, "collective": "messages"}))  # fmt: skip
+
+
+def test_time_goes_on_while_all_who_will_come_back_still_deliver() -> None:
+    """Nobody was there, and nobody was known to come yet: faults were forgotten, and happened too late."""
+    faults = [
+        {"kind": "leave", "ranks": [1], "at": 0.2},
+        {"kind": "cut", "servers": [0], "at": 0.3, "back": 0.04},
+        {"kind": "leave", "ranks": [0], "step": 3, "back": 0.3},
+    ]
+    hold(small("aladdin_l2", 2, 200, {"seed": 0, "steps": 3}, faults, bandwidth=28600.0,
+               network={"admission": 2, "window": 2, "inbox": 2, "collective": "messages"}))  # fmt: skip
