@@ -31,9 +31,11 @@ UNREAD = 4
 BLOCKING = {"algorithm.name": "aladdin.paper.blocking:BlockingSGP", "algorithm.options.overlap": "none",
             "algorithm.options.least": 0, "cluster.network.inbox": UNREAD}  # fmt: skip
 
+DOCUMENTED = "overlap 1 (as documented)"
+
 READINGS: dict[str, dict[str, Any]] = {
     "overlap 0 (waits for this step's share)": {"algorithm.options.overlap": 0},
-    "overlap 1 (as documented)": {},
+    DOCUMENTED: {},
     "overlap 2": {"algorithm.options.overlap": 2},
     "overlap 8": {"algorithm.options.overlap": 8},
     "never waits": {"algorithm.options.overlap": "none"},
@@ -88,7 +90,7 @@ def section(results: Results) -> Section:
         for reading, changes in READINGS.items()
     }
     tables = [_speedups(ours), _ratios(ours), _readings(readings), _synchronous(results), _inconsistency()]
-    panels = {TITLES[model]: _lines(model, ours) for model in MODELS}
+    panels = {TITLES[model]: _lines(model, ours, readings) for model in MODELS}
     axis = "how many times slower"
     picture = Picture("table3", "Speed-up with one slower worker", panels, axis, "speed-up", log="x")
     figures = {f"{m}/{a}": {c: mean_of(v) for c, v in values.items()} for (m, a), values in ours.items()}
@@ -99,7 +101,8 @@ def section(results: Results) -> Section:
     )  # fmt: skip
 
 
-def _lines(model: str, ours: dict[tuple[str, str], dict[str, Any]]) -> list[Series]:
+def _lines(model: str, ours: dict[tuple[str, str], dict[str, Any]],
+           readings: dict[tuple[str, str], dict[str, Any]]) -> list[Series]:  # fmt: skip
     found = []
     for name in ALGORITHMS:
         factors = list(FACTORS.values())
@@ -107,7 +110,9 @@ def _lines(model: str, ours: dict[tuple[str, str], dict[str, Any]]) -> list[Seri
         found.append(Series(f"{label(name)}, published", theirs, faint=True))
         mine = [(FACTORS[c], mean_of(value)) for c, value in ours[model, name].items()]
         found.append(Series(label(name), mine, name))
-    return found
+    last = tuple(READINGS)[-1]
+    guess = [(FACTORS[c], mean_of(value)) for c, value in readings[model, last].items()]
+    return [*found, Series("SGP, hypothesis", guess, "gosgd")]
 
 
 def _theirs(model: str, algorithm: str) -> dict[str, float]:
@@ -203,16 +208,22 @@ def _claims(ours: dict[tuple[str, str], dict[str, Any]], readings: dict[tuple[st
               f"worst {percent(apart[worst])}, {TITLES[worst[0]]} on {worst[1]}"),
         _most_robust(ours),
     ]  # fmt: skip
-    for reading in READINGS:
-        errors = {
-            (m, c): mean_of(readings[m, reading][c]) / _theirs(m, "sgp")[c] - 1 for m in MODELS for c in slow
-        }
-        bad = max(errors, key=lambda key: abs(errors[key]))
-        what = f"worst {percent(errors[bad])}, {TITLES[bad[0]]} on {bad[1]}"
-        found.append(
-            Claim(f"SGP's rows, within 30 %, read as: {reading}", "Table 3", abs(errors[bad]) <= NEAR, what)
-        )
+    worst_of = {reading: _worst(readings, reading) for reading in READINGS}
+    others = "; ".join(f"{reading}: {percent(value)}" for reading, value in worst_of.items())
+    text = "SGP's rows, within 30 %, with 1-overlap as documented"
+    found.append(Claim(text, "Table 3", abs(worst_of[DOCUMENTED]) <= NEAR, f"worst cells: {others}"))
     return found
+
+
+def _worst(readings: dict[tuple[str, str], dict[str, Any]], reading: str) -> float:
+    """The largest relative error of a reading of SGP on the heterogeneous clusters."""
+    errors = [
+        mean_of(readings[model, reading][cluster]) / _theirs(model, "sgp")[cluster] - 1
+        for model in MODELS
+        for cluster in FACTORS
+        if cluster != "HO"
+    ]
+    return max(errors, key=abs)
 
 
 def _most_robust(ours: dict[tuple[str, str], dict[str, Any]]) -> Claim:

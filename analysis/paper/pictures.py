@@ -43,7 +43,8 @@ def draw(one: Picture, folder: Path) -> Path:
             axis.plot([1, high], [1, high], color=GREY, linewidth=0.8, zorder=0)
             axis.set_xlim(low, high)
         axis.grid(alpha=0.25)
-    axes[-1].legend(fontsize=8, frameon=False)
+    handles, labels = axes[-1].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=5, fontsize=8, frameon=False)
     return save(figure, folder / f"{one.name}.png")
 
 
