@@ -126,7 +126,7 @@ def main() -> int:
         ours(case("asp", 2, 2))  # what is imported on first use is not what is measured
         for workers in args.workers:
             steps = args.steps or max(3, 4000 // workers)
-            bare = unit(workers, max(2, steps))
+            bare = unit(workers, max(2, steps), time.perf_counter)
             for algorithm in args.algorithms:
                 chosen = case(algorithm, workers, steps)
                 mine = ours(chosen)
