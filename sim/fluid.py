@@ -279,17 +279,17 @@ class Link(Alarm):
                 self._forget()
 
     def _forget(self) -> None:
-        """Drop the promises of links that its own flows no longer cross."""
-        monitors = []
+        """Keep one entry for each promise, and no promises of links that its own flows no longer cross."""
+        kept: dict[Link, tuple[float, int, Link]] = {}
         for item in self.monitors:
             rate, _, link = item
             if link.promises.get(self) == rate:
                 if self in link.by:
-                    monitors.append(item)
+                    kept[link] = item
                 else:
                     del link.promises[self]
-        heapify(monitors)
-        self.monitors = monitors
+        self.monitors = [*kept.values()]
+        heapify(self.monitors)
 
 
 class Flow(Alarm):

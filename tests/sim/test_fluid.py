@@ -237,3 +237,13 @@ def test_a_star_needs_no_solver() -> None:
     clock.drain()
     assert not solved
     assert all(flow.end > 0 for flow in flows)
+
+
+def test_promises_made_again_and_again_do_not_pile_up() -> None:
+    fluid = Fluid(Clock())
+    hub, other = Link(fluid, 10.0), Link(fluid, 10.0)
+    other.by[hub] = 1
+    for i in range(1000):
+        hub.monitor(other, 1.0 + i % 2)
+    assert len(hub.monitors) < 100
+    assert other.promises[hub] in [rate for rate, _, _ in hub.monitors]
