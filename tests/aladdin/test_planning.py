@@ -87,7 +87,7 @@ def test_racks_and_sites_are_a_reason_to_spread_servers() -> None:
     beside, spread = found.rows[1:]
     assert beside["link"]["name"].startswith("rack")
     assert spread["link"]["use"] < beside["link"]["use"]
-    assert spread["throughput"] > 2 * beside["throughput"]
+    assert spread["throughput"] > 1.9 * beside["throughput"]
     flat = plan(algorithm="bsp", counts="2", shardings="memory")
     assert [one["placement"] for one in flat.rows] == ["dedicated", "beside"]
 

@@ -66,7 +66,7 @@ def check(name: str, seed: int) -> None:
             assert record.nodes["lost"].sum() == 0
 
 
-@pytest.mark.parametrize("name", ["bsp", "aladdin", "adpsgd"])
+@pytest.mark.parametrize("name", ["bsp", pytest.param("adpsgd", marks=pytest.mark.slow), "aladdin"])
 def test_both_drivers_play_the_same_faults(name: str) -> None:
     check(name, 0)
 

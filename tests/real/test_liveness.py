@@ -310,7 +310,9 @@ def test_a_cut_that_is_mended_in_time_loses_nothing(algorithm: str) -> None:
     ]
 
 
-@pytest.mark.parametrize("algorithm", ["asp", "bsp", "aladdin", "adpsgd"])
+@pytest.mark.parametrize(
+    "algorithm", ["asp", "bsp", *(pytest.param(one, marks=pytest.mark.slow) for one in ("aladdin", "adpsgd"))]
+)
 def test_who_stays_cut_off_is_taken_for_dead_and_the_rest_go_on(algorithm: str) -> None:
     fault = {"kind": "cut", "ranks": [1], "at": "50 ms", "back": "300 s"}
     record = real.train(faulty(algorithm, 3, 60, "2 s", fault))

@@ -30,7 +30,7 @@ def reconciled(cluster: Cluster) -> None:
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS, ids=str)
 @pytest.mark.parametrize("every", [0, 25])
-@pytest.mark.parametrize("seeds", [range(3), pytest.param(range(3, 60), marks=pytest.mark.slow)], ids=len)
+@pytest.mark.parametrize("seeds", [range(1), pytest.param(range(1, 60), marks=pytest.mark.slow)], ids=len)
 def test_no_gradient_is_lost_or_applied_twice(
     algorithm: object, every: float, seeds: range, tmp_path: Path
 ) -> None:

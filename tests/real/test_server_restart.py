@@ -89,6 +89,7 @@ def test_whatever_it_was_doing(moment: str, at: float) -> None:
     assert record.nodes["bytes_in"][1] == 3 * nbytes
 
 
+@pytest.mark.slow
 def test_two_servers_at_once_and_one_twice() -> None:
     faults = [
         {"at": 0.4, "back": 0.1, "servers": [0, 1], "checkpoint_every": 0.1},

@@ -302,7 +302,8 @@ def test_it_is_removed_when_its_block_fails(stop: type[BaseException]) -> None:
 
 
 OWNER = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # who is started by nohup is deaf to it
 from real.testbed import Nic, Testbed
 with Testbed([Nic(25e6, 25e6)] * 2) as bed:
     print(bed.places[0].name, flush=True)
