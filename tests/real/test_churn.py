@@ -132,7 +132,8 @@ def test_killed_while_it_waits_its_gradient_counts() -> None:
     assert record.nodes["lost"].sum() == 0
 
 
-@pytest.mark.parametrize("name", ["asp", *slowly("gosgd", "bsp")])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["asp", "gosgd", "bsp"])
 def test_killed_again_and_again_every_life_is_accounted_for(name: str) -> None:
     faults = [{"kind": "crash", "ranks": [1], "step": step, "back": 0.05} for step in (10, 11, 12)]
     record = trained(name, *faults, run={"steps": 2 * LONG})
