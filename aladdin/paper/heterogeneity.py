@@ -89,14 +89,20 @@ def section(results: Results) -> Section:
         for model in MODELS
         for reading, changes in READINGS.items()
     }
-    tables = [_speedups(ours), _ratios(ours), _readings(readings), _synchronous(results), _inconsistency()]
+    scaled = {
+        (model, c): results.estimate(_case(model, "arsgd", f, SCALED), "speedup")
+        for model in MODELS
+        for c, f in FACTORS.items()
+    }
+    synchronous = [_synchronous(ours, scaled), _inconsistency()]
+    tables = [_speedups(ours), _ratios(ours), _readings(readings), *synchronous]
     panels = {TITLES[model]: _lines(model, ours, readings) for model in MODELS}
     axis = "how many times slower"
     picture = Picture("table3", "Speed-up with one slower worker", panels, axis, "speed-up", log="x")
     figures = {f"{m}/{a}": {c: mean_of(v) for c, v in values.items()} for (m, a), values in ours.items()}
     return Section(
         "table3", "Table 3 and Figure 6: heterogeneous clusters", published("table3.source"), tables,
-        _claims(ours, readings), [picture], (),
+        _claims(ours, scaled, readings), [picture], (),
         [_case("resnet50", "aladdin", 10).command, _case("vgg16", "sgp", 100, BLOCKING).command], figures,
     )  # fmt: skip
 
@@ -107,7 +113,7 @@ def _lines(model: str, ours: dict[tuple[str, str], dict[str, Any]],
     for name in ALGORITHMS:
         factors = list(FACTORS.values())
         theirs = list(zip(factors, _theirs(model, name).values(), strict=True))
-        found.append(Series(f"{label(name)}, published", theirs, faint=True))
+        found.append(Series(f"{label(name)}, published", theirs, name, faint=True))
         mine = [(FACTORS[c], mean_of(value)) for c, value in ours[model, name].items()]
         found.append(Series(label(name), mine, name))
     last = tuple(READINGS)[-1]
@@ -124,11 +130,13 @@ def _speedups(ours: dict[tuple[str, str], dict[str, Any]]) -> Table:
     rows = []
     for (model, name), values in ours.items():
         for cluster, value in values.items():
-            theirs = _theirs(model, name)[cluster]
-            rows.append([TITLES[model], label(name), f"{cluster} (×{FACTORS[cluster]})", theirs, value,
-                         percent(mean_of(value) / theirs - 1)])  # fmt: skip
-    columns = ("model", "algorithm", "cluster", "published", "ours", "error")
-    return Table("Speed-up of 8 workers over one, one of them slower", columns, rows)
+            theirs, slower = _theirs(model, name)[cluster], f"{cluster} (×{FACTORS[cluster]})"
+            told = "fitted" if cluster == "HO" else "held out"
+            apart = percent(mean_of(value) / theirs - 1)
+            rows.append([TITLES[model], label(name), slower, f"{theirs:.2f}", value, apart, told])
+    columns = ("model", "algorithm", "cluster", "published", "ours", "error", "cell")
+    note = "HO is no prediction: its cells and Table 2's hours give the step times, the hours both constants."
+    return Table("Speed-up of 8 workers over one, one of them slower", columns, rows, note)
 
 
 def _ratios(ours: dict[tuple[str, str], dict[str, Any]]) -> Table:
@@ -155,7 +163,7 @@ def _ratio_error(ours: dict[tuple[str, str], dict[str, Any]], model: str, cluste
 def _readings(found: dict[tuple[str, str], dict[str, Any]]) -> Table:
     rows = []
     for model in MODELS:
-        rows.append([TITLES[model], "published", *_theirs(model, "sgp").values()])
+        rows.append([TITLES[model], "published", *(f"{v:.2f}" for v in _theirs(model, "sgp").values())])
         rows += [[TITLES[model], reading, *found[model, reading].values()] for reading in READINGS]
     return Table("SGP: what each reading predicts", ("model", "reading", *FACTORS), rows)
 
@@ -178,34 +186,30 @@ def _inconsistency() -> Table:
     return Table("AR-SGD: the published rows against each other", columns, rows, note)
 
 
-def _synchronous(results: Results) -> Table:
-    rows = []
+def _synchronous(ours: dict[tuple[str, str], dict[str, Any]], scaled: dict[tuple[str, str], Any]) -> Table:
+    rows: list[list[Any]] = []
     for model in MODELS:
-        rows.append([TITLES[model], "published", *_theirs(model, "arsgd").values()])
-        for reading, changes in (
-            ("its delay hides nothing (ours)", {}),
-            ("its backward pass is slow", SCALED),
-        ):
-            values = [
-                results.estimate(_case(model, "arsgd", f, changes), "speedup") for f in FACTORS.values()
-            ]
-            rows.append([TITLES[model], reading, *values])
+        rows += [
+            [TITLES[model], "published", *(f"{value:.2f}" for value in _theirs(model, "arsgd").values())],
+            [TITLES[model], "its delay hides nothing (ours)", *ours[model, "arsgd"].values()],
+            [TITLES[model], "its backward pass is slow", *(scaled[model, c] for c in FACTORS)],
+        ]
     return Table("AR-SGD: what each reading of a slow worker predicts", ("model", "reading", *FACTORS), rows)
 
 
-def _claims(ours: dict[tuple[str, str], dict[str, Any]], readings: dict[tuple[str, str], dict[str, Any]]
-            ) -> list[Claim]:  # fmt: skip
+def _claims(ours: dict[tuple[str, str], dict[str, Any]], scaled: dict[tuple[str, str], Any],
+            readings: dict[tuple[str, str], dict[str, Any]]) -> list[Claim]:  # fmt: skip
     slow = [cluster for cluster in FACTORS if cluster != "HO"]
     kept = max(abs(_ratio_error(ours, m, c)) for m in MODELS for c in slow)
-    apart = {
-        (m, c): mean_of(ours[m, "arsgd"][c]) / _theirs(m, "arsgd")[c] - 1 for m in MODELS for c in FACTORS
-    }
-    worst = max(apart, key=lambda key: abs(apart[key]))
+    synchronous = {(m, c): ours[m, "arsgd"][c] for m in MODELS for c in FACTORS}
+    worst, apart = _worst_synchronous(synchronous)
+    _, other = _worst_synchronous(scaled)
     found = [
         Claim("ALADDIN keeps of its speed-up what Table 3 says, within 5 %", "Table 3", kept <= KEEPS,
               f"worst {kept:.1%}"),
-        Claim("AR-SGD's speed-ups, within 30 %", "Table 3", abs(apart[worst]) <= NEAR,
-              f"worst {percent(apart[worst])}, {TITLES[worst[0]]} on {worst[1]}"),
+        Claim("AR-SGD's speed-ups, within 30 %", "Table 3", abs(apart) <= NEAR,
+              f"worst {percent(apart)}, {TITLES[worst[0]]} on {worst[1]}; were the slow worker's backward "
+              f"pass slow, {percent(other)}"),
         _most_robust(ours),
     ]  # fmt: skip
     worst_of = {reading: _worst(readings, reading) for reading in READINGS}
@@ -213,6 +217,13 @@ def _claims(ours: dict[tuple[str, str], dict[str, Any]], readings: dict[tuple[st
     text = "SGP's rows, within 30 %, with 1-overlap as documented"
     found.append(Claim(text, "Table 3", abs(worst_of[DOCUMENTED]) <= NEAR, f"worst cells: {others}"))
     return found
+
+
+def _worst_synchronous(speedups: dict[tuple[str, str], Any]) -> tuple[tuple[str, str], float]:
+    """The cell (model, cluster) of AR-SGD that is furthest from the published one, and its relative error."""
+    apart = {(m, c): mean_of(value) / _theirs(m, "arsgd")[c] - 1 for (m, c), value in speedups.items()}
+    worst = max(apart, key=lambda key: abs(apart[key]))
+    return worst, apart[worst]
 
 
 def _worst(readings: dict[tuple[str, str], dict[str, Any]], reading: str) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 from aladdin.paper import fitting
@@ -65,12 +65,15 @@ def _theirs(cell: Cell) -> float:
 
 def _times(ours: dict[Cell, Any], errors: dict[Cell, float], left: dict[Cell, float]) -> Table:
     rows = [
-        [TITLES[cell[0]], label(cell[1]), _theirs(cell), ours[cell], percent(errors[cell]),
+        [TITLES[cell[0]], label(cell[1]), f"{_theirs(cell):.2f}", ours[cell], percent(errors[cell]),
          "fitted" if cell in FITTED else "held out", percent(left[cell])]
         for cell in CELLS
     ]  # fmt: skip
     columns = ("model", "algorithm", "published, h", "ours, h", "error", "cell", "error, algorithm left out")
-    note = "The last column: constants fitted on the other four algorithms' eight cells."
+    note = (
+        "The last column: constants fitted on the other four algorithms' eight cells. The step times stay as "
+        f"they are; without the algorithm's own hours they would be up to {_step_shift():.1%} different."
+    )
     return Table("CIFAR-10, 250 epochs, 8 workers", columns, rows, note)
 
 
@@ -90,16 +93,30 @@ def _constants(again: fitting.Fit, left_out: dict[str, fitting.Fit]) -> Table:
     return Table("Fitted constants", columns, rows)
 
 
+def _steps(model: str) -> list[float]:
+    """Seconds per step of one worker by itself, as Tables 2 and 3 together say for each algorithm in both."""
+    batch, found = published(f"table2.batch.{model}"), []
+    for name in ("aladdin", "sgp", "arsgd"):
+        alone = hours(1.0) / _theirs((model, name)) / published(f"table3.speedup.{model}.{name}.HO")
+        found.append(batch / alone)
+    return found
+
+
+def _step_shift() -> float:
+    """The largest relative change of a step time if one of its algorithms is left out of the mean."""
+    return max(
+        abs(fmean(steps[:place] + steps[place + 1 :]) / fmean(steps) - 1)
+        for steps in map(_steps, MODELS)
+        for place in range(len(steps))
+    )
+
+
 def _implied() -> Table:
-    """What one worker takes by itself, as Tables 2 and 3 together say."""
+    """The step times that the paper implies, and how far they are apart."""
     rows: list[Sequence[Any]] = []
     for model in MODELS:
-        batch = published(f"table2.batch.{model}")
-        steps = []
-        for name in ("aladdin", "sgp", "arsgd"):
-            alone = hours(1.0) / _theirs((model, name)) / published(f"table3.speedup.{model}.{name}.HO")
-            steps.append(batch / alone)
-        rows.append([TITLES[model], *steps, sum(steps) / 3, f"{max(steps) / min(steps) - 1:.1%}"])
+        steps = _steps(model)
+        rows.append([TITLES[model], *steps, fmean(steps), f"{max(steps) / min(steps) - 1:.1%}"])
     columns = ("model", "ALADDIN", "SGP", "AR-SGD", "mean (used)", "spread")
     note = "Hours of Table 2 times the speed-up on HO of Table 3. They should be equal in each row."
     return Table("Seconds per step of a single worker, implied by the paper", columns, rows, note)
@@ -108,15 +125,20 @@ def _implied() -> Table:
 def _imagenet(ours: dict[Cell, Any]) -> Table:
     theirs = published("table2.hours.resnet50-imagenet")
     base_theirs, base_ours = theirs["aladdin"], mean_of(ours["resnet50", "aladdin"])
+    ratios = {
+        name: (theirs[name] / base_theirs, mean_of(ours["resnet50", name]) / base_ours) for name in ALGORITHMS
+    }
     rows = [
-        [label(name), theirs[name], theirs[name] / base_theirs, mean_of(ours["resnet50", name]) / base_ours,
-         percent(mean_of(ours["resnet50", name]) / base_ours / (theirs[name] / base_theirs) - 1)]
-        for name in ALGORITHMS
-    ]  # fmt: skip
+        [label(name), f"{theirs[name]:.2f}", *each, percent(each[1] / each[0] - 1)]
+        for name, each in ratios.items()
+    ]
+    rate = hours(1.0, "imagenet") / base_theirs
+    alone = published("table2.workers") * published("table2.batch.resnet50") / fmean(_steps("resnet50"))
     columns = ("algorithm", "published, h", "over ALADDIN's", "ours (CIFAR-10's)", "difference")
     note = (
-        "ALADDIN's 13.98 h are 2291 samples/s, more than eight workers with CIFAR-10's step can do without "
-        "communicating (2216): steps were shorter here, by how much is not said. So only ratios are compared."
+        f"ALADDIN's {base_theirs} h are {rate:.0f} samples/s, more than eight workers with CIFAR-10's step "
+        f"can do without communicating ({alone:.0f}): steps were shorter here, by how much is not said. So "
+        "only ratios are compared."
     )
     return Table("ImageNet-1K, ResNet-50, 90 epochs", columns, rows, note)
 
@@ -129,7 +151,8 @@ def _claims(ours: dict[Cell, Any], errors: dict[Cell, float], held: list[float],
               f"worst {label(worst[1])} on {TITLES[worst[0]]}, {percent(errors[worst])}"),
         Claim("Training times of Table 2, median of the cells not fitted on within 8 %", "Table 2",
               median(held) <= HELD_OUT, f"median {median(held):.1%} of {len(held)} cells; with each "
-              f"algorithm left out of the fit {median(map(abs, left.values())):.1%} of ten"),
+              f"algorithm left out of the fit {median(map(abs, left.values())):.1%} of ten, worst "
+              f"{max(map(abs, left.values())):.1%}"),
     ]  # fmt: skip
     for model in MODELS:
         times = {name: mean_of(ours[model, name]) for name in ALGORITHMS}
@@ -141,8 +164,9 @@ def _claims(ours: dict[Cell, Any], errors: dict[Cell, float], held: list[float],
     for other, gain in published("gains.throughput_over").items():
         mine = max(mean_of(ours[m, other]) / mean_of(ours[m, "aladdin"]) - 1 for m in MODELS)
         text = f"ALADDIN's throughput is up to {gain:.0%} higher than {label(other)}'s"
-        near = abs((1 + mine) / (1 + gain) - 1) <= WORST
-        found.append(Claim(text, "abstract, within 15 %", near, f"ours up to {mine:.0%}"))
+        apart = (1 + mine) / (1 + gain) - 1
+        said = f"ours up to {mine:.0%}: {1 + mine:.2f} times, not {1 + gain:.2f} times ({percent(apart)})"
+        found.append(Claim(text, "abstract, within 15 %", abs(apart) <= WORST, said))
     return found
 
 

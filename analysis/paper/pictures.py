@@ -1,12 +1,13 @@
 """Draws a section's pictures from their data.
 
 Rules this module obeys: those of ``analysis.plots`` (no global state, one look per algorithm); published
-values are grey.
+values are grey, and dashed and marked as the algorithm is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +16,14 @@ from analysis.plots import COLOURS, LOOKS, save
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 __all__ = ["draw"]
 
 GREY = "#B0B0B0"
+
+TICKS = 10
+"""So many places of a logarithmic axis are each told; more are told by decades."""
 
 
 def draw(one: Picture, folder: Path) -> Path:
@@ -35,7 +40,7 @@ def draw(one: Picture, folder: Path) -> Path:
         axis.set_xlabel(one.x)
         axis.set_ylabel(one.y)
         if "x" in one.log:
-            axis.set_xscale("log")
+            _logarithmic(axis, series)
         if "y" in one.log:
             axis.set_yscale("log")
         if one.line:
@@ -43,21 +48,45 @@ def draw(one: Picture, folder: Path) -> Path:
             axis.plot([1, high], [1, high], color=GREY, linewidth=0.8, zorder=0)
             axis.set_xlim(low, high)
         axis.grid(alpha=0.25)
-    handles, labels = axes[-1].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=5, fontsize=8, frameon=False)
+    _legend(figure, axes)
     return save(figure, folder / f"{one.name}.png")
+
+
+def _legend(figure: Figure, axes: Iterable[Axes]) -> None:
+    """One legend below for all panels: a series that several of them show stands there once."""
+    found: dict[str, Any] = {}
+    for axis in axes:
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, handle)
+    if not found:
+        return
+    columns = ceil(len(found) / ceil(len(found) / 5))
+    figure.legend(list(found.values()), list(found), loc="outside lower center", ncols=columns, fontsize=8,
+                  frameon=False)  # fmt: skip
+
+
+def _logarithmic(axis: Axes, series: Sequence[Series]) -> None:
+    """A logarithmic x axis whose ticks are plain numbers: those of the points, unless they are many."""
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
+    axis.set_xscale("log")
+    places = sorted({float(point[0]) for one in series for point in one.points})
+    if len(places) <= TICKS:
+        axis.set_xticks(places)
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _lines(axis: Axes, series: Sequence[Series]) -> None:
     for one in series:
         xs, ys = [p[0] for p in one.points], [p[1] for p in one.points]
         halves = [p[2] if len(p) > 2 else 0.0 for p in one.points]
-        style: dict[str, Any] = {"marker": "o"}
-        if one.faint:
-            style = {"color": GREY, "marker": "_"}
-        elif one.look in LOOKS:
+        style: dict[str, Any] = {"marker": "_" if one.faint else "o"}
+        if one.look in LOOKS:
             look = LOOKS[one.look]
             style = {"color": look.colour, "marker": look.marker, "linestyle": look.dashes}
+        if one.faint:
+            style["color"] = GREY
         axis.errorbar(xs, ys, yerr=halves, label=one.label, markersize=4, linewidth=1.3, **style)
 
 

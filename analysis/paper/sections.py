@@ -15,6 +15,9 @@ from typing import Any
 
 __all__ = ["Claim", "Picture", "Section", "Series", "Table", "error", "mean_of", "shown"]
 
+ROUND_OFF = 1e-9
+"""Half an interval over its mean, below which runs are alike and only their sums differ."""
+
 
 @dataclass(frozen=True)
 class Table:
@@ -128,7 +131,9 @@ def shown(value: Any) -> str:
     if isinstance(value, Mapping):
         half = value.get("half")
         mean = _number(value["mean"])
-        return mean if half is None else f"{mean} ± {_number(half, digits=2)}"
+        if half is None:
+            return mean
+        return f"{mean} ± {_number(half if half > ROUND_OFF * abs(value['mean']) else 0.0, digits=2)}"
     return _number(value)
 
 

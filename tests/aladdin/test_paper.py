@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,12 @@ from aladdin.cli import main
 from aladdin.paper import EXPERIMENTS, paper
 from aladdin.paper.cases import Case, Unfinished, case, perform
 from aladdin.paper.fitting import ALGORITHMS, FITTED, MODELS, fit, grid, hours, name_of
-from analysis.paper import Claim, Picture, Section, Series, Table, error, published, shown
+from analysis.paper import Claim, Picture, Section, Series, Table, error, pictures, published, shown
+from analysis.paper.published import notes
 from scenarios import ScenarioError
+from scenarios.plan import plan
+
+PAGE = Path(__file__).parents[2] / "docs" / "paper.md"
 
 
 def test_scenarios_of_table_2_share_their_constants() -> None:
@@ -40,6 +46,38 @@ def test_step_times_are_those_that_the_paper_implies() -> None:
             )
         mean = scenarios.load(name_of(model, "aladdin")).cluster.compute.mean
         assert mean == pytest.approx(sum(implied) / 3, rel=2e-3)
+
+
+def test_gains_follow_from_the_hours() -> None:
+    for other, gain in published("gains.throughput_over").items():
+        theirs = [published(f"table2.hours.{model}") for model in MODELS]
+        assert max(one[other] / one["aladdin"] - 1 for one in theirs) == pytest.approx(gain, abs=0.005)
+
+
+@pytest.mark.parametrize(("algorithm", "called"), [("aladdin", "ALADDIN"), ("arsgd", "AR-SGD")])
+def test_communication_grows_as_is_said(algorithm: str, called: str) -> None:
+    """What a step of Table 2 takes beyond its compute, VGG-16's over ResNet-50's."""
+    beyond = []
+    for model in MODELS:
+        samples = 8 * published(f"table2.batch.{model}")
+        step = samples * published(f"table2.hours.{model}.{algorithm}") / hours(1.0)
+        beyond.append(step - scenarios.load(name_of(model, algorithm)).cluster.compute.mean)
+    said = f"{beyond[1] / beyond[0]:.1f} times for {called}"
+    assert said in " ".join(notes("table2"))
+    assert said in PAGE.read_text(encoding="utf-8")
+
+
+def test_the_command_for_a_gpu_is_not_refused() -> None:
+    """As docs/paper.md has it, but for the device; AR-SGD with what it says about that."""
+    from real.checks import check
+
+    text = PAGE.read_text(encoding="utf-8").replace("\\\n", " ")
+    words = shlex.split(next(line for line in text.splitlines() if line.startswith("aladdin train ")))
+    changes = dict(word.split("=", 1) for word in words if "=" in word)
+    assert changes.pop("run.device") == "cuda"
+    check(plan(scenarios.load(words[2], changes)))
+    more = dict(re.findall(r"-s (algorithm\.\w+)=(\w+)", text))
+    check(plan(scenarios.load("paper/cifar10-resnet50-arsgd", {**changes, **more})))
 
 
 def test_a_fit_finds_constants_that_explain_the_cells(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,6 +199,7 @@ def test_cells_are_shown_with_their_intervals() -> None:
     assert shown(None) == "–"
     assert shown({"mean": 1.2345, "half": 0.0123, "count": 5}) == "1.23 ± 0.012"
     assert shown({"mean": 12345.6, "half": None, "count": 1}) == "12,346"
+    assert shown({"mean": 1688.0, "half": 2.4e-13, "count": 5}) == "1,688 ± 0", "runs that are alike"
     assert error({"mean": 1.1, "half": None, "count": 1}, 1.0) == pytest.approx(0.1)
 
 
@@ -169,6 +208,27 @@ def test_every_experiment_has_cases() -> None:
         wanted = list(one.wanted())
         assert bool(wanted) is (name != "theorem1"), f"{name}: theorem1 alone measures in runs of its own"
         assert all(isinstance(each, Case) for each in wanted)
+
+
+def test_notes_are_about_experiments() -> None:
+    from analysis.paper.published import _tree
+
+    assert set(_tree("notes.yaml")) <= set(EXPERIMENTS)
+
+
+def test_a_picture_names_the_series_of_all_panels(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    kept: list[Any] = []
+    monkeypatch.setattr(pictures, "save", lambda figure, _: kept.append(figure))
+    panels = {
+        "left": [Series("both", [(1, 2), (4, 3)], "asp"), Series("here alone", [(64, 3)], "asp", faint=True)],
+        "right": [Series("both", [(1, 2)], "asp")],
+    }
+    pictures.draw(Picture("p", "P", panels, "x", "y", log="xy"), tmp_path)
+    (figure,) = kept
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["both", "here alone"]
+    axis = figure.axes[0].xaxis
+    assert [axis.get_major_formatter()(place) for place in axis.get_ticklocs()] == ["1", "4", "64"]
+    assert axis.get_minor_formatter()(2) == "", "places in between carry no label"
 
 
 def test_markdown_says_everything() -> None:
