@@ -264,8 +264,8 @@ class Link(Alarm):
             self.sat = {}
         self.sat[link] = None
 
-    def monitor(self, link: Link, rate: float) -> None:
-        """``link`` has room for flows of this one up to ``rate``."""
+    def monitor(self, link: Link, rate: float, coming: tuple[Link, ...] = ()) -> None:
+        """``link`` has room for flows of this one up to ``rate``; the next will cross ``coming``."""
         if link.promises is NO_PROMISES:
             link.promises = {}
         link.promises[self] = rate
@@ -276,15 +276,15 @@ class Link(Alarm):
             fluid.sequence += 1
             heappush(self.monitors, (rate, fluid.sequence, link))
             if len(self.monitors) > 16 * self.own + 64:
-                self._forget()
+                self._forget(coming)
 
-    def _forget(self) -> None:
+    def _forget(self, coming: tuple[Link, ...]) -> None:
         """Keep one entry for each promise, and no promises of links that its own flows no longer cross."""
         kept: dict[Link, tuple[float, int, Link]] = {}
         for item in self.monitors:
             rate, _, link = item
             if link.promises.get(self) == rate:
-                if self in link.by:
+                if self in link.by or link in coming:
                     kept[link] = item
                 else:
                     del link.promises[self]
@@ -369,7 +369,7 @@ class Fluid:
                         if part < hub.capacity and promises.get(hub, inf) > part:
                             hub.monitor(link, part)
             if part < best.capacity and link.promises.get(best, inf) > part:
-                best.monitor(link, part)
+                best.monitor(link, part, path)
         return True
 
     def cancel(self, flow: Flow) -> None:

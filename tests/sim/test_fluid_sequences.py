@@ -129,3 +129,23 @@ def test_rates_are_right_after_every_change(
     clock.drain()
     assert all(flow.over for flow in flows)
     assert not any(link.flows or link.own or link.by or link.sat for link in links)
+
+
+def test_a_new_promise_is_kept_however_many_old_ones_are_forgotten() -> None:
+    """Workers slower than their server come one by one, a dozen at a time: no NIC is ever overfull."""
+    clock = Clock()
+    fluid = Fluid(clock)
+    server = Link(fluid, 100.0)
+    flows: list[Bytes] = []
+    for _ in range(400):
+        flows.append(Bytes((Link(fluid, 10.0), server)))
+        fluid.start(flows[-1], 1e6)
+        if len(flows) > 12:
+            fluid.cancel(flows.pop(0))
+        pass_time(clock, clock.now)
+        check(fluid, [server, *(flow.path[0] for flow in flows)], flows)
+    assert len(server.monitors) < 16 * 13 + 65
+    while len(flows) > 4:
+        fluid.cancel(flows.pop(0))
+    pass_time(clock, clock.now)
+    assert [flow.hub.level for flow in flows] == pytest.approx([10.0] * 4)
