@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
+from core.node import Message
 from sim.network import HELD, Network, Pair, Transfer
 
 if TYPE_CHECKING:
@@ -48,7 +49,8 @@ class Outage:
         if current is not None:
             network.stop(current)
             pair.undelivered += 1
-            again.append(network.carrier(pair, current.message, current.nbytes))
+            message = current.message  # a silence may have left only a part of it to be moved
+            again.append(network.carrier(pair, message, _size(message)))
         stopper = Transfer(pair, None, 0.0)
         stopper.phase = HELD
         pair.current = stopper
@@ -86,4 +88,9 @@ def _unread(pair: Pair, host: FaultyHost) -> list[Transfer]:
         return []
     pair.undelivered += len(entries)
     carrier = pair.network.carrier
-    return [carrier(pair, m, 0.0 if m.tensor is None else m.tensor.nbytes) for _, m in entries]
+    return [carrier(pair, message, _size(message)) for _, message in entries]
+
+
+def _size(message: Message) -> float:
+    """All of its bytes."""
+    return 0.0 if message.tensor is None else float(message.tensor.nbytes)

@@ -92,8 +92,7 @@ class RestingPair(Pair):
 
     def _hush_request(self, transfer: RestingTransfer, now: float) -> None:
         """A request under way rests; so does one that a silent receiver has."""
-        found = (e for e in (*self.target.nic.requests, *self.source.nic.blocked) if e[2] is transfer)
-        rest = max(next(found)[0] - now, 0.0)
+        rest = max(transfer.due - now, 0.0)
         target: Any = self.target
         if rest or target.silent:
             self._replace(transfer, transfer.nbytes, moving=False).park(ASKING, rest)
@@ -127,7 +126,7 @@ class RestingPair(Pair):
 class RestingTransfer(Transfer):
     """A message that can rest: in phase ``at``, with ``rest`` seconds of it to go.
 
-    due  when its latency or overhead is over, or, if it moves alone, its last byte there
+    due  when its request arrives, or its latency or overhead is over, or (if it moves alone) its bytes are
     """
 
     __slots__ = ("at", "due", "rest")
@@ -146,6 +145,7 @@ class RestingTransfer(Transfer):
         if self.pair.silent:
             self.park(ASKING, arrival - now)
         else:
+            self.due = arrival
             super().request(now, arrival)
 
     def move(self, now: float) -> None:
@@ -161,7 +161,8 @@ class RestingTransfer(Transfer):
         pair, clock = self.pair, self.pair.network.clock
         now = clock._now
         if self.at == ASKING:
-            super().request(now, now + self.rest)
+            self.due = now + self.rest
+            super().request(now, self.due)
         elif self.at == WHOLE:
             self.move(now)
         elif pair.direct and self.at == FLOWING:

@@ -11,6 +11,7 @@ from analysis.churn import happened, line, steadfast
 from core.algorithms import ALGORITHMS
 from core.record import Record
 from sim.errors import ServerLost
+from sim.network import Nic
 from tests.sim.test_faults import JOINING, events, numbers, reconcile, run
 
 EASY = {"cluster__compute": {"model": "constant", "mean": 0.1}, "cluster__workers": 2, "run__steps": 4,
@@ -181,3 +182,31 @@ def test_what_the_summary_says_and_that_a_frozen_worker_has_never_gone() -> None
     assert "freezes 1, cuts 1" in line(found)
     assert steadfast(record) == {0, 1}
     assert "freezes" not in happened(easy({"kind": "crash", "ranks": [0], "at": 0.1}))  # type: ignore[operator]
+
+
+def test_a_message_cut_in_two_is_sent_again_whole_when_its_server_comes_back() -> None:
+    """Half of a push is there when the worker is cut off; then the server crashes and has nothing of it."""
+    faults = [
+        {"kind": "cut", "ranks": [0], "at": 0.125, "back": 0.3},
+        {"kind": "crash", "servers": [0], "at": 0.2, "back": 0.1},
+    ]
+    one = {"cluster__workers": 1, "run__steps": 2, "cluster__network__admission": "fair"}
+    assert easy(*faults, **one).duration == pytest.approx(0.425 + 0.05 + 0.05 + 0.1 + 0.05 + 0.05)
+
+
+def test_who_falls_silent_does_not_search_the_requests_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server with a queue of n requests has n connections: each search would cost n."""
+
+    class Unsearched(list[Any]):
+        def __iter__(self) -> Any:
+            raise AssertionError("the queue was searched")
+
+    made = Nic.__init__
+
+    def watched(nic: Nic, *arguments: Any) -> None:
+        made(nic, *arguments)
+        nic.requests, nic.blocked = Unsearched(), Unsearched()
+
+    monkeypatch.setattr(Nic, "__init__", watched)
+    freeze = {"kind": "freeze", "servers": [0], "at": 0.12, "back": 0.3}
+    assert events(easy(freeze, cluster__workers=8)) == [("freeze", 8), ("thaw", 8)]
