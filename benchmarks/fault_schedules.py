@@ -6,7 +6,7 @@
 Runs are shared out evenly over the algorithms (default: all); run k of an algorithm is that of seed
 ``--seed`` + k, in whatever process. Each is held to everything that was promised (tests/conformance/dst.py).
 What fails is made smaller (tests/conformance/shrinking.py) and printed with the command that plays it again;
-then the exit code is 1.
+then the exit code is 1 (2 for bad input).
 
 Runs per second are given by the wall clock of all and by the processor time that they took, per core.
 """
@@ -22,7 +22,7 @@ import time
 import traceback
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
@@ -31,6 +31,7 @@ ROOT = str(Path(__file__).resolve().parents[1])
 sys.path.insert(0, ROOT)
 
 from core.algorithms import ALGORITHMS  # noqa: E402
+from scenarios import ScenarioError  # noqa: E402
 from tests.conformance.dst import play  # noqa: E402
 from tests.conformance.shrinking import shrink, way  # noqa: E402
 from tests.conformance.trials import Trial, draw  # noqa: E402
@@ -63,14 +64,20 @@ def block(job: tuple[str, int, int]) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def refuse(why: str) -> NoReturn:
+    """Bad input: say so, and exit with 2."""
+    print(why, file=sys.stderr)
+    raise SystemExit(2)
+
+
 def main(arguments: argparse.Namespace) -> int:
     """All runs; the exit code."""
     names = arguments.algorithm or list(ALGORITHMS)
     unknown = [name for name in names if name not in ALGORITHMS]
     if unknown:
-        raise SystemExit(f"--algorithm: {unknown[0]!r} is not valid; expected one of {', '.join(ALGORITHMS)}")
+        refuse(f"--algorithm: {unknown[0]!r} is not valid; expected one of {', '.join(ALGORITHMS)}")
     if min(arguments.runs, arguments.jobs) < 1:
-        raise SystemExit("--runs, --jobs: a whole number of at least 1 is expected")
+        refuse("--runs, --jobs: a whole number of at least 1 is expected")
     jobs = []
     for i, name in enumerate(names):
         runs = arguments.runs // len(names) + (i < arguments.runs % len(names))
@@ -151,9 +158,11 @@ def replay(text: str) -> int:
     try:
         trial = Trial(**json.loads(text))
     except (ValueError, TypeError) as error:
-        raise SystemExit(f"--replay: {error}; expected what this program has printed") from None
+        refuse(f"--replay: {error}; expected what this program has printed")
     try:
         found = play(trial)
+    except ScenarioError as refused:
+        refuse(f"--replay: {refused}")
     except Exception:
         traceback.print_exc()
         return 1

@@ -6,19 +6,21 @@ Rules this module obeys:
   and at the end. In every run: gradients computed = applied + pending + lost, by worker; none applied twice;
   only who crashed, or whose server forgot, loses any; every second is booked once; everybody ends.
 * A broken promise is an ``AssertionError``, a ``Deadlock`` or whatever else a driver raises. A server's
-  silence that was too long ends a run as it should (``ServerLost``); a run without end is given up.
+  silence that was too long, and no shorter one, ends a run as it should (``ServerLost``). A run
+  without end is given up.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
+from collections import Counter, defaultdict
 from typing import Any
 
 import numpy as np
 
 from core.record import EVENTS, PARTS, Record
 from scenarios import Scenario
+from scenarios.faults import SILENT, too_long
 from scenarios.plan import plan
 from sim.errors import ServerLost
 from tests.conformance.audit import Audit
@@ -75,6 +77,8 @@ def play(trial: Trial) -> Outcome:
     except Endless:
         return Outcome(Counter(), 0, "endless")
     except ServerLost as lost:
+        if not _may_lose_a_server(scenario):
+            raise AssertionError(f"{lost}, but no server may be lost") from lost
         unfinished: Record = lost.record
         return Outcome(_struck(driver, unfinished), int(unfinished.nodes["steps"].sum()), "server lost")
     if audit is not None and tags is not None:
@@ -86,6 +90,17 @@ def play(trial: Trial) -> Outcome:
         held = record.nodes["weight"].sum()
         assert held <= driver.created + EXACT, f"workers hold {held} of all weight, {driver.created}"
     return Outcome(_struck(driver, record), int(record.nodes["steps"].sum()))
+
+
+def _may_lose_a_server(scenario: Scenario) -> bool:
+    """Whether any server dies for good, or may be silent for too long by all its faults together."""
+    silent: dict[int, float] = defaultdict(float)
+    for fault in scenario.faults:
+        if fault.servers and fault.back is None:
+            return True
+        for server in fault.servers if fault.kind in SILENT else ():
+            silent[server] += fault.back
+    return any(too_long(seconds, scenario.run.heartbeat_timeout) for seconds in silent.values())
 
 
 def _struck(driver: Watched, record: Record) -> Counter[str]:

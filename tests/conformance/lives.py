@@ -246,15 +246,18 @@ class Watched(Faulty):
         shares = sum(message.number for message in astray)
         return sum(node.weight for node in nodes) + shares + sum(weight for _, _, weight in self.handed)
 
+    def _gone(self, rank: int, sequence: int) -> bool:
+        """Whether the life of ``rank`` that a message of that number is of is over."""
+        known = self.roster.back.get(rank, 0)
+        return rank in self.roster.departed or sequence <= (self.roster.log[known - 1][0] if known else 0)
+
     def _befall_server(self, host: FaultyHost, event: Event) -> None:
         strikes = event.kind == "crash" and host not in self.down and event.back is not None
         if strikes:
             for queue in host.inbox.values():
-                for _, message, pair in queue:
-                    if pair is not None and message.tag == GRADIENT:
-                        self.excused[pair.source.id] += message.count * (
-                            pair.source.id in self.roster.departed or pair.source.id in self.roster.back
-                        )
+                for sequence, message, pair in queue:
+                    if pair is not None and message.tag == GRADIENT and self._gone(pair.source.id, sequence):
+                        self.excused[pair.source.id] += message.count
         frozen = bool(host.freezes)  # what it was at then counts as done
         before = host.node.params.copy(), dict(host.node.ledger.applied)
         super()._befall_server(host, event)

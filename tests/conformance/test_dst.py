@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from core.algorithms import ALGORITHMS
+from sim.frozen import Silences
 from tests.conformance.dst import Outcome, play
 from tests.conformance.shrinking import shrink, way
 from tests.conformance.trials import Trial, draw
@@ -153,9 +154,20 @@ def test_the_command_replays_and_exits_with_1_where_a_promise_is_broken() -> Non
     done = command("--replay", json.dumps(failing.plain()))
     assert done.returncode == 1
     assert "applied as" in done.stderr
-    assert command("--algorithm", "aspp").stderr.startswith(
-        "--algorithm: 'aspp' is not valid; expected one of"
-    )
+
+
+def test_the_command_refuses_bad_input_with_2() -> None:
+    nobody = draw("asp", 2).plain()
+    nobody["scenario"]["cluster"]["workers"] = 0
+    for arguments, words in (
+        (("--algorithm", "aspp"), "--algorithm: 'aspp' is not valid; expected one of"),
+        (("--runs", "0"), "--runs, --jobs: a whole number of at least 1"),
+        (("--replay", "[]"), "--replay: "),
+        (("--replay", json.dumps(nobody)), "--replay: cluster.workers: 0 is not valid"),
+    ):
+        done = command(*arguments)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith(words)
 
 
 # What was found
@@ -234,3 +246,16 @@ def test_time_goes_on_while_all_who_will_come_back_still_deliver() -> None:
     ]
     hold(small("aladdin_l2", 2, 200, {"seed": 0, "steps": 3}, faults, bandwidth=28600.0,
                network={"admission": 2, "window": 2, "inbox": 2, "collective": "messages"}))  # fmt: skip
+
+
+def test_a_server_is_lost_where_its_silence_is_too_long_and_nowhere_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    freeze = {"kind": "freeze", "servers": [0], "at": 0.1, "back": 0.2}
+    short = small("asp", 2, 200, {"seed": 0, "steps": 4}, [freeze])
+    assert play(short).end == "over"
+    assert play(small("asp", 2, 200, {"seed": 0, "steps": 4}, [{**freeze, "back": 6}])).end == "server lost"
+    begin = Silences.__init__
+    monkeypatch.setattr(Silences, "__init__", lambda own, driver, _, log: begin(own, driver, 0.05, log))
+    with pytest.raises(AssertionError, match="but no server may be lost"):
+        play(short)
