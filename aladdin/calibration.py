@@ -21,6 +21,7 @@ from typing import Any
 from aladdin import api, quiet
 from aladdin.api import Source
 from aladdin.probing import Learned, Probe, nominal, probes, refreshing
+from analysis.calibrate import CalibrationError
 from analysis.repetitions import doubts, merged
 from core.record import Record
 from scenarios import Scenario, ScenarioError
@@ -67,7 +68,7 @@ def calibrate(
     budget   seconds; a first round of all probes always runs, what follows only where there is time
     run      what runs a probe's scenario; default: the real driver
 
-    Raises ``CalibrationError`` where a probe says nothing, ``ScenarioError`` for bad input.
+    Raises ``CalibrationError`` where a probe cannot be fitted at first, ``ScenarioError`` for bad input.
     """
     base = api.load(scenario, overrides=overrides)
     path = None if out is None else _new_file(Path(out))
@@ -128,7 +129,13 @@ class _Calibration:
         begun, known = time.perf_counter(), self.profile()
         records = [self.runner(scenario) for scenario in self.probes[i].scenarios(known)]
         self.when = str(records[-1].manifest.get("environment", {}).get("when", ""))
-        self.learned[i].append(self.probes[i].learn(records, known))
+        try:
+            said = self.probes[i].learn(records, known)
+        except CalibrationError as error:
+            if not self.learned[i]:
+                raise
+            said = Learned(failed=str(error))
+        self.learned[i].append(said)
         self.took[i] = time.perf_counter() - begun
 
     def _affordable(self, i: int) -> bool:
@@ -197,7 +204,8 @@ def refresh(profile: Profile, scenario: Source, run: Runner | None = None, share
     """``profile`` with the constants of what ``scenario`` has native, steps or links, measured anew.
 
     A machine that others use too changes its speed within minutes; a few short probes, of about
-    ``share`` seconds each, follow it.
+    ``share`` seconds each, follow it. What one that is disturbed beyond use would have measured is left out,
+    and in doubt. Raises ``CalibrationError`` where one cannot be fitted.
     """
     base, run = api.load(scenario), run or run_for_real
     known = profile
@@ -209,9 +217,10 @@ def refresh(profile: Profile, scenario: Source, run: Runner | None = None, share
         records = [run(one) for one in probe.scenarios(guess)]
         learned = probe.learn(records, profile)
         model = learned.model or profile.step_time_model
-        profile = replace(
-            profile, constants={**profile.constants, **learned.constants}, step_time_model=model
-        )
+        constants, notes = {**profile.constants, **learned.constants}, profile.notes
+        if learned.failed:
+            notes = {**notes, "doubts": {**notes.get("doubts", {}), probe.what: learned.failed}}
+        profile = replace(profile, constants=constants, step_time_model=model, notes=notes)
     return profile
 
 

@@ -125,7 +125,7 @@ class _Check:
         self.said: dict[tuple[int, int], dict[str, Any]] = {}
         self.rounds: dict[int, list[checks.Cell]] = {}
         self.took: dict[int, float] = {}
-        self.begun = time.perf_counter()
+        self.begun, self.before = time.perf_counter(), 0.0  # seconds of an earlier check that goes on
 
     def run(self, on_progress: Progress, on_plan: Callable[[str], None]) -> CrossCheck:
         """Predict, plan, run every round, compare."""
@@ -180,8 +180,8 @@ class _Check:
         assert self.folder is not None
         try:
             plan = json.loads((self.folder / "plan.json").read_text(encoding="utf-8"))
-            files = [self.folder / name for name in ("rounds.json", "predictions.json")]
-            rounds, said = (
+            files = [self.folder / f"{name}.json" for name in ("rounds", "predictions", "figures")]
+            rounds, said, figures = (
                 json.loads(file.read_text(encoding="utf-8")) if file.exists() else [] for file in files
             )
         except (OSError, ValueError) as error:
@@ -195,6 +195,7 @@ class _Check:
             place = one.pop("cell")
             one.pop("round")
             self.rounds.setdefault(place, []).append(checks.Cell(**{**one, "flags": tuple(one["flags"])}))
+        self.before = 60.0 * dict(figures).get("minutes", 0.0)
         self.said = {(one.pop("cell"), one.get("round", 0)): one for one in said}
         for file in self.folder.glob("profile-*.json"):
             self.profiles[file.stem.removeprefix("profile-")] = Profile.read(file)
@@ -211,9 +212,21 @@ class _Check:
                     base, workers=self.design.workers, links=self.design.links, on_progress=on_progress,
                     budget=max(1.0, min(CALIBRATING, self.budget / 8)),
                 )  # fmt: skip
-            if self.folder is not None and not (self.folder / f"profile-{name}.json").exists():
-                self.folder.mkdir(parents=True, exist_ok=True)
-                self.profiles[name].write(self.folder / f"profile-{name}.json")
+            self._keep(name)
+
+    def _keep(self, name: str) -> None:
+        """Write the profile of a workload, or see that it is the one of an earlier check that goes on."""
+        if self.folder is None:
+            return
+        file, profile = self.folder / f"profile-{name}.json", self.profiles[name]
+        if not file.exists():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            profile.write(file)
+        elif self.given is not None:
+            there, here = (store.plain(one.to_dict()) for one in (Profile.read(file), profile))
+            if there != here:
+                hint = f"a check with the same profile; this one was begun with {file.name} in it"
+                raise ScenarioError("out", str(self.folder), hint)
 
     def _predict(self, i: int, scene: Scenario) -> tuple[Record, checks.Prediction]:
         return foretell(scene, self.profiles[self.design.workload(self.levels[i])[0]])
@@ -309,13 +322,20 @@ class _Check:
         if noisy:
             flags = self.measured[i].manifest.get("flags", [])
             self.measured[i].manifest["flags"] = [*flags, noisy]
-        self.rounds.setdefault(i, []).append(checks.compare(self.predictions[i], self.measured[i], **cell))
+        self.rounds.setdefault(i, []).append(self._compared(i))
         self.took[i] = time.perf_counter() - begun
         self._save()
         if self.keep_runs and self.folder is not None:
             name = f"{api.slug(scene.name)}-{scene.algorithm.name}{f'-{turn}' if turn else ''}"
             store.write(self.measured[i], self.folder / "runs" / f"{name}-real")
             store.write(self.simulated[i], self.folder / "runs" / f"{name}-sim")
+
+    def _compared(self, i: int) -> checks.Cell:
+        try:
+            return checks.compare(self.predictions[i], self.measured[i], **self.levels[i])
+        except ValueError as error:
+            scene = self.chosen[i]
+            raise ScenarioError("run.seconds", scene.run.seconds, hint=f"({scene.name}): {error}") from error
 
     # What is kept
 
@@ -338,7 +358,7 @@ class _Check:
             "by_level": verdict.by_level(cells),
             "misses": [miss.to_dict() for miss in self._misses(cells)],
             "left_out": [self.left_out[i] for i in sorted(self.left_out)],
-            "minutes": (time.perf_counter() - self.begun) / 60,
+            "minutes": (self.before + time.perf_counter() - self.begun) / 60,
         }
 
     def _said(self) -> list[dict[str, Any]]:
@@ -359,13 +379,19 @@ class _Check:
         self._write("rounds.json", each)
         self._write("cells.json", [cell.to_dict() for cell in cells])
         self._write("figures.json", self._figures(cells))
-        (self.folder / "cells.csv").write_text(checks.to_csv(cells), encoding="utf-8")
-        (self.folder / "results.md").write_text(verdict.markdown(cells), encoding="utf-8")
+        self._put("cells.csv", checks.to_csv(cells))
+        self._put("results.md", verdict.markdown(cells))
 
     def _write(self, name: str, tree: Any) -> None:
+        self._put(name, json.dumps(store.plain(tree), indent=1) + "\n")
+
+    def _put(self, name: str, text: str) -> None:
+        """Whole or not at all: who is stopped in its midst leaves the former file."""
         if self.folder is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
-            (self.folder / name).write_text(json.dumps(store.plain(tree), indent=1) + "\n", encoding="utf-8")
+            partial = self.folder / f".{name}.partial"
+            partial.write_text(text, encoding="utf-8")
+            partial.replace(self.folder / name)
 
 
 def _measured(scenario: Scenario) -> Record:

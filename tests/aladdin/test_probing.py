@@ -10,13 +10,14 @@ import pytest
 
 import scenarios
 from aladdin import validation
-from aladdin.calibration import MOST, calibrate
+from aladdin.calibration import MOST, Runner, calibrate, refresh
 from aladdin.designs.basic import Basic
 from aladdin.probing import probes
 from aladdin.validation import crosscheck
+from analysis.calibrate import CalibrationError
 from core.record import Record
 from scenarios import Scenario, ScenarioError
-from scenarios.profile import Profile
+from scenarios.profile import Constant, Profile
 from sim import simulate
 from tests.aladdin.test_calibration import TRUTH
 
@@ -68,6 +69,44 @@ def test_steps_that_cannot_keep_pace_say_nothing_of_pacing() -> None:
     assert "pacing.overhead" not in profile.constants
     assert "gradients did not end in time" in profile.notes["doubts"]["2 workers' paced steps"]
     assert profile.notes["repetitions"]["2 workers' paced steps"] == MOST
+
+
+def test_a_repetition_that_cannot_be_fitted_leaves_the_first() -> None:
+    """The second of the steps of one worker breaks off after three; a first one that does says so."""
+
+    def run_with(least: int) -> Runner:
+        ran = 0
+
+        def run(scenario: Scenario) -> Record:
+            nonlocal ran
+            alone = scenario.algorithm.name.endswith("StepProbe") and scenario.cluster.workers == 1
+            ran += alone
+            return simulate(scenario.override({"run.steps": 3}) if alone and ran > least else scenario)
+
+        return run
+
+    profile = calibrate(MACHINE, run=run_with(1))
+    assert profile.constants["step_time.mean"].value == pytest.approx(0.02)
+    assert profile.notes["repetitions"]["steps of one worker"] == 2
+    with pytest.raises(CalibrationError, match="step probe: 1 steps after warm-up are too few"):
+        calibrate(MACHINE, run=run_with(0))
+
+
+def test_a_refreshed_probe_that_says_nothing_is_a_flag_of_the_prediction() -> None:
+    native = MACHINE.override({"run.compute": "native", "run.links": "paced"})
+    profile = calibrate(MACHINE, run=simulate, budget=1e-3)
+    cost = Constant(1e-9, "s", 1e-9, 1e-9)
+    known = {**profile.constants, "host.paced.byte_cost": cost, "host.paced.beside": cost}
+
+    def run(scenario: Scenario) -> Record:
+        disturbed = scenario.algorithm.name.endswith("BesideProbe")
+        return simulate(scenario.override({"cluster.compute.mean": 60.0}) if disturbed else scenario)
+
+    fresh = refresh(replace(profile, constants=known), native, run)
+    assert "host.paced.beside" not in fresh.constants
+    assert "disturbed" in fresh.notes["doubts"]["steps beside messages over paced links"]
+    assert any("steps beside messages over paced links" in flag for flag in fresh.warnings(native))
+    assert not any("steps beside" in flag for flag in refresh(profile, native, simulate).warnings(native))
 
 
 def test_a_small_budget_leaves_one_repetition() -> None:
@@ -143,6 +182,46 @@ def test_a_stopped_check_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytes
         crosscheck("demo", profile=profile, design=replace(SMALL, workers=(4,)), out=folder, resume=True)
     with pytest.raises(ScenarioError, match="a cross-check was begun in"):
         crosscheck("demo", profile=profile, design=SMALL, out=tmp_path / "nothing", resume=True)
+    other = replace(profile, step_time_model="gamma")
+    with pytest.raises(ScenarioError, match="a check with the same profile; this one was begun with prof"):
+        crosscheck("demo", profile=other, design=SMALL, out=folder, resume=True)
+
+
+def test_who_is_stopped_while_writing_leaves_whole_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, put = tmp_path / "check", Path.replace
+    profile = calibrate(MACHINE, run=simulate, budget=1e-3)
+
+    def stopped(file: Path, target: Path) -> Path:
+        if target.name == "rounds.json" and target.exists():
+            raise KeyboardInterrupt
+        return put(file, target)
+
+    monkeypatch.setattr(validation, "run_for_real", lambda scenario: simulate(profile.apply(scenario)))
+    monkeypatch.setattr(Path, "replace", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        crosscheck("demo", profile=profile, design=SMALL, out=folder)
+    monkeypatch.setattr(Path, "replace", put)
+    assert len(json.loads((folder / "rounds.json").read_text())) == 1
+    figures = json.loads((folder / "figures.json").read_text())
+    (folder / "figures.json").write_text(json.dumps({**figures, "minutes": 70.0}))
+    found = crosscheck("demo", profile=profile, design=SMALL, out=folder, resume=True)
+    assert len(found.cells) == 4
+    assert 70 < found.figures["minutes"] < 75, "those of the first part count"
+
+
+def test_a_run_without_a_step_is_a_word_not_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    profile = calibrate(MACHINE, run=simulate, budget=1e-3)
+
+    def short(scenario: Scenario) -> Record:
+        record = simulate(profile.apply(scenario))
+        steps = {name: column[:0] for name, column in record.steps.items()}
+        return replace(record, steps=steps)
+
+    monkeypatch.setattr(validation, "run_for_real", short)
+    with pytest.raises(ScenarioError, match=r"run\.seconds: 3\.0 \(demo n=2 .*completed no step"):
+        crosscheck("demo", profile=profile, design=SMALL)
 
 
 def test_wide_intervals_ask_for_rounds_and_the_budget_ends_them(monkeypatch: pytest.MonkeyPatch) -> None:
