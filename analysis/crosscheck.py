@@ -109,7 +109,8 @@ class Cell:
 class Ranking:
     """How the algorithms order under one set of circumstances.
 
-    tau      Kendall's rank correlation of predicted and measured throughput
+    tau      Kendall's rank correlation of predicted and measured throughput; 1 where all are measured alike,
+             and 0 where they are not, but all are predicted alike
     wrong    pairs that differ by more than ``margin`` as measured and are predicted the other way round
     """
 
@@ -257,7 +258,7 @@ def rankings(cells: Sequence[Cell], margin: float = 0.05) -> list[Ranking]:
                 circumstances,
                 tuple(c.algorithm for c in sorted(group, key=lambda c: -c.predicted)),
                 tuple(c.algorithm for c in sorted(group, key=lambda c: -c.measured)),
-                float(tau) if math.isfinite(tau) else 1.0,
+                float(tau) if math.isfinite(tau) else float(len({c.measured for c in group}) == 1),
                 wrong,
             )
         )
