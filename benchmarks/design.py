@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import csv
 import sys
+from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from analysis.balance import assign, circumstances, meetings
 from core.algorithms import ALGORITHMS

@@ -149,6 +149,8 @@ def arguments() -> argparse.Namespace:
     args = parser.parse_args()
     if min(*args.workers, *args.servers, args.repeats) < 1:
         parser.error("--workers, --servers and --repeats take numbers of at least 1")
+    if min(args.steps, args.racks) < 0:
+        parser.error("--steps and --racks take numbers of at least 0")
     for workers in args.workers:
         if args.racks and workers % args.racks:
             parser.error(f"--racks {args.racks} does not divide --workers {workers}")

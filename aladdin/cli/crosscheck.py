@@ -69,17 +69,19 @@ def command(
     Without --profile this machine is calibrated first. Each prediction is written before the run it is
     for; beside ours stand those of simpler models. Cells are run again, where time allows, until their 95 %
     intervals are within 2.5 %. gpu: all algorithms on ResNet-50 and VGG-16, one to eight workers that share a
-    device; what full stands for with --set run.device=cuda.
+    device; what full stands for with run.device=cuda.
 
-    Example, about forty minutes; --json prints the list of cells:
+    Example; it says beforehand how long it will take, and --json prints the list of cells:
 
         aladdin crosscheck --out runs/crosscheck
     """
     common.check(scenario, set_, None if resume else out, profile)
+    import scenarios
     from aladdin import validation
     from scenarios.overrides import parse
 
-    chosen = _design(design, quick, links, seconds, set_ or [])
+    device = scenarios.load(scenario, parse(set_ or [])).run.device
+    chosen = _design(design, quick, links, seconds, device)
     with common.kept_in(out), common.progress("parts") as advance:
         found = validation.crosscheck(
             scenario,
@@ -108,14 +110,13 @@ def command(
         common.written(found.path)
 
 
-def _design(name: str, quick: bool, links: str, seconds: float | None, sets: list[str]) -> Design:
-    """The design that the options ask for."""
+def _design(name: str, quick: bool, links: str, seconds: float | None, device: str) -> Design:
+    """The design that the options, and ``run.device``, ask for."""
     from dataclasses import replace
 
     from aladdin.designs.basic import Basic
     from aladdin.designs.fraction import Fraction
     from scenarios.errors import ScenarioError
-    from scenarios.overrides import parse
 
     for option, value, known in (("--design", name, DESIGNS), ("--links", links, LINKS)):
         if value not in known:
@@ -124,7 +125,7 @@ def _design(name: str, quick: bool, links: str, seconds: float | None, sets: lis
         if quick or links != "auto":
             raise ScenarioError("--design", name, "full with --quick and --links")
         return Basic() if seconds is None else Basic(length=seconds)
-    if name == "gpu" or parse(sets).get("run.device") == "cuda":
+    if name == "gpu" or device == "cuda":
         if quick or links != "auto":
             raise ScenarioError("--design", "gpu", "full, without run.device=cuda, with --quick and --links")
         own = Fraction("native", table="gpu.csv")

@@ -46,7 +46,7 @@ batches that make them take about as long.
 """
 
 PROBED = 125e6
-"""Bytes/s of the links that are probed; of native ones, nothing."""
+"""Bytes/s of the paced or shaped links that are probed; native ones have no rate."""
 
 RATES = {
     "200 Mbit/s": (25e6, 25e6), "1 Gbit/s": (125e6, 125e6), "mixed": (25e6, 125e6),

@@ -87,7 +87,7 @@ def test_links_are_shaped_where_that_can_be(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_device_has_a_design_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    design: Any = command._design("full", False, "auto", None, ["run.device=cuda"])
+    design: Any = command._design("full", False, "auto", None, "cuda")
     cells = design.cells()
     assert {cell["message"] for cell in cells} == {"resnet50", "vgg16"}
     assert {cell["n"] for cell in cells} == {1, 2, 4, 8}
@@ -100,6 +100,21 @@ def test_a_device_has_a_design_of_its_own(monkeypatch: pytest.MonkeyPatch) -> No
     }
     with pytest.raises(ScenarioError, match=r"run\.links"):
         Fraction("paced", table="gpu.csv").scenario(base, cells[0])
+
+
+def test_the_device_that_a_scenario_file_asks_for_counts(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file, asked = tmp_path / "mine.yaml", []
+    file.write_text(json.dumps(scenarios.load("demo", {"run.device": "cuda"}).to_dict()))
+
+    def stop(scenario: str, *, design: Fraction, **_: Any) -> None:
+        asked.append(design.name)
+        raise ScenarioError("enough")
+
+    monkeypatch.setattr(validation, "crosscheck", stop)
+    assert shell("crosscheck", file).code == 2
+    assert asked == ["gpu design, native links"]
 
 
 def test_calibrating_says_what_it_covers_and_how_well_it_fits(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import itertools
 from collections import Counter
 from dataclasses import replace
+from importlib import resources
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from aladdin.designs.basic import Basic
 from aladdin.designs.fraction import LONGEST, SHORTEST, Fraction
 from analysis.balance import meetings, spread
 from analysis.crosscheck import Prediction
+from benchmarks import design
 from core.algorithms import ALGORITHMS
 from scenarios import ScenarioError
 from scenarios.workloads.layers import layer_sizes
@@ -105,3 +108,12 @@ def test_the_basic_design() -> None:
     one = replace(Basic(), length=3.0)
     assert one.scenario(scenarios.load("demo"), one.cells()[0]).run.seconds == 3.0
     assert one.rounds({"links": "paced", "compute": "native"}) == (3, 3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("table", "make"), [("full.csv", design.design), ("gpu.csv", design.gpu)])
+def test_the_tables_are_what_their_program_makes(table: str, make: Any) -> None:
+    """Nobody has put in a cell by hand, or taken one out."""
+    text = (resources.files("aladdin") / "designs" / table).read_text(encoding="utf-8")
+    made = [{name: str(level) for name, level in row.items()} for row in make()]
+    assert list(csv.DictReader(text.splitlines())) == made

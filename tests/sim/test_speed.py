@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.sim_speed import scenario
+from benchmarks.sim_speed import arguments, scenario
 from scenarios.plan import plan
 from sim.driver import Driver
 from sim.fluid import Link
@@ -85,3 +85,16 @@ def test_the_benchmark_prints_what_it_promises() -> None:
         assert row["steps_per_s"] > 0
         assert row["timeouts_per_step"] > 0
         assert row["rss_mb"] > 1
+
+
+@pytest.mark.parametrize(
+    "wrong", [["--steps", "-1"], ["--racks", "-2"], ["--workers", "0"], ["--workers", "5", "--racks", "2"]]
+)
+def test_the_benchmark_refuses_numbers_that_make_no_sense(
+    wrong: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["sim_speed.py", *wrong])
+    with pytest.raises(SystemExit) as stop:
+        arguments()
+    assert stop.value.code == 2
+    assert wrong[0] in capsys.readouterr().err
