@@ -156,7 +156,8 @@ def test_who_is_frozen_for_a_while_goes_on_and_nothing_is_lost(name: str) -> Non
     assert record.manifest["lost"] == {}
 
 
-@pytest.mark.parametrize("name", ["asp", *slowly("bsp", "gosgd", "arsgd")])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["asp", "bsp", "gosgd", "arsgd"])
 def test_who_is_frozen_for_too_long_is_taken_for_dead_for_good(name: str) -> None:
     fault = {"kind": "freeze", "ranks": [1], "step": 5, "back": 8.0}
     record = trained(name, fault, run={"steps": 700, "heartbeat_timeout": "2 s"})
@@ -267,6 +268,7 @@ def test_the_command_line_keeps_the_record_and_exits_with_3(tmp_path: Path) -> N
     assert np.isfinite(read(out).nodes["end"]).all()
 
 
+@pytest.mark.slow
 def test_processes_that_wait_to_come_back_end_with_their_parent_too(tmp_path: Path) -> None:
     """SIGKILL leaves it no time to tell them."""
     script = tmp_path / "parent.py"

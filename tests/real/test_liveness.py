@@ -333,6 +333,7 @@ def test_a_server_that_is_cut_off_is_named() -> None:
     assert caught.value.record is not None  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(unavailable() is not None, reason=f"no test-bed: {unavailable()}")
 def test_cables_that_are_pulled_in_a_test_bed() -> None:
     """The kernel drops what is sent: worker 1 for a while, which loses nothing; worker 2 for good."""

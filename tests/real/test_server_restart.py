@@ -76,7 +76,14 @@ def test_bsp_computes_the_same_as_without_a_crash(every: float) -> None:
     assert whole.curves["loss"].tolist() == record.curves["loss"].tolist()
 
 
-@pytest.mark.parametrize(("moment", "at"), [("idle", 0.25), ("receiving", 0.9), ("sending", 1.7)])
+@pytest.mark.parametrize(
+    ("moment", "at"),
+    [
+        pytest.param("idle", 0.25, marks=pytest.mark.slow),
+        ("receiving", 0.9),
+        pytest.param("sending", 1.7, marks=pytest.mark.slow),
+    ],
+)
 def test_whatever_it_was_doing(moment: str, at: float) -> None:
     """One worker; a step takes 0.5 s, a message 0.8 s each way."""
     nbytes = 4 * (64 * 16 + 16 + 16 * 10 + 10)
