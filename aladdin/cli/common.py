@@ -23,9 +23,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 __all__ = [
-    "Algorithm", "Force", "Json", "Out", "ProfileFile", "Runs", "ScenarioName", "Set", "Spans", "check",
-    "console", "emit", "kept_in", "progress", "say", "spinner", "top", "warn",
-    "written",
+    "Algorithm", "Force", "Jobs", "Json", "Out", "ProfileFile", "Runs", "ScenarioName", "Set", "Spans",
+    "check", "console", "emit", "kept_in", "progress", "say", "spinner", "top", "warn", "written",
 ]  # fmt: skip
 
 ScenarioName = Annotated[
@@ -85,6 +84,10 @@ Force = Annotated[bool, typer.Option("--force", "-f", help="Replace what is ther
 Spans = Annotated[
     bool,
     typer.Option("--spans", help="Also record who did what when, for timelines and [bold]aladdin trace[/]."),
+]
+
+Jobs = Annotated[
+    int | None, typer.Option("--jobs", "-j", help="Processes. Default: as many as there are cores.")
 ]
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]

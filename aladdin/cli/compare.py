@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from aladdin.cli import common
-from aladdin.cli.common import Json, ProfileFile, ScenarioName, Set
+from aladdin.cli.common import Jobs, Json, ProfileFile, ScenarioName, Set
 
 if TYPE_CHECKING:
     from aladdin.comparison import Comparison
@@ -48,9 +48,7 @@ def command(
         Path | None,
         typer.Option("--out", "-o", metavar="DIR", help="Directory for runs, pictures, comparison.json."),
     ] = None,
-    jobs: Annotated[
-        int | None, typer.Option("--jobs", "-j", help="Processes. Default: as many as there are cores.")
-    ] = None,
+    jobs: Jobs = None,
     json: Json = False,
 ) -> None:  # fmt: skip
     """Compare algorithms on one scenario: how fast, how soon accurate, how stale, how much traffic.

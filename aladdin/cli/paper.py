@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from aladdin.cli import common
-from aladdin.cli.common import Json
+from aladdin.cli.common import Jobs, Json
 
 if TYPE_CHECKING:
     from aladdin.paper import Paper
@@ -27,9 +27,7 @@ def command(
         Path | None,
         typer.Option("--out", "-o", metavar="DIR", help="Directory for the report and its pictures."),
     ] = None,
-    jobs: Annotated[
-        int | None, typer.Option("--jobs", "-j", help="Processes. Default: as many as there are cores.")
-    ] = None,
+    jobs: Jobs = None,
     json: Json = False,
 ) -> None:  # fmt: skip
     """Regenerate the evaluation of the source papers on the simulator, each table and figure beside the

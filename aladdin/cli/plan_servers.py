@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from aladdin.cli import common
-from aladdin.cli.common import Json, ProfileFile, ScenarioName, Set
+from aladdin.cli.common import Jobs, Json, ProfileFile, ScenarioName, Set
 
 if TYPE_CHECKING:
     from aladdin.planning import ServerPlan
@@ -51,9 +51,7 @@ def command(
         Path | None,
         typer.Option("--out", "-o", metavar="DIR", help="Directory for runs, servers.png, servers.json."),
     ] = None,
-    jobs: Annotated[
-        int | None, typer.Option("--jobs", "-j", help="Processes. Default: as many as there are cores.")
-    ] = None,
+    jobs: Jobs = None,
     json: Json = False,
 ) -> None:
     """Find out how many parameter servers a scenario needs, where, and how to split the model.
