@@ -5,9 +5,10 @@ Rules this module obeys:
 * The port is bound once and kept until the end, so nobody else can take a node's place at it.
 * With keys, nobody gets further than CURVE's handshake who does not hold ``client.secret``: the one key
   that is let in is looked up here, in this process; no thread, no file, no DNS.
-* Handshakes end within ``HANDSHAKE`` seconds, at most ``BACKLOG`` connections wait to be accepted and at
-  most ``most`` are open. At more the kernel drops what knocks (a filter on the listening socket); whoever
-  is inside notices nothing, and an honest latecomer's connection is made once there is room.
+* Handshakes end within ``HANDSHAKE`` seconds and at most ``BACKLOG`` connections wait to be accepted. Once
+  ``most`` are open the kernel drops what knocks (a filter on the listening socket): who waited by then still
+  comes in, whoever is inside notices nothing, and an honest latecomer's connection is made when there is
+  room.
 * Everything here is done by the thread that moves frames, a bounded number of things at a time.
 """
 
@@ -42,7 +43,7 @@ _ZAP = "inproc://zeromq.zap.01"
 class Door:
     """Where ``router`` listens: an ephemeral port of ``host``, an IPv4 address.
 
-    most     connections that may be open
+    most     connections at which no more are taken
     dropped  called with the reason for every connection that is refused
     open     connections that are open; shut: whether newcomers have to wait
 

@@ -51,7 +51,8 @@ class Endpoint:
     slots   messages at once through a NIC direction (``admission``)
     window  undelivered messages per receiver; inbox: unread ones per sender (may be infinite)
     transfers  (start, end) of every delivered outgoing message, if set to a list
-    parted  nodes that are down or have just come back: nothing moves between (``real.reunion``)
+    parted  nodes that are down or have just come back: nothing moves between (``real.reunion``); greeted:
+            the lives of others whose ``HELLO`` was answered
     moved   frames that went out or came in so far: where it stands still, nothing moves
     life    which life of the node this is; lives: of the others, those whose frames are taken
     beside  tag of messages that no program sees: who has sent one is in ``asking``
@@ -76,6 +77,7 @@ class Endpoint:
         self.told: Callable[[Left | Joined], None] = lambda _: None
         self.acknowledged: Callable[[Message], None] = lambda _: None
         self.beside, self.asking, self.parted = "", set[int](), set[int]()
+        self.greeted: dict[int, int] = {}
         self.goodbye: tuple[int, float] | None = None
         self._discarding = False
         self.confirmed = 0.0

@@ -197,8 +197,10 @@ class _Process:
                 order = self.hear()
                 if order["do"] == "left":
                     self.endpoint.depart(order["node"])
+                    self.transport.hang_up(order["node"])
                 elif order["do"] == "parted":
                     reunion.part(self.endpoint, order["node"])
+                    self.transport.hang_up(order["node"])
                 elif order["do"] in ("meet", "joined"):
                     self._meet(**order)
                 elif order["do"] == "welcome":

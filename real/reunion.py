@@ -17,7 +17,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from real import wire
-from real.errors import WireError
+from real.errors import Replayed, WireError
 from real.wire import Header
 
 if TYPE_CHECKING:
@@ -82,7 +82,8 @@ def meet(endpoint: Endpoint, node: int, life: int) -> None:
 def hello(endpoint: Endpoint, header: Header) -> None:
     """The other one's ``HELLO``: what it has is confirmed, the rest goes out again.
 
-    Raises ``WireError`` where it claims to have what was never sent, or not to have what it confirmed.
+    Raises ``WireError`` where it claims to have what was never sent, or not to have what it confirmed, and
+    ``Replayed`` where it wants to be answered again: answers wait without bound while it does not read them.
     """
     node, expected, now = header.source, header.sequence, endpoint.clock()
     sent = endpoint._sequence[node]
@@ -91,6 +92,9 @@ def hello(endpoint: Endpoint, header: Header) -> None:
     if expected < sent - endpoint.undelivered[node]:
         raise WireError(f"node {node} has lost messages that it confirmed: {expected} of {sent} are there")
     if header.step == ANSWER:
+        if node not in endpoint.parted and endpoint.greeted.get(node) == header.incarnation:
+            raise Replayed(f"node {node} says again that it is back")
+        endpoint.greeted[node] = header.incarnation
         endpoint._frame(node, _hello(endpoint, node, 0))
         if endpoint.goodbye is not None:
             endpoint._frame(

@@ -17,8 +17,11 @@ Rules this module obeys:
   told (``Refused``): to drop the frame alone would leave both sides waiting for ever.
 * A node that comes back has a new address and, as its connections have its life in their identities, new
   connections. Those of its former life are known as such: their frames are dropped and counted.
-* Every queue is bounded: by the protocol what a node sends, by ``_BATCH`` what waits here from one
-  connection, by ``_MOST_ANSWERS`` what waits for a peer that does not read.
+* Every queue is bounded: by the protocol what a node sends, by ``_BATCH`` messages what waits here from one
+  connection, by ``_MOST_ANSWERS`` what waits for a peer that does not read. For the parts of one message
+  libzmq has no bound.
+* Whose process has ended is not dialled any more: its port may be anybody's by now, and who is dialled is
+  told the token.
 * libzmq itself closes connections that announce frames larger than the largest agreed one.
 """
 
@@ -29,6 +32,7 @@ import select
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import zmq
@@ -41,10 +45,10 @@ from real.keys import FRAMING, Keys
 from real.outage import Outages, postpone
 from real.pulse import MOST_PINGS, Pulse
 from real.wire import Header
+from scenarios.addresses import LOOPBACK
 
-__all__ = ["LOOPBACK", "ZmqTransport"]
+__all__ = ["ZmqTransport"]
 
-LOOPBACK = "127.0.0.1"
 _EACH, _SPARE = 4, 32
 """Connections that a node may have: so many for each one of the run, and so many more."""
 
@@ -109,7 +113,7 @@ class ZmqTransport:
         self._identities: dict[int, bytes] = {}
         self._nodes: dict[bytes, int] = {}
         self._former: set[bytes] = set()
-        self._arrivals: deque[tuple[int, str, int, Callable[[], None]]] = deque()
+        self._orders: deque[Callable[[], None]] = deque()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._closing = False
         self._waking = threading.Lock()
@@ -125,15 +129,30 @@ class ZmqTransport:
 
     def meet(self, peer: int, address: str, life: int, met: Callable[[], None]) -> None:
         """``peer`` is there (again), at a new address; ``met`` is called once its frames are taken."""
-        self._arrivals.append((peer, address, life, met))
+        self._orders.append(partial(self._meet, peer, address, life, met))
         self.kick()
+
+    def hang_up(self, peer: int) -> None:
+        """``peer`` has ended, and with it its port is free: dial there no more, whoever may listen now."""
+        self._orders.append(partial(self._leave, peer))
+        self.kick()
+
+    def _meet(self, peer: int, address: str, life: int, met: Callable[[], None]) -> None:
+        self.endpoint.meet(peer, life)
+        self._connect(peer, address, life)
+        met()
+
+    def _leave(self, peer: int) -> None:
+        """Close the connections that were opened to ``peer``."""
+        dealer = self._dealers.pop(peer, None)
+        if dealer is not None:
+            dealer.close(linger=0)
+        self.pulse.leave(peer)
 
     def _connect(self, peer: int, address: str, life: int) -> None:
         """Open the connection to a life of ``peer``, in place of the one to its former life."""
-        token, before = self.endpoint.agreed.token, self._dealers.pop(peer, None)
-        if before is not None:
-            before.close(linger=0)
-            self.pulse.leave(peer)
+        token = self.endpoint.agreed.token
+        self._leave(peer)
         self._addresses[peer] = address
         self._dealers[peer] = self._dial(peer)
         former = [identity for identity, node in self._nodes.items() if node == peer]
@@ -210,17 +229,13 @@ class ZmqTransport:
 
     def _turn(self) -> None:
         """Send what is due, take what has come, sleep until there is more."""
-        while self._arrivals:
-            peer, address, life, met = self._arrivals.popleft()
-            self.endpoint.meet(peer, life)
-            self._connect(peer, address, life)
-            met()
+        while self._orders:
+            self._orders.popleft()()
         busy = self._door.look()
         now = self.endpoint.clock()
         cut = self.outages.until(now) if self.outages.planned else None
-        if now >= self.pulse.due:
-            self.pulse.look(now, self._dealers.keys() - self.endpoint.gone, cut is not None)
         if cut is not None:
+            self._look(cut=True)
             self._sleep(min(cut, self.pulse.due) - now, ())
             return
         if self.outages.planned:
@@ -231,9 +246,16 @@ class ZmqTransport:
         heard = self._drain(self._router, None)
         for peer, dealer in self._dealers.items():
             heard |= self._drain(dealer, peer)
+        self._look(cut=False)
         if not (heard or frames or busy):
             due = min(self.endpoint.deadline(), self.pulse.due)
             self._sleep(due - self.endpoint.clock(), (self._router, *self._dealers.values()))
+
+    def _look(self, *, cut: bool) -> None:
+        """See who is silent, if that is due: after what has come was taken, for it is a sign of life."""
+        now = self.endpoint.clock()
+        if now >= self.pulse.due:
+            self.pulse.look(now, self._dealers.keys() - self.endpoint.gone, cut)
 
     def _sleep(self, seconds: float, sockets: Iterable[Any]) -> None:
         """Until something comes on ``sockets`` or at the door, another thread kicks, or so long."""
@@ -244,14 +266,17 @@ class ZmqTransport:
                 os.eventfd_read(self._wake)
 
     def _send(self, to: int, header: bytes, payload: memoryview | None) -> None:
-        """Out of the connection that fits: answers go back on the peer's own connection."""
+        """Out of the connection that fits: answers go back on the peer's own; nowhere to who has ended."""
+        dealer = self._dealers.get(to)
+        if dealer is None:
+            return
         if header[wire.KIND_AT] in wire.ANSWERS:
             self._router.send_multipart((self._identities[to], header), flags=zmq.NOBLOCK, copy=True)
         elif payload is None:
-            self._dealers[to].send(header, flags=zmq.NOBLOCK)
+            dealer.send(header, flags=zmq.NOBLOCK)
         else:
-            self._dealers[to].send(header, flags=zmq.NOBLOCK | zmq.SNDMORE)
-            self._dealers[to].send(payload, flags=zmq.NOBLOCK, copy=len(payload) < 1 << 16)
+            dealer.send(header, flags=zmq.NOBLOCK | zmq.SNDMORE)
+            dealer.send(payload, flags=zmq.NOBLOCK, copy=len(payload) < 1 << 16)
 
     def _drain(self, socket: Any, opened_to: int | None) -> bool:
         """Take the frames that a socket holds, at most ``_BATCH`` of them; True if there were any.

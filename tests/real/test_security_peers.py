@@ -16,11 +16,11 @@ zmq = pytest.importorskip("zmq")
 import psutil  # noqa: E402
 
 from core.node import Message  # noqa: E402
-from real import door, keys, wire  # noqa: E402
+from real import door, keys, reunion, wire  # noqa: E402
 from real.errors import Refused  # noqa: E402
 from real.transport import ZmqTransport  # noqa: E402
 from real.wire import Agreed, Header  # noqa: E402
-from tests.real.nodes import Nodes, exchange, nodes, stranger, until  # noqa: E402
+from tests.real.nodes import PATIENCE, Nodes, exchange, nodes, stranger, until  # noqa: E402
 
 AGREED = Agreed(b"01234567", nodes=3, max_bytes=20_000_000)
 
@@ -208,7 +208,12 @@ def test_a_flood_of_small_frames_does_not_grow_memory_or_stop_the_others(pair: N
 
 def test_announced_frames_beyond_the_largest_are_not_read(pair: Nodes) -> None:
     with stranger(pair.transports[1].address, insider(2)) as peer:
-        peer.send_multipart([packed(wire.DATA, 2, dtype="float32", total=wire.CHUNK), bytes(wire.CHUNK + 1)])
+        with peer.get_monitor_socket(zmq.EVENT_DISCONNECTED) as events:
+            peer.send_multipart(
+                [packed(wire.DATA, 2, dtype="float32", total=wire.CHUNK), bytes(wire.CHUNK + 1)]
+            )
+            assert events.poll(PATIENCE * 1e3), "the connection was not closed"
+            peer.disable_monitor()
         exchange(pair)
     assert not pair.transports[1].dropped
     assert not pair.failures
@@ -254,6 +259,66 @@ def test_who_connects_and_says_nothing_is_let_go(monkeypatch: pytest.MonkeyPatch
         exchange(pair)
         for one in silent:
             one.close()
+
+
+def test_who_does_not_read_its_answers_gets_no_more_than_may_wait(pair: Nodes) -> None:
+    """Every ping is answered; what neither the kernel nor a bounded queue holds is dropped."""
+    asked, victim, met = 60_000, pair.transports[1], list[int]()
+    with (
+        socket.create_server(("127.0.0.1", 0)) as elsewhere,
+        zmq.Context() as context,
+        context.socket(zmq.DEALER) as peer,
+    ):
+        host, port = elsewhere.getsockname()
+        victim.meet(2, f"tcp://{host}:{port}", 0, lambda: met.append(2))
+        until(lambda: bool(met))
+        for option, value in ((zmq.LINGER, 0), (zmq.SNDHWM, 0), (zmq.RCVHWM, 1), (zmq.RCVBUF, 4096)):
+            peer.setsockopt(option, value)
+        peer.setsockopt(zmq.IDENTITY, insider(2))
+        peer.connect(victim.address)
+        before = pair.endpoints[1].moved
+        for _ in range(asked):
+            peer.send(packed(wire.PING, 2))
+        until(lambda: pair.endpoints[1].moved >= before + 2 * asked)
+        exchange(pair)
+        answers = 0
+        while peer.poll(1000):
+            peer.recv()
+            answers += 1
+    assert 0 < answers < asked
+    assert not victim.dropped
+
+
+def test_who_says_again_and_again_that_it_is_back_is_answered_once(pair: Nodes) -> None:
+    """The answer goes out on the connection that this node opened, where as much may wait as there is."""
+    victim, before = pair.endpoints[1], pair.endpoints[0].moved
+    with stranger(pair.transports[1].address, insider(0, b"p")) as peer:
+        for _ in range(100):
+            peer.send(packed(wire.HELLO, 0, step=reunion.ANSWER))
+        until(lambda: dropped(pair) == 99)
+    exchange(pair)
+    assert [*pair.transports[1].dropped] == ["node 0 says again that it is back"]
+    assert victim.greeted == {0: 0}
+    assert pair.endpoints[0].moved - before < 50
+
+
+def test_the_port_of_a_node_that_has_ended_is_not_dialled_any_more(pair: Nodes) -> None:
+    """Anybody may listen there by then, and would be told the token."""
+    first, second = pair.transports
+    first.pulse.watch(0.2, lambda: {1})
+    until(lambda: 1 in first.pulse._connections)
+    host, port = second.address.removeprefix("tcp://").split(":")
+    second.close()
+    pair.endpoints[0].depart(1)
+    first.hang_up(1)
+    until(lambda: not first._dealers and not first.pulse._connections)
+    time.sleep(0.3)  # what was on its way
+    with socket.create_server((host, int(port))) as thief:
+        thief.settimeout(1.0)
+        with pytest.raises(TimeoutError):
+            thief.accept()
+    pair.endpoints[0].say(wire.PING, [1])  # goes nowhere
+    until(lambda: not pair.endpoints[0]._outbox)
 
 
 # ---- with keys ------------------------------------------------------------------------------------

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,54 @@ def ports() -> list[int]:
         except psutil.Error:
             continue
     return sorted(set(found))
+
+
+@pytest.mark.parametrize("dies", ["worker", "server"])
+def test_the_port_of_a_node_that_died_is_not_dialled_any_more(dies: str) -> None:
+    """Whoever listens there then would be told the run's token; a server that comes back is elsewhere."""
+    thief = Thief()
+    made = tiny("asp", workers=3, run={"steps": 400})
+    if dies == "server":
+        fault = {"kind": "crash", "servers": [0], "at": "1 s", "back": "4 s", "checkpoint_every": "1 s"}
+        made = made.override({"faults": [fault]})
+    kill = {1: 100} if dies == "worker" else {}
+    record = real.train(made, on_progress=lambda *_: thief.begin(), kill=kill)
+    thief.join(60)
+    assert thief.listened
+    assert thief.knocks == 0
+    assert record.nodes["steps"][[0, 2]].tolist() == [400, 400]
+
+
+class Thief(threading.Thread):
+    """Waits until a process of a run has died, a moment more, and then listens where that did."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.listened, self.knocks = False, 0
+
+    def begin(self) -> None:
+        """To be called when the run is under way."""
+        if self.ident is None:
+            self.start()
+
+    def run(self) -> None:
+        before, deadline = set(ports()), time.monotonic() + 60
+        while time.monotonic() < deadline:
+            there = set(ports())
+            if before - there:
+                self._listen(min(before - there))
+                return
+            before |= there
+            time.sleep(0.02)
+
+    def _listen(self, port: int) -> None:
+        time.sleep(1.0)  # by then all have been told
+        with socket.create_server(("127.0.0.1", port)) as server:
+            server.settimeout(0.5)
+            self.listened = True
+            with suppress(TimeoutError):
+                server.accept()
+                self.knocks += 1
 
 
 class Attack(threading.Thread):
