@@ -15,14 +15,17 @@ __all__ = ["Outages", "postpone"]
 
 
 class Outages:
-    """Intervals (``planned``) of monotonic seconds in which the links are cut; any thread may add one."""
+    """Intervals (``planned``) of monotonic seconds in which the links are cut.
+
+    Any thread may add one while another asks; both change the one list in place, so that none gets lost.
+    """
 
     def __init__(self) -> None:
         self.planned: list[tuple[float, float]] = []
 
     def add(self, start: float, end: float) -> None:
         """Cut the links from ``start`` to ``end``."""
-        self.planned = [*self.planned, (start, end)]
+        self.planned.append((start, end))
 
     def until(self, now: float) -> float | None:
         """When the present outage ends; None if there is none."""
@@ -31,7 +34,8 @@ class Outages:
     def over(self, now: float) -> float:
         """Forget what has ended; returns how long that was, 0 if nothing has."""
         ended = [(start, end) for start, end in self.planned if end <= now]
-        self.planned = [cut for cut in self.planned if cut not in ended]
+        for cut in ended:
+            self.planned.remove(cut)
         return max(end for _, end in ended) - min(start for start, _ in ended) if ended else 0.0
 
 

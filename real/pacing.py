@@ -76,7 +76,7 @@ class Links:
         if not self.paced:
             return _at_once(nbytes, CHUNK, start) or [(start, 0, 0)]
         rate, begin = self.rate(source, to), start + self.overhead
-        size = min(max(_PIECE, int(rate * _BREATH)), CHUNK)
+        size = int(min(max(_PIECE, rate * _BREATH), CHUNK))
         tail = max(nbytes - _TAIL, 0)
         cuts = [(at, min(size, tail - at)) for at in range(0, tail, size)]
         body = [(begin + (at + length / 2) / rate, at, length) for at, length in cuts]

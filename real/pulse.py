@@ -41,6 +41,7 @@ class Pulse:
         self._connections: dict[int, Any] = {}
         self._watch = Watch(inf)
         self._awaited: Callable[[], set[int]] = set
+        self._asked: float | None = None
         self._survey: tuple[float, float] | None = None
         self._found: list[int] | None = None
         self.kick: Callable[[], None] = lambda: None
@@ -52,9 +53,8 @@ class Pulse:
         self.kick()
 
     def survey(self, seconds: float) -> None:
-        """Ask all other nodes for a sign of life; ``surveyed`` then says who gave one."""
-        now = self._clock()
-        self._survey, self.due = (now, now + seconds), 0.0
+        """Ask all other nodes for a sign of life; ``surveyed`` says who gave one within ``seconds``."""
+        self._asked, self.due = seconds, 0.0
         self.kick()
 
     def surveyed(self) -> list[int] | None:
@@ -70,12 +70,14 @@ class Pulse:
 
     def look(self, now: float, present: Collection[int], cut: bool) -> None:
         """Ask those on whom something waits for signs of life, in a survey all; note who is silent."""
+        self.due = now + self._watch.interval  # before orders are read: one that comes later stands
         pings, self.silent = self._watch.look(now, self._awaited() & set(present))
-        pause = self._watch.interval
+        if self._asked is not None:
+            self._survey, self._asked = (now, now + self._asked), None
         if self._survey is not None:
             began, end = self._survey
             if now < end:
-                pings, pause = list(present), min(pause, (end - began) / _QUARTERS)
+                pings, self.due = list(present), min(self.due, now + (end - began) / _QUARTERS)
             else:
                 self._found, self._survey = self._watch.since(began), None
         for peer in () if cut else pings:
@@ -83,7 +85,6 @@ class Pulse:
                 self._connections[peer] = self._dial(peer)
             with suppress(zmq.Again):  # asked often enough
                 self._connections[peer].send(self._ping, flags=zmq.NOBLOCK)
-        self.due = now + pause
 
     def leave(self, peer: int) -> None:
         """Close the connection to ``peer``: it is not there any more, or elsewhere."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 
@@ -16,16 +19,20 @@ from hypothesis import strategies as st
 import real
 from core.node import Message
 from real import wire
+from real.buffers import allocate, expose
+from real.endpoint import Endpoint
 from real.errors import TransportError
 from real.liveness import LOOKS, Watch
 from real.memory import MemoryNetwork
 from real.outage import Outages, postpone
 from real.pacing import Links
+from real.pulse import Pulse
 from real.survey import Survey
 from real.testbed import unavailable
+from real.transport import ZmqTransport
 from scenarios.errors import ScenarioError
 from scenarios.schema import Scenario
-from tests.real.nodes import Nodes, exchange, nodes, until
+from tests.real.nodes import PATIENCE, Nodes, exchange, nodes, until
 from tests.real.runs import tiny
 
 AGREED = wire.Agreed(b"01234567", nodes=3, max_bytes=20_000_000)
@@ -78,6 +85,54 @@ def test_silence_is_noticed_within_a_look_and_never_early(timeout: float, steps:
         if step > 2:
             watch.heard[1] = heard = now
     assert watch.interval <= timeout / LOOKS
+
+
+def test_an_order_that_comes_during_a_look_is_looked_at_next() -> None:
+    """Else a survey would be over before anybody was asked, and this node would seem to hear nobody."""
+
+    class Line:
+        def send(self, *_: object, **__: object) -> None:
+            if len(sent) == 0:
+                pulse.survey(1.0)  # as the pipe's thread may, at any point
+            sent.append(time.monotonic())
+
+        def close(self, linger: int) -> None:
+            pass
+
+    sent: list[float] = []
+    pulse = Pulse(lambda _: Line(), b"ping", lambda: 0.0)
+    pulse.watch(5.0, lambda: {1})
+    pulse.look(0.0, {1}, False)
+    pulse.look(1.0, {1}, False)
+    assert len(sent) == 1
+    assert pulse.due == 0.0
+    pulse.look(1.7, {1}, False)
+    assert len(sent) == 2
+    assert pulse.due == pytest.approx(1.95)
+
+
+def test_a_survey_lasts_from_when_all_were_asked() -> None:
+    """Whoever looks late, on a busy machine, asks all the same before it says that it heard nobody."""
+    asked: list[int] = []
+
+    class Line:
+        def __init__(self, peer: int) -> None:
+            self.peer = peer
+
+        def send(self, *_: object, **__: object) -> None:
+            asked.append(self.peer)
+
+    clock = [8.0]
+    pulse = Pulse(Line, b"ping", lambda: clock[0])
+    pulse.survey(1.0)
+    pulse.look(10.0, {1, 2}, False)
+    assert sorted(asked) == [1, 2]
+    assert pulse.surveyed() is None
+    clock[0] = 10.2
+    pulse.heard(2)
+    pulse.look(11.0, {1, 2}, False)
+    assert pulse.surveyed() == [2]
+    assert pulse.surveyed() is None
 
 
 # ---- the launcher's verdict -----------------------------------------------------------------------
@@ -193,6 +248,45 @@ def test_outages_are_over_once() -> None:
     assert outages.over(5.9) == 2.0
     assert outages.over(9.0) == 4.0
     assert outages.over(9.0) == 0.0
+
+
+@pytest.mark.parametrize("attempt", range(5))
+def test_outages_that_are_added_meanwhile_are_not_lost(attempt: int) -> None:
+    outages, most = Outages(), 3000
+    before = sys.getswitchinterval()
+    adding = threading.Thread(target=lambda: [outages.add(number, 1e9) for number in range(most)])
+    sys.setswitchinterval(1e-6)
+    try:
+        adding.start()
+        while adding.is_alive():
+            outages.over(0.0)
+    finally:
+        adding.join()
+        sys.setswitchinterval(before)
+    assert len(outages.planned) == most
+
+
+def test_what_has_come_counts_before_anybody_is_called_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread that moves frames may be late: a sign of life that waits to be taken is one."""
+    monkeypatch.setattr("real.transport._LONGEST_SLEEP", 0.05)
+    late = Endpoint(2, AGREED, Links(False), allocate=allocate, expose=expose, clock=time.monotonic)
+    with nodes(AGREED) as made, closing(ZmqTransport(late, made.failures.append)) as transport:
+        first, met = made.transports[0], list[int]()
+        first.meet(2, transport.address, 0, lambda: met.append(2))
+        transport.meet(0, first.address, 0, lambda: met.append(0))
+        transport._turn()  # its thread is this one
+        until(lambda: sorted(met) == [0, 2])
+        late.say(wire.PING, [0])
+        end = time.monotonic() + PATIENCE
+        while not late.received["pong"]:
+            assert time.monotonic() < end
+            transport._turn()
+        transport.pulse.watch(0.2, lambda: {0})
+        transport._look(cut=True)
+        made.endpoints[0].say(wire.PING, [2])
+        time.sleep(0.5)
+        transport._turn()
+        assert transport.pulse.silent == []
 
 
 def test_what_moves_on_paced_links_takes_that_much_longer() -> None:

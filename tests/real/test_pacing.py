@@ -50,3 +50,12 @@ def test_the_slower_nic_and_both_latencies_count() -> None:
     assert uneven.rate(1, 0) == 2e6
     assert uneven.path_latency(0, 1) == pytest.approx(3e-3)
     assert uneven.duration(0, 1, 500) == pytest.approx(1.1e-3)
+
+
+@pytest.mark.parametrize("nbytes", [0, 1, 9_000_000])
+def test_paced_links_without_a_rate_delay_nothing(nbytes: int) -> None:
+    """``cluster.bandwidth: unlimited``."""
+    pieces = links(math.inf).pieces(0, 1, nbytes, 3.0)
+    assert sum(length for _, _, length in pieces) == nbytes
+    assert all(length <= CHUNK for _, _, length in pieces)
+    assert all(release <= 3.0 for release, _, _ in pieces)
