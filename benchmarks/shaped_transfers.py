@@ -3,8 +3,8 @@
     sudo python benchmarks/shaped_transfers.py [--repeat N] [--megabytes M]
 
 In a test-bed whose links are shared fairly all flows of a case start at once; their ends are compared with
-those that the simulator's network gives, with every link at its rate's payload (nothing is fitted). Without
-root: a clear word and exit code 2.
+those that the simulator's network gives, with every link at its rate's payload (nothing is fitted). A flow's
+end is the median of N runs, the last end the latest of those. Without root: a clear word and exit code 2.
 """
 
 from __future__ import annotations

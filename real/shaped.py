@@ -35,7 +35,7 @@ def check_shaped(plan: Plan) -> None:
         valid = f"{LOOPBACK}, the default, with run.links: shaped (nodes listen in their namespaces)"
         raise ScenarioError("run.address", plan.scenario.run.address, valid)
     used = sorted(set(plan.machine_of))
-    check_nics(nics_of(plan))
+    check_nics(nics_of(plan), used)
     for machine in used:
         if machines[machine].latency > MOST_LATENCY:
             valid = f"at most {MOST_LATENCY:g} s with run.links: shaped (shaped links add no latency)"

@@ -16,7 +16,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,11 +42,14 @@ class Nic:
     down: float
 
 
-def check_nics(nics: Sequence[Nic]) -> None:
-    """Raise ``ScenarioError`` for rates or numbers that no test-bed can play."""
+def check_nics(nics: Sequence[Nic], machines: Sequence[int] = ()) -> None:
+    """Raise ``ScenarioError`` for rates or numbers that no test-bed can play.
+
+    machines  which of the scenario's the NICs are of, for the error; without any: all, in order
+    """
     if not 1 <= len(nics) <= MOST:
         raise ScenarioError("cluster.machines", len(nics), f"1 to {MOST} machines in a test-bed")
-    for i, nic in enumerate(nics):
+    for i, nic in zip(machines or range(len(nics)), nics, strict=True):
         for direction, rate in (("up", nic.up), ("down", nic.down)):
             if rate != float("inf") and not LOWEST <= rate <= HIGHEST:
                 valid = "from 1 Mbit/s to 32 Gbit/s in a test-bed, or unlimited"
@@ -82,6 +85,7 @@ class Testbed:
         self._prefix = names.prefix()
         self._bridge, self._ports = 0, list[int]()
         self._handlers: dict[int, Any] = {}
+        self._heed_signals()
         try:
             self._build()
         except BaseException as error:
@@ -91,24 +95,39 @@ class Testbed:
             raise TransportError(f"the test-bed cannot be built: {error}") from error
 
     def __enter__(self) -> Testbed:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGHUP):
-                if signal.getsignal(number) is signal.SIG_DFL:
-                    self._handlers[number] = signal.signal(number, _end)
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
-        """Remove it all; whatever still runs inside is ended. Closing twice is nothing."""
-        if names.FOLDER.is_dir():
-            for name in os.listdir(names.FOLDER):
+        """Remove it all; whatever still runs inside is ended. Closing twice is nothing.
+
+        A signal that comes meanwhile ends this process afterwards. Raises ``OSError`` where the kernel keeps
+        a name; all others are removed first.
+        """
+        came: list[int] = []
+        for number in self._handlers:
+            signal.signal(number, lambda number, _: came.append(number))
+        with ExitStack() as left:
+            left.callback(self._give_back_signals, came)
+            for name in os.listdir(names.FOLDER) if names.FOLDER.is_dir() else ():
                 if name.startswith(self._prefix):
-                    spaces.remove(name)
+                    left.callback(spaces.remove, name)
+
+    def _heed_signals(self) -> None:
+        """From now on leave blocks in order where a signal would end this process at once."""
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGHUP):
+                if signal.getsignal(number) is signal.SIG_DFL:
+                    self._handlers[number] = signal.signal(number, _end)
+
+    def _give_back_signals(self, came: Sequence[int]) -> None:
         while self._handlers:
             number, handler = self._handlers.popitem()
             signal.signal(number, handler)
+        if came:
+            _end(came[0], None)
 
     # ---- links --------------------------------------------------------------------------------
 
@@ -117,7 +136,10 @@ class Testbed:
         self._plug(machine, None)
 
     def restore(self, machine: int) -> None:
-        """Undo ``cut``: what TCP still holds is sent again within a second or two."""
+        """Undo ``cut``: what TCP still holds is sent again within a second or two.
+
+        Before Linux 6.15, where its pauses cannot be bounded, within as long again as the cut.
+        """
         self._plug(machine, self._bridge)
 
     def _plug(self, machine: int, bridge: int | None) -> None:

@@ -5,7 +5,8 @@ Rules this module obeys:
 * Each copy is told by environment variables who it is and where the others are: ``ALADDIN_NODE``,
   ``ALADDIN_ADDRESS``, ``ALADDIN_ADDRESSES``, and those that torch.distributed reads.
 * When one fails the others are asked to end (SIGTERM) and, if they do not, ended with the test-bed.
-  None outlives it, nor the process that started it.
+  None outlives the test-bed, nor the process that started it; what a command itself starts may outlive the
+  latter, if that is killed, until the next test-bed.
 """
 
 from __future__ import annotations

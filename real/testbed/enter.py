@@ -1,7 +1,11 @@
-"""``python -m real.testbed.enter PLACE PARENT COMMAND...``: become COMMAND inside a place of a test-bed.
+"""A process of its own that becomes a command inside a place of a test-bed (``arguments`` says how).
 
-Rules this module obeys: it verifies that it is inside before anything of COMMAND runs, and asks the
-kernel to end COMMAND (SIGKILL) when the process that started it ends.
+Rules this module obeys:
+
+* It verifies that it is inside before anything of the command runs, and asks the kernel to end the command
+  (SIGKILL) when the process that started it ends.
+* It imports from where that process does, and from nowhere else: it is root's, and the folder that it is
+  started in may be anybody's.
 """
 
 from __future__ import annotations
@@ -19,15 +23,21 @@ from real.testbed.places import Place, enter, libc
 __all__ = ["REFUSED", "arguments"]
 
 REFUSED = 125
-"""Exit code where the place could not be entered, or COMMAND not be started."""
+"""Exit code where the place could not be entered, or the command not be started."""
 
 _PR_SET_PDEATHSIG = 1
+_START = """\
+import sys
+sys.path[:] = sys.argv.pop(1).split(":")
+from real.testbed.enter import main
+sys.exit(main(*sys.argv[1:]))
+"""
 
 
 def arguments(place: Place, command: list[str]) -> list[str]:
     """The command line that runs ``command`` in ``place`` for as long as this process lives."""
-    spec = msgspec.json.encode(place).decode()
-    return [sys.executable, "-m", "real.testbed.enter", spec, str(os.getpid()), *command]
+    spec, paths = msgspec.json.encode(place).decode(), ":".join(map(str, sys.path))
+    return [sys.executable, "-P", "-c", _START, paths, spec, str(os.getpid()), *command]
 
 
 def main(spec: str, parent: str, *command: str) -> Any:
@@ -36,12 +46,8 @@ def main(spec: str, parent: str, *command: str) -> Any:
     if os.getppid() != int(parent):
         return REFUSED
     try:
-        enter(msgspec.json.decode(spec, type=Place), alone=False)  # other threads end where COMMAND begins
+        enter(msgspec.json.decode(spec, type=Place), alone=False)  # others end where the command begins
         os.execvp(command[0], command)
     except (TransportError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
     return REFUSED
-
-
-if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))

@@ -24,7 +24,8 @@ FOLDER = Path("/run/netns")
 """Where ``ip netns`` keeps the names of namespaces, too."""
 
 _NAME = re.compile(
-    r"aladdin-(?P<pid>\d{1,10})-(?P<started>\d{1,20})-(?P<space>\d{1,20})-[0-9a-f]{8}-(?:bridge|\d{1,4})"
+    r"aladdin-(?P<pid>\d{1,10})-(?P<started>\d{1,20})-(?P<space>\d{1,20})-[0-9a-f]{8}-(?:bridge|\d{1,4})",
+    re.ASCII,
 )
 _STATE, _STARTED = 0, 19
 """Fields of ``/proc/PID/stat`` behind the command's name, which may hold anything."""
