@@ -63,8 +63,9 @@ class Keys:
 def create(folder: str | Path) -> Path:
     """Make ``folder`` (mode 0700) with a new set of keys (files of mode 0600); returns it.
 
-    Raises ``ScenarioError`` where something is there already, or it cannot be written.
+    Raises ``ScenarioError`` where something is there already, it cannot be written, or libzmq has no CURVE.
     """
+    _need_curve()
     where = Path(folder)
     pairs = {"server": zmq.curve_keypair(), "client": zmq.curve_keypair()}
     try:
@@ -89,6 +90,7 @@ def _write(path: Path, key: bytes) -> None:
 
 def load(folder: str | Path) -> Keys:
     """The keys in ``folder``; raises ``ScenarioError`` for ``run.keys`` where they are not fit for use."""
+    _need_curve()
     try:
         place = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
@@ -138,6 +140,14 @@ def _read(folder: str | Path, place: int, name: str) -> bytes:
     if not _Z85.fullmatch(key):
         raise _unfit(path, f"is not a key: expected {_LENGTH} characters of Z85")
     return key
+
+
+def _need_curve() -> None:
+    if not zmq.has("curve"):
+        raise ScenarioError(
+            "this libzmq was built without CURVE, so there can be no keys; pyzmq from PyPI has it: "
+            "pip install --force-reinstall pyzmq"
+        )
 
 
 def _private(path: str | Path, found: os.stat_result, may: str, mode: str) -> None:

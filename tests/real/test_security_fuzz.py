@@ -23,7 +23,7 @@ AGREED = Agreed(b"01234567", NODES, MOST)
 HOSTILE = 3
 
 kinds = st.sampled_from([wire.REQ, wire.GRANT, wire.HOLD, wire.RESUME, wire.DATA, wire.DONE, wire.BYE,
-                         wire.PING, wire.PONG, 0, 10, 255])  # fmt: skip
+                         wire.PING, wire.PONG, wire.HELLO, 0, 11, 255])  # fmt: skip
 small = st.integers(0, 3)
 words = st.one_of(small, st.integers(0, 2**64 - 1))
 signed = st.one_of(small, st.integers(-(2**63), 2**63 - 1))

@@ -15,16 +15,18 @@ AGREED = Agreed(b"01234567", nodes=5, max_bytes=4096)
 numbers = st.integers(-(2**63), 2**63 - 1)
 headers = st.builds(
     Header,
-    kind=st.integers(wire.REQ, wire.PONG).filter(lambda kind: kind != wire.DATA),
+    kind=st.integers(wire.REQ, wire.HELLO).filter(lambda kind: kind != wire.DATA),
     source=st.integers(0, 4),
     sequence=st.integers(0, 2**64 - 1),
     tag=st.text("abc.ABC_019", max_size=32),
     dtype=st.just("float32"),
+    incarnation=st.integers(0, 2**32 - 1),
     step=numbers,
     count=numbers,
     versions=numbers,
     number=st.floats(allow_nan=False),
     total=st.integers(0, 1024).map(lambda n: 4 * n),
+    offset=st.integers(0, 2**64 - 1),
     time=st.floats(0, 1e9),
 )
 
