@@ -111,9 +111,11 @@ class StepLog:
             self._pack()
 
     def _pack(self) -> None:
+        """Rows that another thread appends meanwhile stay for the next time: none is lost."""
         fresh = self._fresh
-        self._packed.frombytes(pack(f"{len(fresh) * len(self.columns)}d", *chain.from_iterable(fresh)))
-        fresh.clear()
+        rows = fresh[:]
+        self._packed.frombytes(pack(f"{len(rows) * len(self.columns)}d", *chain.from_iterable(rows)))
+        del fresh[: len(rows)]
 
     @property
     def values(self) -> array[float]:
