@@ -24,7 +24,7 @@ from safetensors.numpy import save_file
 
 from real.errors import TransportError
 
-__all__ = ["CheckpointError", "load", "save", "stored"]
+__all__ = ["CheckpointError", "load", "save", "stored", "sweep"]
 
 FORMAT = "aladdin-server-checkpoint-1"
 
@@ -38,6 +38,13 @@ class CheckpointError(TransportError):
 def stored(folder: Path) -> list[Path]:
     """The checkpoints in ``folder``, the newest first; one that was never finished is none."""
     return sorted(folder.glob("checkpoint-*.safetensors"), reverse=True)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what was never finished: who wrote it is dead. What cannot be removed stays."""
+    for partial in folder.glob(".checkpoint-*.partial-*"):
+        with suppress(OSError):
+            partial.unlink()
 
 
 def save(

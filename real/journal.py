@@ -123,10 +123,9 @@ class History:
     answers  what the program was given, in order: records; ``told`` is among them
     done     of every (receiver, incarnation): last sequence that is done with + 1
     sent     messages and bytes that were confirmed
-    parts    the last ``parts`` record's, if any
-    last     time of the last record, seconds
+    parts    the last ``parts`` record's, if any, seconds
     length   bytes that are whole records
-    segments numbers of the payload files that were ever mentioned
+    segments the highest number of a payload file that was ever mentioned
     """
 
     known: dict[int, int] = field(default_factory=dict)
@@ -136,7 +135,6 @@ class History:
     done: dict[tuple[int, int], int] = field(default_factory=dict)
     sent: Counter[str] = field(default_factory=Counter)
     parts: list[float] = field(default_factory=list)
-    last: float = 0.0
     length: int = 0
     segments: int = 0
 
@@ -369,7 +367,7 @@ def _check(path: Path, record: list[Any], identity: Mapping[str, Any]) -> None:
 
 
 def _note(history: History, record: list[Any]) -> None:
-    kind, history.last, *fields = record
+    kind, _, *fields = record
     if kind == "in":
         one = Arrived(tuple(fields[:3]), *fields[3:])
         if one.dtype in DTYPES:

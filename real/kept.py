@@ -70,11 +70,6 @@ class KeptEndpoint(Endpoint):
         with self.changed:
             return self._keys.pop(id(message))
 
-    def unread(self) -> list[Key]:
-        """The names of messages that the program was not given yet."""
-        with self.changed:
-            return list(self._keys.values())
-
     def submit(
         self, pairs: Sequence[tuple[int, Message]], window: float | None = None, lag: float = 0.0,
         *, unknown: bool = False,
@@ -101,8 +96,10 @@ class KeptEndpoint(Endpoint):
     def _data(self, header: Header, payload: memoryview | None) -> None:
         with self.changed:
             coming, place = self._incoming.get(header.source), self._places.get(header.source)
-            follows = coming is not None and (header.sequence, header.offset, header.total) == (
-                coming.head.sequence, coming.received, coming.head.total,
+            follows = coming is not None and (
+                (header.incarnation, header.sequence, header.offset, header.total, header.dtype)
+                == (coming.head.incarnation, coming.head.sequence, coming.received, coming.head.total,
+                    coming.head.dtype)
             )  # fmt: skip
         if payload and follows and place is not None:
             self.journal.store(place, header.offset, payload)
@@ -130,13 +127,15 @@ class KeptEndpoint(Endpoint):
     # ---- a later life -------------------------------------------------------------------------
 
     def recall(
-        self, history: History, items: Sequence[Item], unsent: Sequence[tuple[Key, Message]], known: int
+        self, history: History, items: Sequence[Item], unsent: Sequence[tuple[Key, Message]], known: int,
+        workers: int,
     ) -> None:  # fmt: skip
         """Be where the journal ends, after ``introduce``: parted from all others until they say ``HELLO``.
 
         items   what the program was not given yet: messages with their names, news with their lives
         unsent  what it sent and nobody confirmed
         known   how many pieces of news the program knows of
+        workers how many there are: that other servers came back meanwhile is no news
         """
         with self.changed:
             now = self.clock()
@@ -152,20 +151,23 @@ class KeptEndpoint(Endpoint):
                     if life == self.lives.of[to]:
                         self._sequence[to] = max(self._sequence[to], sequence + 1)
             self.sent.update(history.sent)
-            self._recall_news(history, items, known, now)
+            self._recall_news(history, items, known, workers, now)
             for (to, life, sequence), message in unsent:
                 if to not in self.gone and life == self.lives.of[to]:
                     self._recall_sent(to, sequence, message, now)
                 else:
                     self.journal.void((to, life, sequence))
 
-    def _recall_news(self, history: History, items: Sequence[Item], known: int, now: float) -> None:
+    def _recall_news(
+        self, history: History, items: Sequence[Item], known: int, workers: int, now: float
+    ) -> None:
         """The mailbox as it was, with what has happened since at its end."""
         mailbox, lives = self.mailbox, self.lives
         current = dict(lives.known)
         news = [one for one in history.arrivals if len(one) == 2]
-        lives.known.update({**history.known, **dict(news[:known])})
-        heard = {**history.known, **dict(news)}
+        began = {rank: life for rank, life in history.known.items() if rank < workers}
+        lives.known.update({**began, **dict(news[:known])})
+        heard = {**began, **dict(news)}
         mailbox.left = {rank for rank, life in heard.items() if life == GONE}
         for item, name in items:
             if isinstance(item, Message):

@@ -10,7 +10,8 @@ Rules this module obeys:
 * What it had sent and nobody confirmed is kept, with its sequence, to be sent again.
 * A checkpoint that cannot be used is passed over for the one before it, as long as the payloads since that
   one are there; every such is told (``notes``). Without any that can be used the error names all of them.
-* A checkpoint that cannot be written costs a note and a longer wait for the next; the journal goes on.
+* A checkpoint that cannot be written costs a note, and twice as long a wait for the next; the journal goes
+  on. What a killed process had written of one is removed.
 * The program's thread does all this, between two effects, so its time is booked as the server's update time.
 """
 
@@ -57,6 +58,7 @@ class Keeper:
     ) -> None:  # fmt: skip
         self.folder, self.identity, self.registry = folder, identity, registry
         self.every, self.clock, self.parts = every, clock, parts
+        self._pause = every or float("inf")
         self.notes: list[str] = []
         self.taken = self.replayed = 0
         self._seconds = 0.0
@@ -70,6 +72,7 @@ class Keeper:
         self._items: list[Item] = []
         self._unsent: list[tuple[Key, Message]] = []
         if (folder / "records").exists():
+            checkpoint.sweep(folder)
             self.history = journal.read(folder, identity)
         self.journal = Journal(folder, identity, clock, self.history)
 
@@ -106,13 +109,14 @@ class Keeper:
             return
         self.node.live.clear()
         self.node.live.update(self._knew)
-        self.endpoint.recall(self.history, self._items, self._unsent, self._told_of)
+        workers = self.node.workers
+        self.endpoint.recall(self.history, self._items, self._unsent, self._told_of, workers)
         self.history, self._items, self._unsent = None, [], []
 
     # ---- live ---------------------------------------------------------------------------------
 
     def _live(self, inner: Program, effect: Effect | None) -> Program:
-        self._due = self.clock() + (self.every or float("inf"))
+        self._due = self.clock() + self._pause
         if effect is None:
             effect = next(inner)
         while True:
@@ -148,21 +152,23 @@ class Keeper:
         began = time.monotonic()
         try:
             with self.endpoint.changed:
-                boundary, unread = self.journal.roll(), self.endpoint.unread()
+                boundary = self.journal.roll()
             arrays = self.registry.arrays()
-            state = {"segment": boundary, "unread": [list(key) for key in unread]}
+            state = {"segment": boundary}
             checkpoint.save(self.folder, self._position, self.identity, state, arrays)
         except CheckpointError as error:
             self.notes.append(str(error))
             self._largest *= 2
+            self._pause *= 2
         else:
             self.taken += 1
+            self._pause = self.every or float("inf")
             for path in checkpoint.stored(self.folder)[2:]:
                 path.unlink(missing_ok=True)
             self.journal.drop(self._boundary)
             self._boundary = boundary
         self._seconds += time.monotonic() - began
-        self._due = self.clock() + (self.every or float("inf"))
+        self._due = self.clock() + self._pause
 
     # ---- again --------------------------------------------------------------------------------
 
@@ -187,7 +193,7 @@ class Keeper:
                 consumed.add(_first(history, consumed, record[2] == JOINED, record[3]))
             self._position += 1
             if self._position == target:
-                self.registry.fill(saved)
+                self._fill(saved)
             effect = inner.send(answer)
         self._then, self.replayed = None, self._position
         self._unsent = list(unsent.items())
@@ -198,6 +204,16 @@ class Keeper:
             elif len(one) == 2 and place not in consumed:
                 self._items.append(((Joined if one[1] >= 0 else Left)(one[0]), one[1]))
         return effect
+
+    def _fill(self, saved: Mapping[str, Any]) -> None:
+        """Give the program's tensors the checkpoint's values."""
+        try:
+            self.registry.fill(saved)
+        except KeyError as lacking:
+            raise CheckpointError(
+                f"{self.folder}: the checkpoint at record {self._position} does not hold {lacking} as it is "
+                f"now: the program does not make the same tensors again for the same messages"
+            ) from None
 
     def _usable(self, history: History) -> tuple[int, Mapping[str, Any]]:
         """(position, arrays) of the newest usable checkpoint; (0, {}): all is played from the start."""

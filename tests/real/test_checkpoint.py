@@ -14,11 +14,16 @@ pytest.importorskip("torch")
 
 import numpy as np
 
-from real import checkpoint, journal
+from real import checkpoint, journal, wire
+from real.buffers import expose
 from real.checkpoint import CheckpointError
 from real.errors import WireError
 from real.journal import Journal, JournalError
+from real.keeping import Registry
+from real.kept import KeptEndpoint
+from real.pacing import Links
 from real.replay import Keeper
+from real.wire import Header
 from tests.real.kept import Cluster
 
 OURS = {"run": "ours", "node": 2}
@@ -66,6 +71,23 @@ def test_no_life_writes_where_a_checkpoint_has_put_an_end(tmp_path: Path) -> Non
         boundary = again.roll()
         again.close()
     assert Journal(tmp_path, OURS, history=journal.read(tmp_path, OURS)).segment > boundary
+
+
+def test_a_piece_of_a_former_life_does_not_get_into_a_payload(tmp_path: Path) -> None:
+    registry, agreed = Registry(), wire.Agreed(b"01234567", 2, 1 << 20)
+    made = KeptEndpoint(
+        0, agreed, Links(paced=False), allocate=registry.room, expose=expose, clock=float
+    )  # fmt: skip
+    made.keep(Journal(tmp_path, OURS), registry)
+    made.introduce({1: 0}, {1})
+    made.meet(1, 1)
+    made.on_frame(Header(wire.REQ, 1, 0, "m", "float32", 1, total=8))
+    made.on_frame(Header(wire.DATA, 1, 0, "m", "float32", 0, total=8), memoryview(b"its past"))
+    made.on_frame(Header(wire.DATA, 1, 0, "m", "float32", 1, total=8), memoryview(b"its life"))
+    [arrived] = journal.read(tmp_path, OURS).arrived.values()
+    read = bytearray(8)
+    journal.payload(tmp_path, arrived, memoryview(read))
+    assert read == b"its life"
 
 
 def test_every_damaged_byte_is_found(tmp_path: Path) -> None:
@@ -185,6 +207,7 @@ def test_a_checkpoint_that_was_being_written_is_ignored(tmp_path: Path) -> None:
     newest = checkpoint.stored(tmp_path / "2")[0]
     newest.rename(newest.with_name(f".{newest.name}.partial-1"))
     assert not finished(cluster).notes
+    assert not list((tmp_path / "2").glob(".*")), "it is of no use to anybody"
 
 
 @pytest.mark.parametrize("how", ["damaged", "truncated", "foreign"])
@@ -218,6 +241,17 @@ def test_without_a_usable_checkpoint_all_are_named(tmp_path: Path) -> None:
     assert all(str(path) in str(caught.value) for path in paths)
 
 
+def test_a_checkpoint_that_lacks_a_tensor_says_which(tmp_path: Path) -> None:
+    """A program that does not make the same tensors again."""
+    cluster = half_done(tmp_path)
+    identity = {"run": "test", "node": 2}
+    position, state, arrays = checkpoint.load(checkpoint.stored(tmp_path / "2")[0], identity)
+    del arrays["tensor 1"]
+    checkpoint.save(tmp_path / "2", position, identity, state, arrays)
+    with pytest.raises(CheckpointError, match=r"does not hold 'tensor 1' .* the same tensors again"):
+        cluster.revive(2)
+
+
 def test_a_damaged_payload_is_refused(tmp_path: Path) -> None:
     cluster = Cluster("asp", tmp_path, seed=3)
     while not (tmp_path / "2" / "payload-0").stat().st_size:
@@ -249,9 +283,10 @@ def test_without_room_for_checkpoints_the_run_goes_on_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cluster = Cluster("asp", tmp_path, seed=3, every=25)
-    save = checkpoint.save
+    save, tried = checkpoint.save, list[int]()
 
     def cramped(*args: object) -> object:
+        tried.append(cluster.ticks)
         with no_room(512):
             return save(*args)  # type: ignore[arg-type]
 
@@ -260,6 +295,7 @@ def test_without_room_for_checkpoints_the_run_goes_on_and_says_so(
     keeper = cluster.lives[2].keeper
     assert keeper is not None
     assert not keeper.taken
+    assert 1 <= sum(tick < 150 for tick in tried) <= 2, "it waits longer every time"
     assert all("cannot be written" in note for note in keeper.notes)
     assert not checkpoint.stored(tmp_path / "2")
     assert cluster.ledgers() == {worker: [cluster.steps] for worker in range(cluster.workers)}

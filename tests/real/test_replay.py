@@ -10,6 +10,7 @@ pytest.importorskip("torch")
 
 import torch
 
+from real import journal
 from tests.real.kept import Cluster
 
 ALGORITHMS = [
@@ -55,3 +56,13 @@ def test_bsp_gives_the_same_parameters_to_the_bit(every: float, tmp_path: Path) 
         assert keeper.replayed
         assert torch.equal(cluster.model(), whole.model())
         reconciled(cluster)
+
+
+def test_that_another_server_came_back_is_no_news(tmp_path: Path) -> None:
+    """A server that plays its journal again finds others in another life than when the run began."""
+    cluster = Cluster("ssp", tmp_path, workers=2, servers=2, seed=5)
+    cluster.run({60: 2, 160: 3})
+    told = journal.read(tmp_path / "3", {"run": "test", "node": 3}).arrivals
+    assert {one[0] for one in told if len(one) == 2} == {0, 1}
+    assert cluster.lives[3].node.live <= {0, 1}
+    reconciled(cluster)

@@ -141,9 +141,11 @@ def test_one_that_dies_while_it_writes_a_checkpoint_leaves_none(tmp_path: Path) 
     first = checkpoint.save(tmp_path, 1, {"run": "a"}, {}, arrays)
     pid = os.fork()
     if pid == 0:
-        checkpoint._sync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
-        checkpoint.save(tmp_path, 2, {"run": "a"}, {}, arrays)
-        os._exit(0)
+        try:
+            checkpoint._sync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+            checkpoint.save(tmp_path, 2, {"run": "a"}, {}, arrays)
+        finally:  # whatever happens, this process runs no other test
+            os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
     assert len(list(tmp_path.iterdir())) == 2
     assert checkpoint.stored(tmp_path) == [first]
