@@ -33,11 +33,11 @@ NAMES = [
 TAKING = [name for name in NAMES if name not in ("arsgd", "dpsgd", "sgp")]
 """Those that take in who comes."""
 
-COLUMNS = ("runs", "steps", *EVENTS[:6], "applied", "pending", "lost", "acknowledged", "dropped")
+COLUMNS = ("runs", "steps", *EVENTS, "applied", "pending", "lost", "acknowledged", "dropped")
 
 
 def _faults(rng: np.random.Generator, name: str, workers: int, seconds: float) -> list[dict[str, Any]]:
-    """Crashes and leaves by rate with returns, late starts, freezes; or some that go for good."""
+    """Crashes and leaves by rate with returns, late starts, freezes, cuts; or some that go for good."""
     found: list[dict[str, Any]] = []
     if name in TAKING:
         crash, leave = float(rng.uniform(0.05, 0.4)), float(rng.uniform(0.02, 0.1))
@@ -52,6 +52,15 @@ def _faults(rng: np.random.Generator, name: str, workers: int, seconds: float) -
         if rng.random() < 0.4:
             at, back = float(rng.uniform(0.2, seconds)), float(rng.uniform(0.05, 1.5))
             found.append({"kind": "freeze", "ranks": [rank], "at": at, "back": back})
+    if rng.random() < 0.4:
+        at, back = float(rng.uniform(0.2, seconds)), float(rng.uniform(0.05, 1.5))
+        found.append({"kind": "cut", "ranks": [0], "at": at, "back": back})
+    if ALGORITHMS[name].centralized and rng.random() < 0.5:
+        crash, back = float(rng.uniform(0.05, 0.2)), float(rng.uniform(0.1, 1.0))
+        every = float(rng.choice([0.0, 0.5]))
+        found.append(
+            {"kind": "churn", "servers": [0], "crash": crash, "back": back, "checkpoint_every": every}
+        )
     return found
 
 
@@ -111,7 +120,7 @@ def _counted(record: Record) -> Iterator[tuple[str, int]]:
     workers = record.nodes["role"] == "worker"
     yield "runs", 1
     yield "steps", int(record.nodes["steps"][workers].sum())
-    for code, event in enumerate(EVENTS[:6]):
+    for code, event in enumerate(EVENTS):
         yield event, int((record.events["event"] == code).sum())
     for fate in ("applied", "pending", "lost"):
         yield fate, int(record.nodes[fate][workers].sum())
