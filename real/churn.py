@@ -22,6 +22,7 @@ import signal
 import time
 from collections import deque
 from contextlib import suppress
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from core.record import EVENT_COLUMNS, EVENTS, StepLog
@@ -85,7 +86,7 @@ class Churn:
         self._kept = _kept(plan)
         self._awaited: dict[Member, set[int]] = {}
         self._thaws: list[tuple[float, Member]] = []
-        self._cuts: list[Member] = []
+        self._cuts: list[tuple[float, Member]] = []
 
     @property
     def now(self) -> float:
@@ -94,8 +95,14 @@ class Churn:
 
     @property
     def next(self) -> float:
-        """Seconds until something is due; infinite if nothing is."""
-        return min([self.timetable.next, *(due for due, _ in self._thaws)]) - self.now
+        """Seconds until something is due; infinite if nothing is, or nothing befalls anybody any more."""
+        first = inf if self.over() else self.timetable.next
+        return min([first, *(due for due, _ in (*self._thaws, *self._cuts))]) - self.now
+
+    @property
+    def silence(self) -> float:
+        """Seconds until all who are frozen or cut off go on; 0 where nobody is."""
+        return max([self.now, *(due for due, _ in (*self._thaws, *self._cuts))]) - self.now
 
     @property
     def coming(self) -> bool:
@@ -131,6 +138,9 @@ class Churn:
         for due, member in [entry for entry in self._thaws if entry[0] <= now]:
             self._thaws.remove((due, member))
             self._thaw(member)
+        for due, member in [entry for entry in self._cuts if entry[0] <= now]:
+            self._cuts.remove((due, member))
+            self._heal(member)
         self._receive()
 
     def _befall(self, event: Event) -> None:
@@ -141,8 +151,6 @@ class Churn:
                 member.after = 0.0  # who is about to leave comes back at once
                 if member.state != "running":
                     self._due.append(event.node)
-        elif event.kind == "heal":
-            self._heal(event.node)
         elif member.state != "running":
             return
         elif event.kind == "cut":
@@ -166,34 +174,34 @@ class Churn:
         else:
             member.tell(do="cut", seconds=seconds)
         self._log(member, "cut", self.now)
-        self._cuts.append(member)
-        self.timetable.add(event._replace(time=self.now + seconds, kind="heal"))
+        self._cuts.append((self.now + seconds, member))
 
-    def _heal(self, node: int) -> None:
-        """A cut of ``node`` is over; overlapping ones count as one, and whoever died of it heals no more."""
-        member = next((m for m in self._cuts if m.node == node), None)
-        if member is not None:
-            self._cuts.remove(member)
-            if all(m.node != node for m in self._cuts):
-                self._mend(node)
-                self._log(member, "heal", self.now)
+    def _heal(self, member: Member) -> None:
+        """A cut of it is over; its links carry again when no other one lasts."""
+        if all(other is not member for _, other in self._cuts):
+            self._mend(member.node)
+        self._log(member, "heal", self.now)
 
     def _mend(self, node: int) -> None:
         if self.launch.bed is not None:
             self.launch.bed.restore(node)
 
     def _freeze(self, member: Member, back: float) -> None:
-        os.kill(member.process.pid, signal.SIGSTOP)
+        with suppress(ProcessLookupError):  # it has just died; its pipe will tell
+            os.kill(member.process.pid, signal.SIGSTOP)
         member.stopped = time.monotonic()
         self._log(member, "freeze", self.now)
         self._thaws.append((self.now + back, member))
 
     def _thaw(self, member: Member) -> None:
-        if not (member.gone or any(other is member for _, other in self._thaws)):
+        """A freeze of it is over; it goes on when no other one lasts."""
+        if member.gone:
+            return
+        self._log(member, "thaw", self.now)
+        if all(other is not member for _, other in self._thaws):
             with suppress(ProcessLookupError):
                 os.kill(member.process.pid, signal.SIGCONT)
             member.tell(do="thaw")
-            self._log(member, "thaw", self.now)
 
     def thaw_all(self) -> None:
         """Whoever is frozen goes on: the run is over."""
@@ -244,8 +252,8 @@ class Churn:
         """A process is gone; says whether that was planned, and of a server that it comes back."""
         if member.node >= self.workers:
             self._put_off()
-        if member in self._cuts:
-            self._cuts = [m for m in self._cuts if m is not member]
+        if any(other is member for _, other in self._cuts):
+            self._cuts = [entry for entry in self._cuts if entry[1] is not member]
             self._mend(member.node)
         for awaited in self._awaited.values():
             awaited.discard(member.node)
@@ -262,7 +270,7 @@ class Churn:
         return member.died is not None and (member.node < self.workers or member.after is not None)
 
     def _put_off(self) -> None:
-        """A server has died: a worker that was about to come does so when that is back."""
+        """A server has died: a worker that was about to come does so when that is back, if ever."""
         joiner, before = self._meeting, self._before
         if joiner is not None and before is not None and joiner.node < self.workers:
             self.launch.members[joiner.node], self._meeting = before, None
@@ -270,6 +278,9 @@ class Churn:
             joiner.state = "standby"
             self.standby[joiner.node] = joiner
             self._due.appendleft(joiner.node)
+            for other in self.launch.members:
+                if other.reachable:
+                    other.tell(do="left", node=joiner.node)
 
     def _expect(self, member: Member) -> None:
         """Who has gone comes back if it was to: let its next life get ready."""
@@ -314,7 +325,7 @@ class Churn:
         if node not in self.standby:
             self.prepare(node, before.life + (before.state != "absent"))
         elif self.standby[node].state == "starting" and now - self.standby[node].heard > _STARTING:
-            raise TransportError(f"worker {node} did not start again within {_STARTING:g} s")
+            raise TransportError(f"{self.launch.name(node)} did not start again within {_STARTING:g} s")
         return before.gone and self.standby[node].state == "standby"
 
     def _meet(self, joiner: Member) -> None:
@@ -332,7 +343,7 @@ class Churn:
         if time.monotonic() - joiner.stopped > limit:
             who = ", ".join(self.launch.name(node) for node in sorted(awaited))
             raise TransportError(
-                f"{who} took no notice of worker {joiner.node}, which joins, for {limit:g} s"
+                f"{who} took no notice of {self.launch.name(joiner.node)}, which joins, for {limit:g} s"
             )
 
     def _tell(self, joiner: Member, others: list[Member], **order: Any) -> None:

@@ -237,6 +237,9 @@ class Endpoint:
         """Handle one checked frame. Raises ``WireError`` if it does not fit what went before."""
         source = header.source
         self.moved += 1
+        if source in self.parted and header.kind in wire.MOVING:
+            self.lives.former += 1  # on its way when it died; what it said is asked for anew
+            return
         if header.kind == wire.DATA:
             self._data(header, payload)
             return

@@ -56,10 +56,6 @@ def assemble(
     its seconds are those of the steps that its last sign of life told of.
     """
     _split_reductions(tables)
-    for node in left:
-        if plan.accounts and node < plan.workers and node in tables:
-            totals = tables[node]["totals"]
-            totals["steps"] = max([totals["steps"], *_arrived(plan, tables, node)])
     duration = max((t["totals"]["end"] for t in tables.values()), default=0.0)
     scenario = plan.scenario
     record = Record(

@@ -27,6 +27,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from math import inf
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -60,6 +61,8 @@ _STOPPING = 10.0
 _HEAD_START = 0.2
 _STANDSTILL = 10.0
 _SENDING = 5.0
+_MODELS = 8
+"""Whole models that may be on their way to each worker when the run is over, at most."""
 
 
 def train(
@@ -103,12 +106,21 @@ def _start_fork_server(context: Any) -> None:
 def child(end: socket.socket, place: Place | None) -> None:
     """Entry of every node's process. It leaves Ctrl-C to its parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _let_the_fork_server_go()
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     if place is not None:
         os.environ["GLOO_SOCKET_IFNAME"] = place.device
     from real.process import main
 
     main(End(end), place)
+
+
+def _let_the_fork_server_go() -> None:
+    """Close what keeps it alive beyond its launcher: it ends then, and this process too, even if stopped."""
+    server: Any = forkserver._forkserver
+    held, server._forkserver_alive_fd = getattr(server, "_forkserver_alive_fd", None), None
+    if held is not None:
+        os.close(held)
 
 
 class _Launch:
@@ -126,7 +138,7 @@ class _Launch:
         self.links = Survey(plan.workers, self.scenario.run.heartbeat_timeout)
         self.finishing = self.reporting = False
         self.diverged: Diverged | None = None
-        self.deadline = float("inf")
+        self.deadline, self.allowed = inf, 0.0
         self.starting = self.zero = 0.0
 
     def run(self) -> Record:
@@ -168,7 +180,7 @@ class _Launch:
 
         server = node >= self.plan.workers
         return [
-            m.tables or remains(node, m.steps, m.rows, Tally.read(m.tally), server=server)
+            m.tables or remains(node, m.steps, bytes(m.rows), Tally.read(m.tally), server=server)
             for m in self.lives
             if m.node == node and m.lived
         ] or [remains(node, 0, b"", server=server)]
@@ -289,7 +301,7 @@ class _Launch:
             self._check_end()
             if time.monotonic() > self.deadline:
                 late = ", ".join(self.name(m.node) for m in self.members if not m.gone)
-                raise TransportError(f"{late} did not end within {_STOPPING:g} s")
+                raise TransportError(f"{late} did not end within {self.allowed:.3g} s")
 
     def _heard_from(self, seconds: float = 0.2) -> list[Member]:
         """Who has sent something, or ended; waits for that a moment."""
@@ -324,7 +336,9 @@ class _Launch:
         elif kind == "refused":
             raise ScenarioError(message["text"])
         elif kind == "refuses":
-            self._cut_off(self.members[message["node"]], message["text"])
+            refused = self.members[message["node"]]
+            if refused.life == message["life"]:
+                self._cut_off(refused, message["text"])
         elif kind == "error":
             raise TransportError(f"{self.name(member.node)} failed:\n{message['text']}")
         elif kind == "diverged":
@@ -403,7 +417,8 @@ class _Launch:
                 )
             self.finishing = True
             self._dismiss()
-            self.deadline = time.monotonic() + _STOPPING + self._pending_seconds()
+            self.allowed = self._ending_seconds()
+            self.deadline = time.monotonic() + self.allowed
             for member in self.members:
                 if not member.gone:
                     member.tell(do="finish")
@@ -420,9 +435,18 @@ class _Launch:
                 member.process.kill()
                 member.state = "dead"
 
-    def _pending_seconds(self) -> float:
-        """Time to allow for handing over parameters: a slow 50 MB/s."""
-        return 4 * self.plan.parameters * len(self.members) / 50e6
+    def _ending_seconds(self) -> float:
+        """Time to allow for the end once no worker runs any more.
+
+        Silences have to end; what is under way has to arrive (on links with rates, one after the other); and
+        parameters have to be handed over (a slow 50 MB/s).
+        """
+        plan, scenario = self.plan, self.scenario
+        model = 4 * plan.parameters
+        rates = [min(machine.up, machine.down) for machine in scenario.cluster.machines]
+        rate = min(rates) if scenario.run.links in ("paced", "shaped") else inf
+        models = plan.workers * min(scenario.cluster.network.window, _MODELS)
+        return _STOPPING + self.churn.silence + model * models / rate + model * len(plan.nodes) / 50e6
 
     def _stop(self, interrupts: Interrupts) -> None:
         """Ask all processes to hand over what they have; a second Ctrl-C or the deadline ends that."""
@@ -440,6 +464,7 @@ class _Launch:
                         self._hear(member)
                     except TransportError:  # its own failure: keep what the others have
                         member.state = "dead"
+                self.churn.thaw_all()  # who had yet to be heard to freeze
                 interrupts.check(pressed)
         except KeyboardInterrupt:
             return

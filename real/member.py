@@ -59,7 +59,7 @@ class Member:
     still: float = 0.0
     tables: dict[str, Any] = field(default_factory=dict)
     params: bytes | bytearray = b""
-    rows: bytes = b""
+    rows: bytearray = field(default_factory=bytearray)
 
     @property
     def gone(self) -> bool:

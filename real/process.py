@@ -17,10 +17,11 @@ import ctypes
 import gc
 import os
 import select
+import signal
 import threading
 import time
 import traceback
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,7 @@ __all__ = ["BEAT", "links_of", "main", "slots_of"]
 BEAT = 0.2
 """Seconds between heartbeats."""
 
-_PR_SET_TIMERSLACK = 29
+_PR_SET_PDEATHSIG, _PR_SET_TIMERSLACK = 1, 29
 _M_ARENA_MAX = -8
 _OPENING = 30.0
 
@@ -75,27 +76,34 @@ def main(pipe: End, place: Place | None = None) -> None:
 
     place  the namespace that it lives in, entered before there is a thread or a socket
     """
+    tell: Callable[..., None] = partial(_say, pipe)
     try:
         if place is not None:
             enter(place)
         torch.set_num_threads(1)
         _tune()
         threading.Thread(target=_end_with, args=(pipe,), name="launcher", daemon=True).start()
-        _Process(pipe, place).run()
+        process = _Process(pipe, place)
+        tell = process.tell  # heartbeats share the pipe from now on
+        process.run()
     except (EOFError, BrokenPipeError, ConnectionResetError):
         os._exit(1)
     except ScenarioError as error:
-        pipe.send_bytes(msgspec.msgpack.encode({"is": "refused", "text": str(error)}))
+        tell(**{"is": "refused"}, text=str(error))
         os._exit(2)
     except TransportError as error:
-        pipe.send_bytes(msgspec.msgpack.encode({"is": "error", "text": str(error)}))
+        tell(**{"is": "error"}, text=str(error))
         os._exit(1)
     except BaseException as error:
         try:
-            pipe.send_bytes(msgspec.msgpack.encode({"is": "error", "text": _account(error)}))
+            tell(**{"is": "error"}, text=_account(error))
         finally:
             os._exit(1)
     os._exit(0)
+
+
+def _say(pipe: End, **message: Any) -> None:
+    pipe.send_bytes(msgspec.msgpack.encode(message))
 
 
 def _account(error: BaseException) -> str:
@@ -115,8 +123,12 @@ def _end_with(pipe: End) -> None:
 
 
 def _tune() -> None:
-    """Timers to the microsecond, and an allocator that keeps the pages of freed tensors (glibc)."""
+    """Timers to the microsecond, and an allocator that keeps the pages of freed tensors (glibc).
+
+    The process ends with the fork server, which ends with the launcher: also while it is stopped.
+    """
     libc = ctypes.CDLL(None)
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     libc.prctl(_PR_SET_TIMERSLACK, 1000, 0, 0, 0)
     if hasattr(libc, "mallopt"):
         libc.mallopt(_M_ARENA_MAX, 1)
@@ -185,19 +197,20 @@ class _Process:
     def tell(self, **message: Any) -> None:
         """Send the launcher a message."""
         with self.sending:
-            self.pipe.send_bytes(msgspec.msgpack.encode(message))
+            _say(self.pipe, **message)
 
     def _listen(self) -> None:
         """The pipe's thread: heartbeats out, orders in. Ends the process when the launcher is gone."""
+        due = time.monotonic() + BEAT
         try:
             while True:
-                if not self.pipe.poll(BEAT):
+                if not self.pipe.poll(max(0.0, due - time.monotonic())) or time.monotonic() >= due:
                     self._beat()
+                    due = time.monotonic() + BEAT
                     continue
                 order = self.hear()
                 if order["do"] == "left":
-                    self.endpoint.depart(order["node"])
-                    self.transport.hang_up(order["node"])
+                    self.transport.depart(order["node"])
                 elif order["do"] == "parted":
                     reunion.part(self.endpoint, order["node"])
                     self.transport.hang_up(order["node"])
@@ -226,6 +239,8 @@ class _Process:
                     self.over.set()
         except (OSError, EOFError):
             os._exit(1)
+        except Exception as error:
+            self._fail(error)
 
     def _meet(self, do: str, node: int, life: int, address: str = "", joined: bool = True) -> None:
         """Node ``node`` is there (again): answer once its frames are taken; if ``joined``, programs know."""
@@ -425,7 +440,8 @@ class _Process:
     def _fail(self, error: BaseException) -> None:
         """A node was refused: the launcher's to decide. Else the transport cannot go on, nor the node."""
         if isinstance(error, Refused):
-            self.tell(**{"is": "refuses"}, node=error.peer, text=str(error))
+            life = self.endpoint.lives.of[error.peer]
+            self.tell(**{"is": "refuses"}, node=error.peer, life=life, text=str(error))
             return
         expected = isinstance(error, TransportError)
         text = str(error) if expected else "".join(traceback.format_exception(error))

@@ -129,18 +129,31 @@ class ZmqTransport:
 
     def meet(self, peer: int, address: str, life: int, met: Callable[[], None]) -> None:
         """``peer`` is there (again), at a new address; ``met`` is called once its frames are taken."""
-        self._orders.append(partial(self._meet, peer, address, life, met))
-        self.kick()
+        self._order(partial(self._meet, peer, address, life, met))
+
+    def depart(self, peer: int) -> None:
+        """``peer`` is gone, or does not come: once all that was said of it before has been done.
+
+        Its port is free from then on: nobody dials there any more, whoever may listen now.
+        """
+        self._order(partial(self._depart, peer))
 
     def hang_up(self, peer: int) -> None:
         """``peer`` has ended, and with it its port is free: dial there no more, whoever may listen now."""
-        self._orders.append(partial(self._leave, peer))
+        self._order(partial(self._leave, peer))
+
+    def _order(self, work: Callable[[], None]) -> None:
+        self._orders.append(work)
         self.kick()
 
     def _meet(self, peer: int, address: str, life: int, met: Callable[[], None]) -> None:
         self.endpoint.meet(peer, life)
         self._connect(peer, address, life)
         met()
+
+    def _depart(self, peer: int) -> None:
+        self.endpoint.depart(peer)
+        self._leave(peer)
 
     def _leave(self, peer: int) -> None:
         """Close the connections that were opened to ``peer``."""

@@ -32,13 +32,16 @@ from real.errors import WireError
 
 __all__ = [
     "ANSWERS", "BYE", "CHUNK", "DATA", "DONE", "DTYPES", "GRANT", "HEADER_BYTES", "HELLO", "HOLD", "KIND_AT",
-    "PING", "PONG", "REQ", "RESUME", "Agreed", "Header", "pack", "token_of", "unpack",
+    "MOVING", "PING", "PONG", "REQ", "RESUME", "Agreed", "Header", "pack", "token_of", "unpack",
 ]  # fmt: skip
 
 REQ, GRANT, HOLD, RESUME, DATA, DONE, BYE, PING, PONG, HELLO = range(1, 11)
 
 ANSWERS = frozenset((GRANT, HOLD, RESUME, DONE, PONG))
 """Kinds that a receiver sends back on the connection that it was asked on."""
+
+MOVING = frozenset((REQ, GRANT, HOLD, RESUME, DATA, DONE))
+"""Kinds that move messages."""
 
 CHUNK = 4_000_000
 """Largest payload of one frame, bytes (large enough that a frame's own cost vanishes)."""

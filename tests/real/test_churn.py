@@ -20,6 +20,7 @@ pytest.importorskip("torch")
 pytest.importorskip("zmq")
 
 import real
+from analysis.churn import happened
 from core.record import EVENTS, Record
 from real.errors import TransportError
 from scenarios.errors import ScenarioError
@@ -166,6 +167,26 @@ def test_who_is_frozen_for_too_long_is_taken_for_dead_for_good(name: str) -> Non
     assert record.nodes["steps"][:3].tolist() == [700, 5, 700]
 
 
+def test_silences_that_overlap_each_begin_and_end() -> None:
+    """As in simulations: else the seconds of silence would count to the end of the run."""
+    record = trained(
+        "bsp",
+        {"kind": "freeze", "ranks": [1], "at": 0.2, "back": 0.6},
+        {"kind": "freeze", "ranks": [1], "at": 0.4, "back": 0.8},
+        {"kind": "cut", "ranks": [0], "at": 0.2, "back": 0.8},
+        {"kind": "cut", "ranks": [0], "at": 0.4, "back": 0.3},
+        run={"steps": 60, "heartbeat_timeout": "30 s"},
+    )
+    assert of(record, 1) == [("freeze", 0), ("freeze", 0), ("thaw", 0), ("thaw", 0)]
+    assert of(record, 0) == [("cut", 0), ("cut", 0), ("heal", 0), ("heal", 0)]
+    times = {node: record.events["time"][record.events["node"] == node] for node in (0, 1)}
+    silent = sum(float(at[-1] - at[0]) for at in times.values())
+    found = happened(record)
+    assert found is not None
+    assert found["silent_seconds"] == pytest.approx(silent)
+    assert record.nodes["steps"][:3].tolist() == [60] * 3
+
+
 def test_servers_may_freeze_as_well() -> None:
     fault = {"kind": "freeze", "servers": [0], "at": 0.3, "back": 0.5}
     record = trained("asp", fault, run={"steps": 60, "heartbeat_timeout": "30 s"})
@@ -295,4 +316,37 @@ def test_processes_that_wait_to_come_back_end_with_their_parent_too(tmp_path: Pa
         family = psutil.Process(parent.pid).children(recursive=True)
         parent.kill()
     _, alive = psutil.wait_procs(family, timeout=20)
+    assert not alive
+
+
+def test_who_is_frozen_ends_with_its_parent_too(tmp_path: Path) -> None:
+    """Stopped, it cannot find out by itself that its launcher is gone."""
+    script = tmp_path / "parent.py"
+    script.write_text(
+        textwrap.dedent(
+            """
+            import real
+            from tests.real.test_churn import befallen
+
+            if __name__ == "__main__":
+                fault = {"kind": "freeze", "ranks": [1], "step": 3, "back": 600.0}
+                told = lambda done, _: print(done, flush=True)
+                run = {"seconds": 600, "heartbeat_timeout": "1000 s"}
+                real.train(befallen("asp", fault, run=run), on_progress=told)
+            """
+        )
+    )
+    with subprocess.Popen(
+        [sys.executable, str(script)], stdout=subprocess.PIPE, cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    ) as parent:  # fmt: skip
+        assert parent.stdout is not None
+        while int(parent.stdout.readline()) < 100:
+            pass
+        family = psutil.Process(parent.pid).children(recursive=True)
+        assert [one for one in family if one.status() == psutil.STATUS_STOPPED]
+        parent.kill()
+    _, alive = psutil.wait_procs(family, timeout=20)
+    for one in alive:
+        one.kill()
     assert not alive

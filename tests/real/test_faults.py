@@ -92,7 +92,7 @@ def test_a_process_that_is_killed_while_it_starts_is_named_at_once(monkeypatch: 
     """The others wait for it; the launcher waits for one of those."""
     expect = launch._Launch._expect
 
-    def kill_the_last(self: launch._Launch, member: launch._Member, what: str) -> dict[str, object]:
+    def kill_the_last(self: launch._Launch, member: launch.Member, what: str) -> dict[str, object]:
         if member.node == 0 and what == "listening":
             self.members[2].process.kill()
         return expect(self, member, what)
@@ -225,7 +225,7 @@ def test_ctrl_c_does_not_wait_for_a_message_that_never_ends(monkeypatch: pytest.
     monkeypatch.setattr(launch, "_STOPPING", 2.0)
     hear = launch._Launch._hear
 
-    def interrupt(self: launch._Launch, member: launch._Member) -> None:
+    def interrupt(self: launch._Launch, member: launch.Member) -> None:
         hear(self, member)
         if self.members[1].pipe._filled and self.members[0].steps > 2 and not self.interrupted:  # type: ignore[attr-defined]
             self.interrupted = True  # type: ignore[attr-defined]

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.node import JOINED, LEFT, Joined, Left, Message
-from real import wire
+from real import reunion, wire
 from real.endpoint import Endpoint
 from real.mailbox import Mailbox
 from real.memory import MemoryNetwork, allocate, expose
@@ -75,6 +75,30 @@ def test_half_a_message_dies_with_its_sender() -> None:
     network.endpoints[0].submit([(1, message(step=5))])
     network.run()
     got = take(server, "m")
+    assert isinstance(got, Message)
+    np.testing.assert_array_equal(got.tensor, message(step=5).tensor)
+
+
+def test_what_was_on_its_way_from_a_server_that_has_died_is_dropped() -> None:
+    """The launcher may tell of its death before the last it sent has been read; then its next life comes."""
+    worker = MemoryNetwork(2).endpoints[0]
+
+    def of(life: int, kind: int, offset: int = 0) -> Header:
+        return Header(kind, 1, 0, "m", "float32", life, total=4000, offset=offset)
+
+    worker.on_frame(of(0, wire.REQ))
+    worker.on_frame(of(0, wire.DATA), memoryview(bytes(2000)))
+    reunion.part(worker, 1)
+    worker.on_frame(of(0, wire.DATA, 2000), memoryview(bytes(2000)))
+    for kind in (wire.REQ, wire.GRANT, wire.HOLD, wire.RESUME, wire.DONE):
+        worker.on_frame(of(0, kind))
+    assert worker.lives.former == 6
+    assert worker.received["messages"] == 0
+    worker.meet(1, 1)
+    for header in (of(1, wire.HELLO), of(1, wire.REQ)):
+        worker.on_frame(header)
+    worker.on_frame(of(1, wire.DATA), memoryview(message(step=5).tensor).cast("B"))
+    got = take(worker, "m")
     assert isinstance(got, Message)
     np.testing.assert_array_equal(got.tensor, message(step=5).tensor)
 
@@ -220,4 +244,30 @@ def test_over_sockets_a_new_life_has_a_new_address_and_its_former_connection_is_
     assert take(old, "m") is None
     for transport in (first, there, second):
         transport.close()
+    assert not failures
+
+
+def test_who_has_gone_by_the_time_it_is_met_is_gone() -> None:
+    """A node that was frozen hears both at once; orders are done in order."""
+    pytest.importorskip("zmq")
+    from real.transport import ZmqTransport
+
+    agreed, failures, met = wire.Agreed(b"01234567", 2, 1 << 20), list[BaseException](), list[int]()
+    made = Endpoint(
+        1, agreed, Links(paced=False), allocate=allocate, expose=expose, clock=time.monotonic
+    )  # fmt: skip
+    transport = ZmqTransport(made, failures.append)
+    made.introduce({}, set())
+
+    def introduced() -> None:
+        made.welcome(0, 1)
+        met.append(1)
+
+    transport.meet(0, transport.address, 1, introduced)
+    transport.depart(0)
+    transport.start({})
+    until(made, lambda: bool(met) and 0 in made.gone)
+    assert made.mailbox.left == {0}
+    assert [type(item) for item, _ in made.mailbox.items] == [Joined, Left]
+    transport.close()
     assert not failures

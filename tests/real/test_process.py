@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,11 +26,14 @@ from real import wire  # noqa: E402
 from real.booking import Booker  # noqa: E402
 from real.counter import Counter, Tally  # noqa: E402
 from real.driver import Driver, Hooks, _Running  # noqa: E402
+from real.errors import TransportError  # noqa: E402
 from real.gather import assemble, remains  # noqa: E402
+from real.journal import JournalError  # noqa: E402
 from real.life import Life  # noqa: E402
 from real.lives import Lives  # noqa: E402
 from real.memory import MemoryNetwork  # noqa: E402
 from real.process import _Process  # noqa: E402
+from real.process import main as process_main  # noqa: E402
 from real.wire import Header  # noqa: E402
 from scenarios.plan import plan  # noqa: E402
 from tests.real.runs import tiny  # noqa: E402
@@ -110,15 +115,17 @@ def test_a_companion_is_not_done_before_its_last_message_is_confirmed() -> None:
     assert driver._nothing_left()
 
 
-def test_of_a_dead_worker_servers_may_know_more_than_its_last_sign_of_life() -> None:
+def test_of_a_dead_worker_its_tally_counts_and_not_what_servers_have() -> None:
+    """Else a gradient that was applied twice would pass for one more step."""
     made = plan(tiny("asp", cluster={"servers": {"count": 2}}))
-    tables = {node: remains(node, 5, b"", server=node >= 2) for node in made.nodes}
-    tables[2].update(applied={0: 5, 1: 8}, pending={1: 1})
-    tables[3].update(applied={0: 5, 1: 6}, pending={})
-    record = assemble(made, tables, {}, {1: "it was killed"}, complete=True)
+    tables = {node: remains(node, 5, b"", (5, 0), server=node >= 2) for node in made.nodes}
+    tables[1] = remains(1, 5, b"", (9, 0))
+    tables[2].update(applied={0: 6, 1: 8}, pending={1: 1})
+    tables[3].update(applied={0: 6, 1: 6}, pending={})
+    record = assemble(made, tables, {}, {0: "it was killed", 1: "it was killed"}, complete=True)
     assert record.nodes["steps"].tolist()[:2] == [5, 9]
     assert record.nodes["samples"].tolist()[:2] == [5 * 16, 9 * 16]
-    assert record.nodes["applied"].tolist()[:2] == [5, 6]
+    assert record.nodes["applied"].tolist()[:2] == [6, 6]
     assert record.nodes["lost"].tolist()[:2] == [0, 3]
 
 
@@ -177,3 +184,68 @@ def test_what_a_process_counted_is_there_when_it_has_been_killed(tmp_path: Path)
     command = [sys.executable, "-c", code, str(tmp_path / "tally")]
     assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
     assert Tally.read(tmp_path / "tally") == (7, 5)
+
+
+def listening(orders: list[dict[str, Any]], failed: list[BaseException], pause: float = 0.0) -> _Process:
+    """A process that hears these orders, without a break, and then something that is none."""
+    process, coming = _Process.__new__(_Process), iter(orders)
+
+    def hear() -> dict[str, Any]:
+        time.sleep(pause)
+        return next(coming, {})
+
+    process.pipe = anything(poll=lambda _: True)  # type: ignore[assignment]
+    process.hear, process._fail = hear, failed.append  # type: ignore[method-assign]
+    process.life = anything(thawed=threading.Event())  # type: ignore[assignment]
+    return process
+
+
+def test_what_goes_wrong_while_it_obeys_is_told_and_not_taken_for_silence() -> None:
+    """The journal of a server whose disk is full cannot say who has left."""
+
+    def depart(_: int) -> None:
+        raise full
+
+    full, failed = JournalError("journal: no room"), list[BaseException]()
+    process = listening([{"do": "left", "node": 1}], failed)
+    process.transport = anything(depart=depart)  # type: ignore[assignment]
+    process._listen()
+    assert failed == [full]
+
+
+def test_orders_without_end_do_not_silence_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    beats, failed = list[float](), list[BaseException]()
+    monkeypatch.setattr("real.process.BEAT", 0.02)
+    process = listening([{"do": "thaw"}] * 50, failed, pause=0.004)
+    process._beat = lambda: beats.append(time.monotonic())  # type: ignore[method-assign]
+    process._listen()
+    assert len(failed) == 1
+    assert isinstance(failed[0], KeyError)  # by then it has heard all
+    assert len(beats) >= 5
+
+
+def test_why_it_ends_does_not_come_in_the_midst_of_a_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both go through one pipe: what a process says goes through ``tell``, which takes turns."""
+    told: list[dict[str, Any]] = []
+
+    class Failing:
+        def __init__(self, *_: object) -> None:
+            return
+
+        def tell(self, **message: Any) -> None:
+            told.append(message)
+
+        def run(self) -> None:
+            raise TransportError("no way on")
+
+    def leave(code: int) -> None:
+        raise SystemExit(code)
+
+    monkeypatch.setattr("real.process._Process", Failing)
+    monkeypatch.setattr("real.process._tune", lambda: None)
+    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
+    monkeypatch.setattr("real.process._end_with", lambda _: None)
+    monkeypatch.setattr(os, "_exit", leave)
+    with pytest.raises(SystemExit):
+        process_main(anything())
+    assert told == [{"is": "error", "text": "no way on"}]
