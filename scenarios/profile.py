@@ -28,7 +28,8 @@ constant                   unit     meaning
 ``allreduce.alpha.<n>``    s        per ring step of the native all-reduce among n
 ``allreduce.bandwidth.<n>``  bytes/s  of its ring
 ``device.slots``           1        workers that the device serves at full speed at once
-``ring.<kind>.lag.<n>``    s        by which messages of an all-reduce by messages among n ask late
+``ring.<kind>.lag.<n>``    s        by which messages of an all-reduce by messages among n ask late, at
+                                    the probed rate; less, byte for byte, at lower ones
 ``host.<kind>.byte_cost``  s        of one core, to move a byte over such a link, both ends
 ``host.<kind>.beside``     s        the same while native steps keep the cores busy: what these lose
 =========================  =======  ===============================================================
@@ -158,15 +159,16 @@ class Profile:
 
     def by_workers(self, name: str, n: int, default: float = 0.0) -> float:
         """``name.<n>``, interpolated between the measured n and held beyond them; else ``name``."""
-        points = sorted(
-            (int(key.rsplit(".", 1)[1]), constant.value)
-            for key, constant in self.constants.items()
-            if key.startswith(name + ".") and key.rsplit(".", 1)[1].isdigit()
-        )
+        points = self._points(name)
         if not points:
             return self.value(name, default)
-        counts, values = zip(*points, strict=True)
-        return float(np.interp(n, counts, values))
+        return float(np.interp(n, list(points), list(points.values())))
+
+    def _points(self, name: str) -> dict[int, float]:
+        """Every ``name.<n>`` that was measured, by n, in order."""
+        found = (key.rsplit(".", 1) for key in self.constants if key.startswith(name + "."))
+        counts = sorted(int(n) for before, n in found if before == name and n.isdigit())
+        return {n: self.constants[f"{name}.{n}"].value for n in counts}
 
     def tensor_rates(self) -> dict[str, float]:
         """Bytes/s of each tensor operation that was measured."""
@@ -222,8 +224,24 @@ class Profile:
             byte_cost=self.value(f"host.{kind}.beside", self.value(cost)) if native else self.value(cost),
             gradient=0.0 if native else self.value("step_time.mean"),
             cold=self.value("step_time.cold") if native else 0.0,
-            ring_lag=self.by_workers(f"ring.{kind}.lag", scenario.cluster.workers),
+            ring_lag=self._ring_lag(scenario.cluster, kind),
         )
+
+    def _ring_lag(self, cluster: Cluster, kind: str) -> float:
+        """Seconds by which messages of a ring ask late, at the rates that ``cluster`` has.
+
+        What a byte is late depends on how busy all the ring's bytes keep the host's cores: on the number
+        of nodes times the rate of the slowest, which sets the pace. So a ring of eight at a fifth of the
+        rate that was probed is late, byte for byte, as one of less than two was at that rate.
+        """
+        n, points = cluster.workers, self._points(f"ring.{kind}.lag")
+        if not points:
+            return self.value(f"ring.{kind}.lag")
+        used = [cluster.machines[place] for place in cluster.placement]
+        probed = self.ranges.get("link_rate", (0.0, 0.0))[1]
+        pace = min(min(machine.up, machine.down) for machine in used) / probed if probed else 1.0
+        by_load = [lag * m for m, lag in points.items()]  # a message is one part in m of the vector
+        return float(np.interp(n * min(pace, 1.0), list(points), by_load)) / n
 
     def _native_compute(self, cluster: Cluster) -> Cluster:
         n, old = cluster.workers, cluster.compute

@@ -78,6 +78,30 @@ def test_step_times_measured_by_number_of_workers_need_no_model_of_sharing() -> 
     assert cluster.workers_per_device == 1
 
 
+def ring_of(n: int, *rates: str) -> Scenario:
+    """A ring of ``n`` by messages over paced links, whose machines take turns with ``rates``."""
+    machines = [{"name": f"m{i}", "bandwidth": rates[i % len(rates)]} for i in range(n + 1)]
+    network = {"collective": "messages"}
+    tree = {"cluster": {"workers": n, "machines": machines, "network": network}}
+    return Scenario.from_dict({**tree, "run": {"steps": 1, "links": "paced", "device": "cpu"}})
+
+
+def test_a_ring_is_as_late_for_every_byte_as_one_that_keeps_the_cores_as_busy() -> None:
+    late = {f"ring.paced.lag.{n}": constant(value) for n, value in ((2, 1e-3), (4, 2e-3), (8, 6e-3))}
+    host = {"host.paced.byte_cost": constant(1e-9)}
+    profile = Profile({**PROFILE.constants, **late, **host}, ranges={"link_rate": (125e6, 125e6)})
+
+    def lag(n: int, *rates: str) -> float:
+        return profile.apply(ring_of(n, *rates)).cluster.host.ring_lag
+
+    assert [lag(n, "1 Gbit/s") for n in (2, 4, 8)] == pytest.approx([1e-3, 2e-3, 6e-3])
+    assert lag(8, "500 Mbit/s") == pytest.approx(4 * 2e-3 / 8)  # the bytes of four at twice the rate
+    assert lag(8, "1 Gbit/s", "500 Mbit/s") == lag(8, "500 Mbit/s")  # the slowest sets the pace
+    assert lag(8, "200 Mbit/s") == pytest.approx(2 * 1e-3 / 8)  # less busy than any that was probed
+    assert lag(6, "1 Gbit/s") == pytest.approx((4 * 2e-3 + 8 * 6e-3) / 2 / 6)
+    assert lag(8, "10 Gbit/s") == pytest.approx(6e-3)
+
+
 def test_machines_one_by_one_are_calibrated_too() -> None:
     machines = [{"name": n, "bandwidth": "1 Gbit/s"} for n in "abcd"]
     tree = {"cluster": {"workers": 3, "machines": machines}, "run": {"steps": 1, "links": "paced"}}
