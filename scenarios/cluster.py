@@ -177,7 +177,8 @@ class Host:
     """One machine that plays all nodes of an emulated cluster: they share its cores.
 
     Steps (where ``run.compute`` is native), tensor work and the moving of bytes slow each other down
-    once more cores are asked for than there are. Filled in by a profile; unset for real clusters.
+    once more cores are asked for than there are. A native step of a worker with companions begins with a
+    copy of its parameters, as the real driver makes one. Filled in by a profile; unset for real clusters.
 
     cores      that the nodes share; 0: every node has a processor of its own
     byte_cost  seconds of one core that moving a byte takes, both ends together

@@ -108,6 +108,8 @@ class Driver:
             self.network.observer = self._transferred
         self._budget(run.steps, run.seconds, run.samples)
         self._costs = (dict(cluster.tensor_rates), dict(cluster.tensor_seconds))
+        copies = self.processor is not None and run.compute == "native"
+        self.copying = Metered(*self._costs).cost("snapshot", 4.0 * plan.parameters) if copies else 0.0
         registry = self._resume(checkpoints) if checkpoints is not None else None
         made = (
             (lambda _: Registered(registry, *self._costs)) if registry else (lambda _: Metered(*self._costs))

@@ -58,6 +58,11 @@ class Metered(Tensors):
         if cost is not None:
             self.debt += cost[0] + nbytes * cost[1]
 
+    def cost(self, operation: str, nbytes: float) -> float:
+        """Seconds of one operation on so many bytes."""
+        call, byte = self._costs.get(operation, (0.0, 0.0))
+        return call + nbytes * byte
+
 
 class Pump(Alarm):
     """One program of one node."""
@@ -179,6 +184,8 @@ class Pump(Alarm):
         base, factor = driver.draw(rank, node.step, now)
         if driver.cold and (host.receive or host.wait or host.send):
             base += driver.cold
+        if driver.copying and len(host.programs) > 1:
+            base += driver.copying / factor
         if node.step > host.base:
             host.close_row(now)
         if driver.numerics is not None:

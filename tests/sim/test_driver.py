@@ -234,6 +234,23 @@ def test_a_companion_shares_the_node_and_is_closed_at_the_end() -> None:
     assert parts(record, 1)["receive"] == 0.0
 
 
+@pytest.mark.parametrize("compute", ["native", "paced"])
+def test_what_a_companion_may_change_is_copied_before_a_native_step_of_an_emulated_cluster(
+    compute: str,
+) -> None:
+    def companion(node: Node) -> Program:
+        yield Receive("never")
+
+    slow = [{"ranks": [0], "factor": 2}]
+    cluster = {"host": {"cores": 4}, "tensor_rates": {"snapshot": 1e9}, "slowdowns": slow}
+    made = scenario(2, **cluster).override({"run.compute": compute})
+    only_one = Programs(steps, companions=lambda node: [companion(node)][node.id :])
+    record = driver(made, only_one).run()
+    copied = 3 * 1.0 if compute == "native" else 0.0  # three steps, 1 GB each, which no slow-down stretches
+    assert parts(record, 0) == pytest.approx({**parts(record, 0), "compute": 6.0 + copied, "update": 0.0})
+    assert parts(record, 1)["compute"] == 3.0
+
+
 # Budgets
 
 
