@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 __all__ = [
-    "algorithm_notes", "algorithms", "cell", "comparison", "constants", "document", "duration", "figures",
-    "notes", "sheet", "size", "table", "tables",
+    "algorithm_notes", "algorithms", "busy_link", "cell", "comparison", "constants", "document", "duration",
+    "figures", "notes", "sheet", "size", "table", "tables",
 ]  # fmt: skip
 
 PART_HEADS = {"compute": "compute", "update": "update", "send": "send", "wait": "wait", "receive": "recv"}
@@ -110,7 +110,7 @@ def _cells(summary: Mapping[str, Any], accurate: bool, linked: bool) -> dict[str
         f"{summary['speedup']:.2f}",
         duration(entry["step"]),
     ]
-    last = [_busiest_link(summary)] * linked + [accuracy] * accurate
+    last = [busy_link(summary)] * linked + [accuracy] * accurate
     stale, busy = _staleness(summary["staleness"]), _busiest(summary)
     rest, brief = [stale, busy, *last], [stale, busy.split(" (")[0], *last]
     return {"rates": rates, "parts": _parts(entry), "rest": rest, "brief": brief}
@@ -379,7 +379,7 @@ def _busiest(summary: Mapping[str, Any]) -> str:
     return f"{size(found['bytes'])} ({found['role']} {index})" if found["bytes"] else "–"
 
 
-def _busiest_link(summary: Mapping[str, Any]) -> str:
+def busy_link(summary: Mapping[str, Any]) -> str:
     """The busiest link, and for how much of the run it was busy."""
     found = summary["link"]
     if found is None or "name" not in found or not found["use"]:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from analysis.names import count
 from analysis.plots import canvas
-from analysis.report import PART_HEADS, sheet, size
+from analysis.report import PART_HEADS, busy_link, sheet, size
 from scenarios.errors import ScenarioError
 
 if TYPE_CHECKING:
@@ -241,12 +241,10 @@ def _cells(one: Row, sums: bool, uneven: bool) -> dict[str, list[str]]:
     if one["outcome"] != "done":
         rates = [largest, f"[yellow]{one['outcome']}[/]", *([""] if uneven else [])]
         return {"rates": rates, "parts": [""] * len(PART_HEADS), "rest": [""] * (1 + sums)}
-    link = one["link"]
-    busiest = "–" if link is None else f"{link['name']} {link['direction']} {link['use']:.0%}"
     return {
         "rates": [largest, f"{one['throughput']:,.0f}", *([f"{100 * _slowest(one):.0f}"] if uneven else [])],
         "parts": [f"{100 * share:.1f}" if share else "–" for share in map(one["fraction"].get, PART_HEADS)],
-        "rest": [*([f"{_summed(one):.2f}"] if sums else []), busiest],
+        "rest": [*([f"{_summed(one):.2f}"] if sums else []), busy_link(one)],
     }
 
 

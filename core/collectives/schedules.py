@@ -151,26 +151,18 @@ def halving_doubling(members: int) -> Schedule:
             kept, given = (upper, lower) if rank >> bit & 1 else (lower, upper)
         return kept, given
 
-    def halve(level: int) -> Phase:
+    def swap(level: int, halving: bool) -> Phase:
+        """Halving, each gives one half away and adds up the other; doubling, they take them back."""
+
         def step(place: int, _: int) -> Step:
             own = rank(place)
             if own < 0:
                 return ()
             kept, given = halves(own, level)
             peer = place_of(own ^ 1 << level)
-            ops = (Op(SEND, peer, *given), Op(ADD, peer, *kept), Op(FLUSH, peer, *given))
-            return (*ops, Op(SCALE, place, *kept)) if 2 << level == power else ops
-
-        return Phase(1, step)
-
-    def double(level: int) -> Phase:
-        def step(place: int, _: int) -> Step:
-            own = rank(place)
-            if own < 0:
-                return ()
-            kept, given = halves(own, level)
-            peer = place_of(own ^ 1 << level)
-            return Op(SEND, peer, *kept), Op(TAKE, peer, *given), Op(FLUSH, peer, *kept)
+            out, into = (given, kept) if halving else (kept, given)
+            ops = (Op(SEND, peer, *out), Op(ADD if halving else TAKE, peer, *into), Op(FLUSH, peer, *out))
+            return (*ops, Op(SCALE, place, *kept)) if halving and 2 << level == power else ops
 
         return Phase(1, step)
 
@@ -185,7 +177,7 @@ def halving_doubling(members: int) -> Schedule:
         return (Op(SEND, place - 1, 0, power) if place % 2 else Op(TAKE, place + 1, 0, power),)
 
     levels = range(power.bit_length() - 1)
-    lane = [halve(level) for level in levels] + [double(level) for level in reversed(levels)]
+    lane = [swap(level, True) for level in levels] + [swap(level, False) for level in reversed(levels)]
     if folded:
         lane = [Phase(1, fold), *lane, Phase(1, unfold)]
     return Schedule(members, power, (tuple(lane),))

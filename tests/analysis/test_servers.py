@@ -119,7 +119,7 @@ def test_table_marks_the_row_and_says_what_was_refused() -> None:
     rows = [one(2, 197.0, sums=1.5), one(40, None, sharding="layer")]
     wide, narrow = text(rows, 0, 140), text(rows, 0, 80)
     marked = next(line for line in wide.splitlines() if "recommended" in line)
-    for piece in ("2", "dedicated", "memory", "200 MB (50%)", "197", "60.0", "1.50", "server0 up 97%"):
+    for piece in ("2", "dedicated", "memory", "200 MB (50%)", "197", "60.0", "1.50", "server0 up (97 %)"):
         assert piece in marked
     assert any("40" in line and "layer" in line and "refused" in line for line in wide.splitlines())
     assert "Where a step goes" in narrow
