@@ -78,12 +78,11 @@ class Link(Alarm):
         self.since = now
         self.own += 1
         self.level = level
-        flow.hub = self
-        fluid.sequence += 1
-        flow.entry = fluid.sequence
-        flow.key = served + nbytes
+        fluid.sequence = entry = fluid.sequence + 1
+        flow.hub, flow.entry = self, entry
+        flow.key = key = served + nbytes
         heap = self._heap
-        heappush(heap, (flow.key, fluid.sequence, flow))
+        heappush(heap, (key, entry, flow))
         key, entry, first = heap[0]
         if first.entry != entry:
             self.schedule(now)
@@ -140,18 +139,21 @@ class Link(Alarm):
 
     def fire(self) -> None:
         """End the flows whose time has come, or look again later if their rate has changed meanwhile."""
-        now = self._fluid.clock._now
+        clock = self._fluid.clock
+        now = clock._now
         if now != self._due:
             return
         self._due = inf
         heap = self._heap
         if not self._exact:
-            self.served += self.level * (now - self.since)
+            self.served = served = self.served + self.level * (now - self.since)
             self.since = now
             while heap[0][2].entry != heap[0][1]:
                 heappop(heap)
-            if now + (heap[0][0] - self.served) / self.level > now:
-                self.schedule(now)
+            due = now + (heap[0][0] - served) / self.level
+            if due > now:
+                self._due, self._exact = due, True
+                heappush(clock._queue, (due, NORMAL, next(clock._eid), self))  # type: ignore[misc]
                 return
         served, _, flow = heappop(heap)
         self.served, self.since = served, now
@@ -331,9 +333,14 @@ class Fluid:
             part = link.capacity / (len(link.flows) + 1)
             if part < share or (part == share and link.started > best.started):
                 best, share = link, part
-        if best.by or best.sat or self._dirty or not self._room(path, best):
+        if best.by or best.sat or self._dirty:
             self._wait(flow, nbytes)
             return
+        for link in path:
+            crowded = link.flows or link.capacity < best.capacity
+            if crowded and link is not best and not self._room(link, best, path):
+                self._wait(flow, nbytes)
+                return
         for link in path:
             link.flows[flow] = nbytes
             if link is not best:
@@ -351,25 +358,20 @@ class Fluid:
             link.by[free] = link.by.get(free, 0) + 1
             self.mark(link)
 
-    def _room(self, path: tuple[Link, ...], best: Link) -> bool:
-        """Whether a new flow that belongs to ``best`` leaves room to spare on its other links."""
-        for link in path:
-            if link is best:
-                continue
-            part = link.capacity
-            if link.flows:
-                if link.own:
+    def _room(self, link: Link, best: Link, path: tuple[Link, ...]) -> bool:
+        """Whether a new flow on ``path`` that belongs to ``best`` leaves room to spare on ``link``."""
+        if link.own:
+            return False
+        part = link.capacity / (len(link.flows) + 1)
+        promises = link.promises
+        for hub in link.by:
+            if hub is not best:
+                if hub.level > part:
                     return False
-                part /= len(link.flows) + 1
-                promises = link.promises
-                for hub in link.by:
-                    if hub is not best:
-                        if hub.level > part:
-                            return False
-                        if part < hub.capacity and promises.get(hub, inf) > part:
-                            hub.monitor(link, part)
-            if part < best.capacity and link.promises.get(best, inf) > part:
-                best.monitor(link, part, path)
+                if part < hub.capacity and promises.get(hub, inf) > part:
+                    hub.monitor(link, part)
+        if part < best.capacity and promises.get(best, inf) > part:
+            best.monitor(link, part, path)
         return True
 
     def cancel(self, flow: Flow) -> None:
