@@ -27,6 +27,16 @@ def command(
         Path | None,
         typer.Option("--out", "-o", metavar="DIR", help="Directory for the report and its pictures."),
     ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the report that was begun in --out.")
+    ] = False,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--data-dir", metavar="DIR",
+            help="Folder with CIFAR-10: what trains models is trained on it, not on small images.",
+        ),
+    ] = None,
     jobs: Jobs = None,
     json: Json = False,
 ) -> None:  # fmt: skip
@@ -34,7 +44,8 @@ def command(
     published values.
 
     Prints what was claimed and whether it is reproduced; with --out writes everything as one report in
-    Markdown, with pictures.
+    Markdown, with pictures. Ctrl-C stops it, keeps all finished runs and writes the report of the
+    experiments that are finished.
 
     Example: training times and the breakdown of ASP's time:
 
@@ -42,11 +53,16 @@ def command(
     """
     from aladdin.paper import paper
 
-    with common.progress("runs") as bar:
-        found = paper(
-            only, out=out, seeds=seeds, jobs=jobs,
-            on_progress=lambda done, total: bar("simulating", done, total),
-        )  # fmt: skip
+    try:
+        with common.progress("runs") as bar:
+            found = paper(
+                only, out=out, resume=resume, data_dir=data_dir, seeds=seeds, jobs=jobs,
+                on_progress=lambda done, total: bar("simulating", done, total),
+            )  # fmt: skip
+    except KeyboardInterrupt as stop:
+        if (partial := getattr(stop, "paper", None)) is not None and (partial.sections or json):
+            _print(partial, json)
+        raise
     _print(found, json)
 
 
@@ -72,5 +88,7 @@ def _print(found: Paper, as_json: bool) -> None:
         for claim in section.claims:
             console.print(f"  {claim.status}: {claim.text} ({claim.evidence})", markup=False)
         console.print()
+    if found.missing:
+        console.print(f"not finished: {', '.join(found.missing)}", markup=False)
     if found.path is not None:
         common.written(found.path, found.pictures)

@@ -5,6 +5,7 @@ Rules this module obeys:
 * A case is what a user can type: its ``command`` runs it.
 * Every case runs once per seed, however many tables it stands in.
 * A run that fails is an error that names the case: no table is made of what is missing.
+* Finished runs are in the caller's hands, and kept if there is a place for them, however the rest ends.
 """
 
 from __future__ import annotations
@@ -16,13 +17,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from aladdin import pool
+from aladdin.paper.keeping import Kept
 from scenarios import Scenario, load
 
 __all__ = ["Case", "Results", "Unfinished", "case", "perform"]
 
 
 class Unfinished(Exception):
-    """A run of the report failed; says which one and how."""
+    """A run of the report failed; says which one and how. ``path``: where finished ones are kept, or None."""
+
+    path: Any = None
 
 
 @dataclass(frozen=True)
@@ -92,24 +96,33 @@ class Results:
 def perform(
     cases: Iterable[Case], seeds: Sequence[int], processes: int,
     on_progress: Callable[[float, int], None] | None = None,
+    kept: Kept | None = None, found: dict[tuple[Case, int], Mapping[str, Any]] | None = None,
 ) -> Results:  # fmt: skip
-    """Run all cases on all seeds in so many processes; raises ``Unfinished`` where one fails."""
+    """Run all cases on all seeds in so many processes; raises ``Unfinished`` where one fails.
+
+    Runs that are ``kept`` are taken as they are, others are kept there as they finish; ``found`` is filled.
+    """
+    found = {} if found is None else found
     trees = {one: one.load().to_dict() for one in dict.fromkeys(cases)}
-    wanted = [(one, seed) for one in trees for seed in seeds]
-    jobs = [
-        {
-            "scenario": {**trees[one], "run": {**trees[one]["run"], "seed": seed}},
-            "profile": None,
-            "path": None,
-        }
-        for one, seed in wanted
-    ]
-    found: dict[tuple[Case, int], Mapping[str, Any]] = {}
+    wanted: list[tuple[Case, int]] = []
+    jobs: list[dict[str, Any]] = []
+    for one, tree in trees.items():
+        for seed in seeds:
+            full = {**tree, "run": {**tree["run"], "seed": seed}}
+            known = None if kept is None else kept.get(full)
+            if known is not None:
+                found[one, seed] = known
+                continue
+            wanted.append((one, seed))
+            jobs.append({"scenario": full, "profile": None, "path": None})
+    total = len(trees) * len(seeds)
     for index, outcome in pool.outcomes(jobs, processes):
         one, seed = wanted[index]
         if outcome["outcome"] != "done":
             raise Unfinished(f"{one.command} -s run.seed={seed}: {outcome['outcome']}: {outcome['message']}")
         found[one, seed] = outcome
+        if kept is not None:
+            kept.put(jobs[index]["scenario"], outcome)
         if on_progress is not None:
-            on_progress(len(found), len(jobs))
+            on_progress(len(found), total)
     return Results(tuple(seeds), found)

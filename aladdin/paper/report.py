@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from aladdin import pool
 from aladdin.paper import breakdown, gossip, heterogeneity, learning, scaling, table2, theorem, timelines
-from aladdin.paper.cases import Case, Results, perform
+from aladdin.paper.cases import Case, Results, Unfinished, perform
+from aladdin.paper.keeping import Kept
 from analysis.paper import Section
 from analysis.paper.published import notes
 from scenarios import ScenarioError
@@ -28,6 +30,24 @@ class Experiment(NamedTuple):
     wanted: Callable[[], Iterable[Case]]
     section: Callable[[Results], Section]
     slow: bool = False
+    notes: str = ""
+
+
+def _learning(images: learning.Images) -> dict[str, Experiment]:
+    """What trains models, on these images."""
+    makers = {
+        "figure1b": ("parameter variance", learning.mixing),
+        "figure4": ("convergence", learning.convergence),
+        "figure6": ("accuracy with a straggler", learning.robustness),
+        "figure7": ("ablation", learning.ablation),
+        "figure8a": ("accuracy by π", learning.period),
+    }
+    return {
+        name: Experiment(
+            title, partial(learning.wanted, images, name), partial(make, images=images), True, images.notes
+        )
+        for name, (title, make) in makers.items()
+    }
 
 
 EXPERIMENTS: dict[str, Experiment] = {
@@ -44,29 +64,30 @@ EXPERIMENTS: dict[str, Experiment] = {
     "dpsgd-figure3": Experiment("shared PCIe channels", gossip.wanted_channels, gossip.channels),
     "dpsgd-112": Experiment("112 nodes", gossip.wanted_large, gossip.large),
     "adpsgd": Experiment("128 workers, shared network", gossip.wanted_shared, gossip.shared),
-    "figure1b": Experiment("parameter variance", learning.wanted, learning.mixing, slow=True),
-    "figure4": Experiment("convergence", learning.wanted, learning.convergence, slow=True),
-    "figure6": Experiment("accuracy with a straggler", learning.wanted, learning.robustness, slow=True),
-    "figure7": Experiment("ablation", learning.wanted, learning.ablation, slow=True),
-    "figure8a": Experiment("accuracy by π", learning.wanted, learning.period, slow=True),
+    **_learning(learning.SMALL),
 }
 
 
 @dataclass(frozen=True)
 class Paper:
-    """What was found: a section per experiment; ``path`` is the directory that was written, or None."""
+    """What was found: a section per experiment; ``path`` is the directory that was written, or None.
+
+    missing  experiments that were asked for and, stopped by Ctrl-C, are not finished
+    """
 
     sections: Sequence[Section]
     seeds: Sequence[int]
     path: Path | None = None
     pictures: Sequence[Path] = field(default_factory=list)
+    missing: Sequence[str] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         from analysis.store import plain
 
         tree: dict[str, Any] = plain({
-            "seeds": list(self.seeds), "sections": [one.to_dict() for one in self.sections],
+            "seeds": list(self.seeds), "complete": not self.missing, "missing": list(self.missing),
+            "sections": [one.to_dict() for one in self.sections],
             "path": self.path, "pictures": list(self.pictures),
         })  # fmt: skip
         return tree
@@ -76,6 +97,8 @@ def paper(
     only: Sequence[str] | str = (),
     *,
     out: str | Path | None = None,
+    resume: bool = False,
+    data_dir: str | Path | None = None,
     seeds: int = SEEDS,
     jobs: int | None = None,
     on_progress: Callable[[float, int], None] | None = None,
@@ -84,33 +107,78 @@ def paper(
 
     only         names out of ``EXPERIMENTS``, a list or a text such as ``"table2,figure5"``; empty: all that
                  concern time, ``"all"``: those that train models as well
-    out          new directory for ``report.md``, ``report.json`` and the pictures
+    out          new directory for ``report.md``, ``report.json``, the pictures, and ``runs.jsonl``: every
+                 finished run
+    resume       ``out`` holds an earlier report, finished or not: its runs count. What is chosen, and on how
+                 many seeds, may differ
+    data_dir     folder that holds CIFAR-10: what trains models is then trained on it (``learning.cifar10``)
     seeds        runs of each case, on the seeds 0, 1, ...
     jobs         processes; default: as many as there are cores. The number changes nothing
     on_progress  called now and then with the runs done and the runs in all
 
-    Raises ``ScenarioError`` for bad input and ``Unfinished`` where a run fails.
+    Stopped by Ctrl-C it writes the report of the experiments that are finished to ``out`` and raises
+    ``KeyboardInterrupt``, whose ``paper`` holds it and whose ``path`` says where. Raises ``ScenarioError``
+    for bad input and ``Unfinished`` where a run fails.
     """
     names = _names(only)
     if not isinstance(seeds, int) or isinstance(seeds, bool) or not 1 <= seeds <= 1000:
         raise ScenarioError("seeds", seeds, "a number of seeds between 1 and 1000")
-    path = None
-    if out is not None:
-        from analysis.store import reserve
-
-        path = reserve(out)
-    chosen = [EXPERIMENTS[name] for name in names]
+    experiments = _with_data(names, data_dir)
+    path, kept = _place(out, resume)
+    chosen = {name: experiments[name] for name in names}
     processes = pool.size(jobs, ())
-    results = perform(chain(*(one.wanted() for one in chosen)), range(seeds), processes, on_progress)
-    sections = [
-        replace(one.section(results), notes=notes(name)) for name, one in zip(names, chosen, strict=True)
-    ]
-    return _written(Paper(sections, range(seeds)), path)
+    wanted = {name: list(one.wanted()) for name, one in chosen.items()}
+    runs: dict[tuple[Case, int], Mapping[str, Any]] = {}
+    sections: dict[str, Section] = {}
+    results = Results(range(seeds), runs)
+    try:
+        perform(chain(*wanted.values()), range(seeds), processes, on_progress, kept, runs)
+        for name, one in chosen.items():
+            sections[name] = _section(name, one, results)
+    except Unfinished as stop:
+        stop.path = path if kept else None
+        raise
+    except KeyboardInterrupt as stop:
+        for name, one in chosen.items():
+            if wanted[name] and all((each, seed) in runs for each in wanted[name] for seed in range(seeds)):
+                sections[name] = sections.get(name) or _section(name, one, results)
+        missing = [name for name in names if name not in sections]
+        in_order = [sections[name] for name in names if name in sections]
+        stop.paper = _written(Paper(in_order, range(seeds), missing=missing), path)  # type: ignore[attr-defined]
+        stop.path = path if kept else None  # type: ignore[attr-defined]
+        raise
+    return _written(Paper(list(sections.values()), range(seeds)), path)
+
+
+def _section(name: str, one: Experiment, results: Results) -> Section:
+    return replace(one.section(results), notes=notes(one.notes or name))
+
+
+def _place(out: str | Path | None, resume: bool) -> tuple[Path | None, Kept | None]:
+    """The directory to write to, checked, and the runs that are kept there."""
+    if out is None:
+        if resume:
+            raise ScenarioError("resume", True, "a directory to go on from (out)")
+        return None, None
+    from analysis.store import reserve
+
+    path = Path(out) if resume else reserve(out)
+    return path, Kept(path, resume)
+
+
+def _with_data(names: Sequence[str], data_dir: str | Path | None) -> dict[str, Experiment]:
+    """All experiments; those that train models on CIFAR-10 where a folder with it is given."""
+    if data_dir is None:
+        return EXPERIMENTS
+    if not any(EXPERIMENTS[name].slow for name in names):
+        slow = ", ".join(name for name, one in EXPERIMENTS.items() if one.slow)
+        raise ScenarioError("data_dir", str(data_dir), f"nothing, unless one of {slow} is asked for (only)")
+    return {**EXPERIMENTS, **_learning(learning.cifar10(data_dir))}
 
 
 def _written(found: Paper, path: Path | None) -> Paper:
-    """Report and pictures, if there is a directory for them."""
-    if path is None:
+    """Report and pictures, if there is a directory for them and anything to report."""
+    if path is None or not found.sections:
         return found
     from analysis.paper import pictures
     from analysis.paper.report import markdown
@@ -119,8 +187,9 @@ def _written(found: Paper, path: Path | None) -> Paper:
     drawn = [pictures.draw(one, path) for section in found.sections for one in section.pictures]
     if any(section.name == "figure3" for section in found.sections):
         drawn += timelines.draw(path)
-    (path / "report.md").write_text(markdown(found.sections, len(found.seeds)), encoding="utf-8")
-    done = Paper(found.sections, found.seeds, path, drawn)
+    text = markdown(found.sections, len(found.seeds), found.missing)
+    (path / "report.md").write_text(text, encoding="utf-8")
+    done = replace(found, path=path, pictures=drawn)
     document = json.dumps(done.to_dict(), indent=2, allow_nan=False) + "\n"
     (path / "report.json").write_text(document, encoding="utf-8")
     return done

@@ -14,11 +14,13 @@ Published values are the papers'; the status of a claim follows from the evidenc
 """
 
 
-def markdown(sections: Sequence[Section], seeds: int) -> str:
-    """The report; pictures are linked by their names."""
+def markdown(sections: Sequence[Section], seeds: int, missing: Sequence[str] = ()) -> str:
+    """The report; pictures are linked by their names. ``missing``: experiments that it was stopped before."""
+    stopped = f"**Incomplete**: stopped before these were finished: {', '.join(missing)}.\n"
     parts = [
         "# The papers' evaluation, regenerated\n",
         INTRODUCTION.format(seeds=seeds),
+        *([stopped] if missing else []),
         _claims(sections),
     ]
     return "\n".join([*parts, *(_section(one) for one in sections)])
