@@ -193,7 +193,7 @@ class Run:
     compute                  native: as fast as the device is. paced: held to ``cluster.compute``
     links                    native: as fast as the machine's are. paced: held to ``cluster.machines`` by the
                              senders. shaped: held to them by the kernel, in a test-bed (needs root)
-    device                   cpu | cuda (real runs)
+    device                   cpu | cuda: of real runs; of simulations, where their gradients are evaluated
     spans                    record every span of time, for timelines and traces
     span_ranks               simulations: of so many workers (and servers) only; 0: of all
     most_spans               simulations: no more than so many, the first ones; 0: without limit

@@ -222,11 +222,22 @@ class Numerics:
 
 
 def evaluator(driver_plan: Any, timer: Any = None) -> Any:
-    """The gradients of a plan's workload; imports torch. ``timer`` is needed to measure what is faster."""
+    """The gradients of a plan's workload; imports torch. ``timer`` is needed to measure what is faster.
+
+    With ``run.device: cuda`` they are evaluated there one by one; all tensors stay in host memory. Raises
+    ``ScenarioError`` where there is no such device, or where gradients must be batched.
+    """
+    from scenarios.errors import ScenarioError
     from scenarios.workloads import load
     from scenarios.workloads.batched import Evaluator
+    from scenarios.workloads.offloaded import Offloaded
 
     scenario = driver_plan.scenario
-    run = scenario.run
-    task = load(scenario.workload, run.seed)
-    return Evaluator(task, workers=driver_plan.workers, batched=run.batched, threads=run.threads, timer=timer)
+    run, workload, batched = scenario.run, scenario.workload, scenario.run.batched
+    if run.device == "cpu":
+        task = load(workload, run.seed)
+    elif batched == "always":
+        raise ScenarioError("run.batched", batched, f"auto or never with run.device: {run.device}")
+    else:
+        task, batched = Offloaded(workload, run.seed, run.device), "never"
+    return Evaluator(task, workers=driver_plan.workers, batched=batched, threads=run.threads, timer=timer)

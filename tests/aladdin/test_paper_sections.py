@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -211,10 +212,25 @@ def test_what_some_seed_does_not_reach_is_not_compared() -> None:
     assert "ALADDIN 1 of 2 seeds" in claim.evidence
 
 
-def test_where_nobody_reaches_the_mark_nobody_is_soonest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(learning, "MARKS", {"digits": 0.99})
-    said = statuses(learning.convergence(results(list(learning.wanted()), trained)))
+def test_where_nobody_reaches_the_mark_nobody_is_soonest() -> None:
+    strict = replace(learning.SMALL, marks={**learning.SMALL.marks, "digits": 0.99})
+    said = statuses(learning.convergence(results(list(learning.wanted()), trained), strict))
     assert said["ALADDIN reaches the accuracy in the shortest time (digits, 99%)"] == "not reproduced"
+
+
+def test_marks_that_are_not_given_follow_from_what_arsgd_ends_with() -> None:
+    open_ = replace(learning.SMALL, marks=dict.fromkeys(learning.SMALL.tasks), common=None)
+    found = results(list(learning.wanted()), trained)
+    last = results_of(found, learning.SMALL.case("digits", "arsgd"))
+    assert open_.mark(found, "digits") == round(0.96 * last, 2)
+    assert open_.common_mark(found) == round(0.92 * last, 2)
+    assert f"Seconds to {0.92 * last:.0%}" in [
+        table.title for table in learning.robustness(found, open_).tables
+    ]
+
+
+def results_of(found: Results, one: Case) -> float:
+    return float(found.estimate(one, "accuracy")["mean"])
 
 
 def test_one_seed_shows_no_difference() -> None:

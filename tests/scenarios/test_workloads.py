@@ -229,6 +229,30 @@ def test_damaged_and_hostile_files(tmp_path, capsys, name, content, says) -> Non
     assert "owned" not in capsys.readouterr().out
 
 
+def offloaded_is_the_task(device) -> None:
+    from scenarios.workloads.offloaded import Offloaded
+
+    here, there = load(WORKLOADS["cnn"], 1), Offloaded(WORKLOADS["cnn"], 1, device)
+    start = there.initial()
+    assert torch.equal(start, here.initial())
+    (g, loss), (same, other) = here.gradient(here.initial(), 2, 3), there.gradient(start, 2, 3)
+    assert {start.device.type, same.device.type} == {"cpu"}
+    assert other == pytest.approx(loss, rel=1e-3)
+    assert torch.allclose(same, g, rtol=1e-2, atol=1e-4)
+    start -= 0.1 * same
+    assert there.gradient(start, 2, 3)[1] < other, "what changed in host memory is seen"
+    assert there.evaluate(start)[1] == pytest.approx(here.evaluate(start.clone())[1], abs=0.01)
+
+
+def test_an_offloaded_task_is_the_task() -> None:
+    offloaded_is_the_task("cpu")
+
+
+@pytest.mark.gpu
+def test_a_task_that_is_offloaded_to_a_gpu_is_the_task() -> None:
+    offloaded_is_the_task("cuda")
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", ["mlp", "cnn"])
 def test_the_gradient_on_a_gpu_is_that_of_the_cpu(name) -> None:

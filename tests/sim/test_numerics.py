@@ -297,3 +297,22 @@ def test_threads_are_asked_for_and_given_back(tmp_path: Path) -> None:
     with evaluator(plan(scenario())):
         assert torch.get_num_threads() == 1
     assert torch.get_num_threads() == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [({}, r"run\.device: 'cuda'.*no CUDA device"), ({"run.batched": "always"}, r"run\.batched: 'always'")],
+)
+def test_a_device_that_is_not_there_is_refused(
+    changes: dict[str, Any], named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ScenarioError, match=named):
+        sim.simulate(scenario(**{"run.device": "cuda", **changes}))
+
+
+@pytest.mark.gpu
+def test_gradients_on_a_gpu_make_the_same_run() -> None:
+    here, there = (sim.simulate(scenario(**{"run.device": device})) for device in ("cpu", "cuda"))
+    same(here, there, "steps", "messages")
+    assert np.allclose(here.curves["loss"], there.curves["loss"], rtol=1e-2)
