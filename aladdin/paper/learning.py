@@ -28,11 +28,13 @@ from analysis.paper.sections import mean_of, shown
 from analysis.seeds import estimate
 
 __all__ = [
-    "SMALL", "Images", "ablation", "cifar10", "convergence", "mixing", "period", "robustness", "wanted",
+    "GOSSIP", "MARGIN", "SMALL", "Images", "ablation", "accuracies", "apart", "between", "cifar10",
+    "convergence", "curve", "mixing", "period", "reached", "robustness", "told", "wanted",
 ]  # fmt: skip
 
 ALGORITHMS = ("aladdin", "sgp", "easgd", "asp", "arsgd")
 SPREADS = ("asp", "aladdin", "sgp", "easgd")
+GOSSIP = ("dpsgd", "adpsgd", "arsgd", "bsp")
 STRAGGLING = ("aladdin", "arsgd", "sgp")
 VARIANTS = ("aladdin_l1", "aladdin_l2", "aladdin")
 PERIODS = (1, 2, 4)
@@ -87,7 +89,7 @@ class Images:
         return self.common or self._of_arsgd(results, self.first, SOON)
 
     def _of_arsgd(self, results: Results, task: str, share: float) -> float:
-        return round(share * fmean(_accuracies(results, self.case(task, "arsgd"))), 2)
+        return round(share * fmean(accuracies(results, self.case(task, "arsgd"))), 2)
 
 
 LATE, SOON = 0.96, 0.92
@@ -152,22 +154,26 @@ def wanted(images: Images = SMALL, figure: str = "") -> Iterable[Case]:
             yield from (images.case(task, name) for name in VARIANTS)
         if figure in ("", "figure8a"):
             yield from (images.period(task, pi) for pi in PERIODS)
+        if figure in ("", "dpsgd-convergence"):
+            yield from (images.case(task, name) for name in GOSSIP)
     if figure in ("", "figure6"):
         yield from (images.slow(name, factor) for name in STRAGGLING for factor in FACTORS)
 
 
-def _accuracies(results: Results, one: Case) -> list[float]:
+def accuracies(results: Results, one: Case) -> list[float]:
+    """Final accuracies, seed by seed."""
     return [float(value) for value in results.each(one, "accuracy")]
 
 
-def _reached(results: Results, one: Case, mark: float, by: str) -> list[float | None]:
+def reached(results: Results, one: Case, mark: float, by: str) -> list[float | None]:
+    """``time`` or ``epoch`` at which an accuracy is reached, seed by seed; None where it never is."""
     import numpy as np
 
     curves = [{name: np.array(values) for name, values in each.items()} for each in results.curves(one)]
     return [metrics.reached(each, mark, by) for each in curves]
 
 
-def _apart(a: Sequence[float], b: Sequence[float]) -> tuple[float, float]:
+def apart(a: Sequence[float], b: Sequence[float]) -> tuple[float, float]:
     """The 95 % interval of the mean of a - b, seed by seed; without bounds if there is one seed only."""
     found = estimate([x - y for x, y in zip(a, b, strict=True)])
     assert found is not None
@@ -175,7 +181,8 @@ def _apart(a: Sequence[float], b: Sequence[float]) -> tuple[float, float]:
     return found["mean"] - half, found["mean"] + half
 
 
-def _between(interval: tuple[float, float]) -> str:
+def between(interval: tuple[float, float]) -> str:
+    """An interval of differences of accuracy, in words."""
     if inf in interval:
         return "one seed gives no interval"
     return f"{100 * interval[0]:+.1f} to {100 * interval[1]:+.1f} points"
@@ -188,10 +195,10 @@ def convergence(results: Results, images: Images = SMALL) -> Section:
     for task in images.tasks:
         mark = images.mark(results, task)
         ran = {name: images.case(task, name) for name in ALGORITHMS}
-        last = {name: _accuracies(results, one) for name, one in ran.items()}
+        last = {name: accuracies(results, one) for name, one in ran.items()}
         soon = {name: _in_time(results, one, ran["aladdin"]) for name, one in ran.items()}
-        times = {name: _reached(results, one, mark, "time") for name, one in ran.items()}
-        epochs = {name: _reached(results, one, mark, "epoch") for name, one in ran.items()}
+        times = {name: reached(results, one, mark, "time") for name, one in ran.items()}
+        epochs = {name: reached(results, one, mark, "epoch") for name, one in ran.items()}
         rows = [
             [label(name), estimate(last[name]), estimate(soon[name]), estimate(times[name]),
              estimate(epochs[name]), sum(value is not None for value in times[name])]
@@ -203,7 +210,7 @@ def convergence(results: Results, images: Images = SMALL) -> Section:
         claims += _convergence_claims(task, mark, last, times, epochs)
         claims.append(_in_time_claim(task, soon))
         for by, panels in views.items():
-            panels[task] = [Series(label(n), _curve(results, one, by), n) for n, one in ran.items()]
+            panels[task] = [Series(label(n), curve(results, one, by), n) for n, one in ran.items()]
     return Section(
         "figure4", f"Figure 4 and Table 2: convergence ({images.called})", "ALADDIN, Table 2, Figure 4",
         [*tables, _published()], claims,
@@ -237,13 +244,13 @@ def _in_time(results: Results, one: Case, ours: Case) -> list[float]:
 
 
 def _in_time_claim(task: str, soon: dict[str, list[float]]) -> Claim:
-    ahead = [_apart(soon["aladdin"], soon[name])[0] > 0 for name in ALGORITHMS if name != "aladdin"]
+    ahead = [apart(soon["aladdin"], soon[name])[0] > 0 for name in ALGORITHMS if name != "aladdin"]
     said = ", ".join(f"{label(name)} {shown(estimate(values))}" for name, values in soon.items())
     return Claim(f"ALADDIN is the most accurate in a given time ({task}, half of its own)", "section 5.2",
                  all(ahead), said)  # fmt: skip
 
 
-def _told(values: Sequence[float | None]) -> str:
+def told(values: Sequence[float | None]) -> str:
     """The estimate, if every seed has a value; else how many have."""
     known = sum(value is not None for value in values)
     return shown(estimate(values)) if known == len(values) else f"{known} of {len(values)} seeds"
@@ -254,12 +261,12 @@ def _convergence_claims(
 ) -> list[Claim]:
     """``times`` and ``epochs`` are those to ``mark``, seed by seed; None where a seed never got there."""
     where, source = f"{task}, {mark:.0%}", "section 5.2"
-    least = _apart(last["aladdin"], last["arsgd"])
-    said = ", ".join(f"{label(name)} {_told(times[name])}" for name in ALGORITHMS)
-    each = ", ".join(f"{label(name)} {_told(epochs[name])}" for name in ALGORITHMS)
+    least = apart(last["aladdin"], last["arsgd"])
+    said = ", ".join(f"{label(name)} {told(times[name])}" for name in ALGORITHMS)
+    each = ", ".join(f"{label(name)} {told(epochs[name])}" for name in ALGORITHMS)
     return [
         Claim(f"ALADDIN's final accuracy is comparable to AR-SGD's ({task})", source, least[0] > -MARGIN,
-              f"ALADDIN less AR-SGD: {_between(least)}"),
+              f"ALADDIN less AR-SGD: {between(least)}"),
         Claim(f"ALADDIN reaches the accuracy in the shortest time ({where})", source,
               _soonest(times)[:1] == ["aladdin"], f"seconds: {said}"),
         Claim(f"AR-SGD is best by epochs, ALADDIN second ({where})", source,
@@ -273,7 +280,7 @@ def _soonest(places: dict[str, Sequence[float | None]]) -> list[str]:
     return sorted(known, key=lambda name: mean_of(known[name]))
 
 
-def _curve(results: Results, one: Case, by: str = "time") -> list[tuple[float, float]]:
+def curve(results: Results, one: Case, by: str = "time") -> list[tuple[float, float]]:
     """Mean accuracy over the seeds, at the places (``time`` or ``epoch``) of the first one's evaluations."""
     import numpy as np
 
@@ -301,11 +308,11 @@ def mixing(results: Results, images: Images = SMALL) -> Section:
                 panels[what].append(Series(label(name), known, name))
     asp, sgp, ours = (estimate(spread[name]) for name in ("asp", "sgp", "aladdin"))
     said = f"ASP {shown(asp)}, ALADDIN {shown(ours)}, SGP {shown(sgp)}"
-    apart = _apart(spread["asp"], spread["sgp"])
-    own = _apart(spread["aladdin"], spread["sgp"])
+    gap = apart(spread["asp"], spread["sgp"])
+    own = apart(spread["aladdin"], spread["sgp"])
     claims = [
         Claim("Decentralized training (SGP) has a larger parameter variance than Hogwild", "Figure 1b",
-              apart[1] < 0, said),
+              gap[1] < 0, said),
         Claim("ALADDIN, being centralized, has a smaller parameter variance than decentralized training",
               "section 3.2", own[1] < 0, said),
     ]  # fmt: skip
@@ -331,20 +338,24 @@ def ablation(results: Results, images: Images = SMALL) -> Section:
     """Figure 7: each updating strategy helps."""
     tables, claims, panels = [], [], {}
     for task in images.tasks:
-        found = {name: _accuracies(results, images.case(task, name)) for name in VARIANTS}
+        found = {name: accuracies(results, images.case(task, name)) for name in VARIANTS}
         early = {name: _early(results, images.case(task, name)) for name in VARIANTS}
         columns = ("variant", "accuracy", f"mean over the first {EARLY:.0%} of the epochs")
         tables.append(Table(f"{task}: final accuracy, π = 4", columns, [
             [label(name), estimate(found[name]), estimate(early[name])] for name in VARIANTS
         ]))  # fmt: skip
         for better, worse in (("aladdin_l2", "aladdin_l1"), ("aladdin", "aladdin_l2")):
-            apart = _apart(found[better], found[worse])
+            gap = apart(found[better], found[worse])
             claims.append(Claim(f"{label(better)} ends more accurate than {label(worse)} ({task})",
-                                "section 5.5", apart[0] > 0, _between(apart)))  # fmt: skip
-        ahead = _apart(early["aladdin_l1"], early["aladdin_l2"])
+                                "section 5.5", gap[0] > 0, between(gap)))  # fmt: skip
+        ahead = apart(early["aladdin_l1"], early["aladdin_l2"])
         claims.append(Claim(f"ALADDIN-L1 is ahead of ALADDIN-L2 at first ({task}, the first {EARLY:.0%})",
-                            "section 5.5", ahead[0] > 0, f"L1 less L2: {_between(ahead)}"))  # fmt: skip
-        panels[task] = [Series(label(n), _curve(results, images.case(task, n), "epoch"), n) for n in VARIANTS]
+                            "section 5.5", ahead[0] > 0, f"L1 less L2: {between(ahead)}"))  # fmt: skip
+        over = [apart(early["aladdin"], early[name]) for name in VARIANTS[:2]]
+        claims.append(Claim(f"ALADDIN is the most accurate of the three at first, too ({task})",
+                            "section 5.5", all(low > 0 for low, _ in over),
+                            f"less L1: {between(over[0])}; less L2: {between(over[1])}"))  # fmt: skip
+        panels[task] = [Series(label(n), curve(results, images.case(task, n), "epoch"), n) for n in VARIANTS]
     return Section(
         "figure7", f"Figure 7: ablation ({images.called})", "ALADDIN, Figure 7, section 5.5", tables, claims,
         [Picture("figure7", "Ablation", panels, "epochs", "accuracy")], (),
@@ -367,18 +378,18 @@ def period(results: Results, images: Images = SMALL) -> Section:
     """Figure 8a: convergence is insensitive to the update period."""
     tables, claims, panels = [], [], {}
     for task in images.tasks:
-        found = {pi: _accuracies(results, images.period(task, pi)) for pi in PERIODS}
+        found = {pi: accuracies(results, images.period(task, pi)) for pi in PERIODS}
         tables.append(Table(f"{task}: final accuracy", ("π", "accuracy"),
                             [[pi, estimate(values)] for pi, values in found.items()]))  # fmt: skip
-        apart = [_apart(found[pi], found[1]) for pi in PERIODS[1:]]
-        widest = max(max(abs(low), abs(high)) for low, high in apart)
+        gaps = [apart(found[pi], found[1]) for pi in PERIODS[1:]]
+        widest = max(max(abs(low), abs(high)) for low, high in gaps)
         said = "; ".join(
-            f"π = {pi} less π = 1: {_between(one)}" for pi, one in zip(PERIODS[1:], apart, strict=True)
+            f"π = {pi} less π = 1: {between(one)}" for pi, one in zip(PERIODS[1:], gaps, strict=True)
         )
         claims.append(Claim(f"Convergence is insensitive to π (within a point, {task})", "section 5.6",
                             widest <= MARGIN, said))  # fmt: skip
         panels[task] = [
-            Series(f"π = {pi}", _curve(results, images.period(task, pi), "epoch")) for pi in PERIODS
+            Series(f"π = {pi}", curve(results, images.period(task, pi), "epoch")) for pi in PERIODS
         ]
     return Section(
         "figure8a", f"Figure 8a: accuracy by π ({images.called})", "ALADDIN, Figure 8, section 5.6", tables,
@@ -389,10 +400,10 @@ def period(results: Results, images: Images = SMALL) -> Section:
 
 def robustness(results: Results, images: Images = SMALL) -> Section:
     """Figure 6: accuracy on heterogeneous clusters."""
-    last = {(name, f): _accuracies(results, images.slow(name, f)) for name in STRAGGLING for f in FACTORS}
+    last = {(name, f): accuracies(results, images.slow(name, f)) for name in STRAGGLING for f in FACTORS}
     mark = images.common_mark(results)
     times = {
-        (name, f): _reached(results, images.slow(name, f), mark, "time")
+        (name, f): reached(results, images.slow(name, f), mark, "time")
         for name in STRAGGLING
         for f in FACTORS
     }
@@ -401,19 +412,18 @@ def robustness(results: Results, images: Images = SMALL) -> Section:
         Table("Final accuracy", columns,
               [[label(n), *(estimate(last[n, f]) for f in FACTORS)] for n in STRAGGLING]),
         Table(f"Seconds to {mark:.0%}", columns,
-              [[label(n), *(_told(times[n, f]) for f in FACTORS)] for n in STRAGGLING]),
+              [[label(n), *(told(times[n, f]) for f in FACTORS)] for n in STRAGGLING]),
     ]  # fmt: skip
-    apart = [_apart(last["aladdin", f], last["aladdin", 1]) for f in FACTORS[1:]]
-    kept = all(low > -MARGIN for low, _ in apart)
-    said = "; ".join(f"×{f}: {_between(a)}" for f, a in zip(FACTORS[1:], apart, strict=True))
+    gaps = [apart(last["aladdin", f], last["aladdin", 1]) for f in FACTORS[1:]]
+    kept = all(low > -MARGIN for low, _ in gaps)
+    said = "; ".join(f"×{f}: {between(a)}" for f, a in zip(FACTORS[1:], gaps, strict=True))
     claims = [
         Claim("ALADDIN converges alike whatever the degree of heterogeneity (final accuracy, ×2 to ×100)",
               "section 5.4", kept, said),
         _suffers_least(mark, {n: (times[n, 1], times[n, FACTORS[-1]]) for n in STRAGGLING}),
     ]  # fmt: skip
     panels = {
-        f"×{f}": [Series(label(n), _curve(results, images.slow(n, f)), n) for n in STRAGGLING]
-        for f in FACTORS
+        f"×{f}": [Series(label(n), curve(results, images.slow(n, f)), n) for n in STRAGGLING] for f in FACTORS
     }
     axis = "simulated seconds"
     picture = Picture("figure6", "Accuracy with one slower worker", panels, axis, "accuracy", log="x")
@@ -439,6 +449,6 @@ def _suffers_least(
             said = f"{label(name)}: {len(pairs)} of {len(without)} seeds reach it in both clusters"
             return Claim(text, "section 5.4", None, said)
         grown[name] = [log(b / a) for a, b in pairs]
-    least = all(_apart(grown["aladdin"], grown[name])[1] < 0 for name in grown if name != "aladdin")
+    least = all(apart(grown["aladdin"], grown[name])[1] < 0 for name in grown if name != "aladdin")
     said = ", ".join(f"{label(name)} {exp(fmean(values)):.1f} times" for name, values in grown.items())
     return Claim(text, "section 5.4", least, said)

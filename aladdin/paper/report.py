@@ -11,7 +11,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from aladdin import pool
-from aladdin.paper import breakdown, gossip, heterogeneity, learning, scaling, table2, theorem, timelines
+from aladdin.paper import (
+    breakdown,
+    epochs,
+    gossip,
+    heterogeneity,
+    learning,
+    scaling,
+    table2,
+    theorem,
+    timelines,
+)
 from aladdin.paper.cases import Case, Results, Unfinished, perform
 from aladdin.paper.keeping import Kept
 from analysis.paper import Section
@@ -41,6 +51,7 @@ def _learning(images: learning.Images) -> dict[str, Experiment]:
         "figure6": ("accuracy with a straggler", learning.robustness),
         "figure7": ("ablation", learning.ablation),
         "figure8a": ("accuracy by π", learning.period),
+        "dpsgd-convergence": ("D-PSGD's and AD-PSGD's convergence", epochs.section),
     }
     return {
         name: Experiment(

@@ -91,6 +91,8 @@ def _claims(at8: dict[tuple[str, str], float]) -> list[Claim]:
     evidence = ", ".join(f"{label(name)} {value:.2f} of 8" for name, value in hard.items())
     text = f"VGG-16: AR-SGD and ASP show poor ones (at most {POOR:.0%} of linear)"
     found.append(Claim(text, "section 5.3", max(hard.values()) <= POOR * 8, evidence))
+    evidence = "its step times are not given, and its hours in Table 2 contradict CIFAR-10's"
+    found.append(Claim("The same on ImageNet-1K (Figure 5b)", "section 5.3", None, evidence))
     return found
 
 

@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
 
-from aladdin.paper import fitting, gossip, heterogeneity, learning, scaling, table2, theorem, timelines
+from aladdin.paper import (
+    epochs,
+    fitting,
+    gossip,
+    heterogeneity,
+    learning,
+    scaling,
+    table2,
+    theorem,
+    timelines,
+)
 from aladdin.paper.blocking import BlockingSGP
 from aladdin.paper.cases import Case, Results, case, perform
 from analysis.paper import Section, published
@@ -89,7 +100,7 @@ def test_orders_of_magnitude_are_over_the_best_of_the_others() -> None:
 
     def slower(one: Case, seed: int) -> dict[str, Any]:
         name = dict(one.values).get("algorithm.name", "adpsgd")
-        return {"summary": {"throughput": rates[name]}, "curves": {}}
+        return {"summary": {"throughput": rates[name], "speedup": 100.0}, "curves": {}}
 
     said = statuses(gossip.shared(results(list(gossip.wanted_shared()), slower)))
     assert said["... often by orders of magnitude (10 times the best of them)"] == "not reproduced"
@@ -153,10 +164,10 @@ def test_the_bound_is_held_against_what_is_measured(monkeypatch: pytest.MonkeyPa
 
 
 def test_differences_are_judged_seed_by_seed() -> None:
-    low, high = learning._apart([0.91, 0.81, 0.71], [0.90, 0.80, 0.70])
+    low, high = learning.apart([0.91, 0.81, 0.71], [0.90, 0.80, 0.70])
     assert low == pytest.approx(0.01)
     assert high == pytest.approx(0.01)
-    low, high = learning._apart([0.9, 0.8], [0.8, 0.9])
+    low, high = learning.apart([0.9, 0.8], [0.8, 0.9])
     assert low < 0 < high
 
 
@@ -233,7 +244,28 @@ def results_of(found: Results, one: Case) -> float:
     return float(found.estimate(one, "accuracy")["mean"])
 
 
+def test_decentralized_ones_are_held_against_all_reduce_by_epochs_and_time() -> None:
+    """Gossip that is as good, and takes half of the time; then gossip that takes twice the epochs."""
+
+    def gossip_at(late: float, one: Case, seed: int) -> dict[str, Any]:
+        centralized = dict(one.values)["algorithm.name"] in ("arsgd", "bsp")
+        epoch = 4.0 if centralized else late
+        curves = {
+            "time": [0.0, 2 * epoch if centralized else epoch, 20.0], "epoch": [0.0, epoch, 9.0],
+            "accuracy": [0.1, 0.97, 0.97],
+        }  # fmt: skip
+        return {"summary": {"accuracy": 0.97 + 0.001 * seed}, "curves": curves}
+
+    cases = list(learning.wanted(figure="dpsgd-convergence"))
+    for late, expected in ((4.0, "reproduced"), (8.0, "not reproduced")):
+        said = statuses(epochs.section(results(cases, partial(gossip_at, late))))
+        assert set(said.values()) == {expected}, said
+    unknown = results(cases, lambda one, seed: gossip_at(4.0 if seed else 1e9, one, seed))
+    low = replace(learning.SMALL, marks=dict.fromkeys(learning.SMALL.tasks, 0.99))
+    assert set(statuses(epochs.section(unknown, low)).values()) == {"not reproduced"}
+
+
 def test_one_seed_shows_no_difference() -> None:
     found = results(list(learning.wanted()), trained, seeds=1)
-    for make in SECTIONS:
+    for make in (*SECTIONS, epochs.section):
         assert "reproduced" not in statuses(make(found)).values(), make
