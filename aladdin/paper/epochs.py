@@ -39,7 +39,7 @@ def section(results: Results, images: Images = SMALL) -> Section:
             [label(name), estimate(last[name]), learning.told(epochs[name]), learning.told(seconds[name])]
             for name in GOSSIP
         ]))  # fmt: skip
-        for name, paper in (("dpsgd", "D-PSGD, section 5.2"), ("adpsgd", "AD-PSGD, abstract")):
+        for name, paper in (("dpsgd", "section 5.2"), ("adpsgd", "abstract")):
             claims.append(_alike(f"{label(name)} converges like all-reduce by epochs ({task})", paper,
                                  last[name], last["arsgd"], epochs[name], epochs["arsgd"]))  # fmt: skip
         claims.append(_sooner(task, mark, seconds))
@@ -81,4 +81,4 @@ def _sooner(task: str, mark: float, seconds: Values) -> Claim:
     said = ", ".join(f"{label(name)} {learning.told(seconds[name])}" for name in ("dpsgd", *ratios))
     text = f"D-PSGD is sooner at an accuracy than both centralized ones ({task}, {mark:.0%})"
     holds = all(ratio is not None and ratio[1] < 1 for ratio in ratios.values())
-    return Claim(text, "D-PSGD, section 5.2", holds, f"seconds: {said}")
+    return Claim(text, "section 5.2", holds, f"seconds: {said}")

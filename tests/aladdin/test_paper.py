@@ -80,6 +80,21 @@ def test_the_command_for_a_gpu_is_not_refused() -> None:
     check(plan(scenarios.load("paper/cifar10-resnet50-arsgd", {**changes, **more})))
 
 
+@pytest.mark.parametrize("model", MODELS)
+def test_the_resumable_command_is_not_refused(model: str) -> None:
+    """As docs/paper.md has it, for each of its cells."""
+    text = PAGE.read_text(encoding="utf-8").replace("\\\n", " ")
+    line = next(
+        line for line in text.splitlines() if "aladdin simulate paper/cifar10-$cell --checkpoint" in line
+    )
+    changes = dict(word.split("=", 1) for word in shlex.split(line) if "." in word and "=" in word)
+    cells = next(line for line in text.splitlines() if line.startswith("for cell in"))
+    for cell in cells.removeprefix("for cell in ").removesuffix("; do").replace("resnet50", model).split():
+        scenario = scenarios.load(f"paper/cifar10-{cell}", changes)
+        assert (scenario.run.device, scenario.run.numerics) == ("cuda", True)
+        assert scenario.run.samples == 250 * plan(scenario).samples_per_epoch
+
+
 def test_a_fit_finds_constants_that_explain_the_cells(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the published hours are those of known constants, these are what is found."""
     cells = [(model, name) for model in MODELS for name in ALGORITHMS]
