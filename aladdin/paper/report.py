@@ -146,6 +146,7 @@ def paper(
         perform(chain(*wanted.values()), range(seeds), processes, on_progress, kept, runs)
         for name, one in chosen.items():
             sections[name] = _section(name, one, results)
+        return _written(Paper(list(sections.values()), range(seeds)), path)
     except Unfinished as stop:
         stop.path = path if kept else None
         raise
@@ -158,7 +159,6 @@ def paper(
         stop.paper = _written(Paper(in_order, range(seeds), missing=missing), path)  # type: ignore[attr-defined]
         stop.path = path if kept else None  # type: ignore[attr-defined]
         raise
-    return _written(Paper(list(sections.values()), range(seeds)), path)
 
 
 def _section(name: str, one: Experiment, results: Results) -> Section:
