@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from aladdin.designs import Design
 from aladdin.designs.basic import Basic
 from analysis import crosscheck as checks
 from analysis import store, verdict
+from analysis.calibrate import CalibrationError
 from analysis.names import label
 from core.record import Record
 from scenarios import Scenario, ScenarioError
@@ -84,7 +85,8 @@ def crosscheck(
     out        directory for plan.json, the profiles, predictions.json (written before the first run),
                rounds.json, cells.json (means over rounds), cells.csv, figures.json, results.md and a
                picture; with ``keep_runs`` every run's record
-    resume     ``out`` holds an earlier check of the same design: its finished rounds count
+    resume     ``out`` holds an earlier check of the same design: its finished rounds count, and so does the
+               profile that it was begun with, if any
     budget     seconds after which no further rounds begin; the first of every cell always runs
     on_plan    called once, before the first run, with what is planned and how long it will take
 
@@ -108,12 +110,19 @@ class _Check:
         keep_runs: bool,
     ) -> None:  # fmt: skip
         self.base, self.design = api.load(scenario, overrides=overrides), design
+        if self.base.run.device == "cuda":
+            from real.checks import check_device
+
+            check_device(self.base)
         if out is not None:
             needed("matplotlib")
         elif resume:
             raise ScenarioError("resume", True, "a directory to go on from (out)")
         self.folder = None if out is None else Path(out) if resume else store.reserve(Path(out))
         self.given = Profile.read(profile) if isinstance(profile, str | Path) else profile
+        self.probing = (
+            self.given is None
+        )  # where one was given, nothing is probed; a check that goes on knows
         self.resume, self.budget, self.keep_runs = resume, budget, keep_runs
         self.levels = design.cells()
         self.chosen: dict[int, Scenario] = {}
@@ -137,7 +146,7 @@ class _Check:
         if self.resume:
             self._go_on()
         else:
-            self._write("plan.json", self._about())
+            self._write("plan.json", self._about() | {"probing": self.probing})
         self._calibrate(on_progress)
         for i, scene in list(self.chosen.items()):
             seconds = self.design.seconds(self.levels[i], self._predict(i, scene)[1])
@@ -199,6 +208,19 @@ class _Check:
         self.said = {(one.pop("cell"), one.get("round", 0)): one for one in said}
         for file in self.folder.glob("profile-*.json"):
             self.profiles[file.stem.removeprefix("profile-")] = Profile.read(file)
+        self._as_begun(plan.get("probing", self.probing))
+
+    def _as_begun(self, probing: bool) -> None:
+        """Take constants from where the check took them at first: a profile that was given, or probes."""
+        wanted = {self.design.workload(self.levels[i])[0] for i in self.chosen}
+        if probing and not self.probing:
+            hint = "nothing (this check was begun without a profile, and goes on without one)"
+            raise ScenarioError("profile", "given", hint)
+        missing = sorted(wanted - self.profiles.keys()) if self.given is None and not probing else []
+        if missing:
+            hint = f"that with which it was begun: profile-{missing[0]}.json is not in {self.folder}"
+            raise ScenarioError("profile", None, hint)
+        self.probing = probing
 
     def _calibrate(self, on_progress: Progress) -> None:
         """A profile for every workload of the design; cells with the same workload share one."""
@@ -237,8 +259,8 @@ class _Check:
         least = sum(self._cost(i) * (self.design.rounds(self.levels[i])[0] - 1) for i in self.chosen)
         seconds = {i: scene.run.seconds for i, scene in self.chosen.items()}
         self._write("plan.json", {
-            **self._about(), "seconds": seconds, "first_rounds": first, "further_rounds": least,
-            "budget": self.budget, "left_out": self.left_out,
+            **self._about(), "probing": self.probing, "seconds": seconds, "first_rounds": first,
+            "further_rounds": least, "budget": self.budget, "left_out": self.left_out,
         })  # fmt: skip
         passed = time.perf_counter() - self.begun
         return (
@@ -246,8 +268,13 @@ class _Check:
             f"{min(seconds.values(), default=0):g} to {max(seconds.values(), default=0):g} s each: about "
             f"{first / 60:.0f} min for the first rounds and {least / 60:.0f} min for the second and third of "
             f"cells with native steps or links (calibrated in {passed / 60:.1f} min); none begins after "
-            f"{self.budget / 60:g} min"
+            f"{self.budget / 60:g} min" + self._beyond(passed + first)
         )
+
+    def _beyond(self, seconds: float) -> str:
+        """What is to be said where calibration and first rounds take so long."""
+        over = seconds > self.budget
+        return f", but first rounds, with which it is {seconds / 60:.0f} min, all run" if over else ""
 
     def _about(self) -> dict[str, Any]:
         """What makes a check this one and no other."""
@@ -256,7 +283,7 @@ class _Check:
     def _fresh(self, i: int) -> bool:
         """Whether a cell's constants are probed again before each run: what its processor does natively."""
         native = "native" in (self.levels[i]["links"], self.levels[i]["compute"])
-        return native and self.given is None and self.base.run.device == "cpu"
+        return native and self.probing and self.base.run.device == "cpu"
 
     def _cost(self, i: int) -> float:
         """Seconds that a round of a cell takes: what its last one took, before it an estimate."""
@@ -305,8 +332,9 @@ class _Check:
         if self._fresh(i):
             name, changes = self.design.workload(cell)
             like = {"cluster.workers": cell["n"], "run.links": cell["links"], "run.compute": cell["compute"]}
-            fresh = refresh(self.profiles[name], self.base.override({**changes, **like}), run_for_real)
-            self.simulated[i], self.predictions[i] = foretell(scene, fresh)
+            fresh, flags = _refreshed(self.profiles[name], self.base.override({**changes, **like}))
+            self.simulated[i], said_now = foretell(scene, fresh)
+            self.predictions[i] = replace(said_now, flags=(*said_now.flags, *flags))
             probed = {name: asdict(c) for name, c in fresh.since(self.profiles[name]).items()}
             said = {**cell, "seconds": scene.run.seconds, **vars(self.predictions[i])}
             self.said[i, turn] = {**said, "round": turn, "probed": probed}
@@ -392,6 +420,17 @@ class _Check:
             partial = self.folder / f".{name}.partial"
             partial.write_text(text, encoding="utf-8")
             partial.replace(self.folder / name)
+
+
+def _refreshed(profile: Profile, scenario: Scenario) -> tuple[Profile, tuple[str, ...]]:
+    """Constants of now, probed twice if need be; where both say nothing the former ones, and why (flags)."""
+    why = ""
+    for _ in range(2):
+        try:
+            return refresh(profile, scenario, run_for_real), ()
+        except CalibrationError as error:
+            why = str(error)
+    return profile, (f"not probed anew before its run, the calibration's constants stand: {why}",)
 
 
 def _measured(scenario: Scenario) -> Record:

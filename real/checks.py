@@ -10,8 +10,9 @@ from real.keys import check as check_keys
 from real.shaped import check_shaped
 from scenarios.errors import ScenarioError
 from scenarios.plan import Plan
+from scenarios.schema import Scenario
 
-__all__ = ["check"]
+__all__ = ["check", "check_device"]
 
 
 def check(plan: Plan) -> None:
@@ -57,6 +58,11 @@ def check(plan: Plan) -> None:
                 )  # fmt: skip
             home[machine] = node
     check_keys(scenario.run, plan.native)
+    check_device(scenario)
+
+
+def check_device(scenario: Scenario) -> None:
+    """Raise ``ScenarioError`` where the scenario wants a device that this machine has not."""
     if scenario.run.device == "cuda":
         import torch
 

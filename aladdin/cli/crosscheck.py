@@ -80,14 +80,17 @@ def command(
     from aladdin import validation
     from scenarios.overrides import parse
 
-    device = scenarios.load(scenario, parse(set_ or [])).run.device
+    changes = parse(set_ or [])
+    if design == "gpu":
+        changes.setdefault("run.device", "cuda")
+    device = scenarios.load(scenario, changes).run.device
     chosen = _design(design, quick, links, seconds, device)
     with common.kept_in(out), common.progress("parts") as advance:
         found = validation.crosscheck(
             scenario,
             profile=profile,
             design=chosen,
-            overrides=parse(set_ or []),
+            overrides=changes,
             out=out,
             resume=resume,
             budget=60 * (budget or (5 if quick else 75)),
@@ -126,6 +129,8 @@ def _design(name: str, quick: bool, links: str, seconds: float | None, device: s
             raise ScenarioError("--design", name, "full with --quick and --links")
         return Basic() if seconds is None else Basic(length=seconds)
     if name == "gpu" or device == "cuda":
+        if device != "cuda":
+            raise ScenarioError("run.device", device, "cuda with --design gpu")
         if quick or links != "auto":
             raise ScenarioError("--design", "gpu", "full, without run.device=cuda, with --quick and --links")
         own = Fraction("native", table="gpu.csv")

@@ -15,7 +15,7 @@ from aladdin.designs.basic import Basic
 from analysis.calibrate import CalibrationError, fit_beside, fit_links, fit_slots, fit_steps
 from core.record import Record
 from scenarios import ScenarioError
-from scenarios.profile import Constant
+from scenarios.profile import Constant, Profile
 from sim import simulate
 
 TRUTH = {
@@ -183,6 +183,76 @@ def test_cells_with_native_steps_are_predicted_and_run_in_rounds(
     assert len(set(measured)) == 3
     assert cell.low < min(measured) < max(measured) < cell.high
     assert cell.throughput_error == pytest.approx(cell.predicted / cell.measured - 1)
+
+
+@pytest.mark.parametrize(("failures", "flagged"), [(1, 0), (2, 1), (6, 3)])
+def test_a_check_goes_on_where_probes_before_a_run_say_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failures: int, flagged: int
+) -> None:
+    """They are run again; where they fail again the cell's prediction is the calibration's, and says so."""
+    profile = calibrate(scenarios.load("demo", TRUTH | {"cluster.workers": 2}), run=simulate, budget=1e-3)
+    tries: list[str] = []
+
+    def fail(known: Profile, scenario: scenarios.Scenario, run: object) -> Profile:
+        tries.append(scenario.name)
+        if len(tries) <= failures:
+            raise CalibrationError("step probe: 1 steps after warm-up are too few")
+        return known
+
+    monkeypatch.setattr(validation, "calibrate", lambda *_, **__: profile)
+    monkeypatch.setattr(validation, "refresh", fail)
+    monkeypatch.setattr(validation, "run_for_real", lambda scene: simulate(profile.apply(scene)))
+    design = Basic(
+        algorithms=("aladdin",), workers=(2,), slow=(1.0,), settings=(("paced", "native"),), batches={},
+        length=4.0,
+    )  # fmt: skip
+    found = validation.crosscheck("demo", design=design, out=tmp_path / "check", overrides=TRUTH)
+    rounds = json.loads((tmp_path / "check" / "rounds.json").read_text())
+    doubts = [[flag for flag in one["flags"] if "not probed anew" in flag] for one in rounds]
+    assert [len(flags) for flags in doubts] == [1] * flagged + [0] * (3 - flagged)
+    assert all("1 steps after warm-up are too few" in flag for flags in doubts for flag in flags)
+    assert found.cells[0].rounds == 3
+    assert any("not probed anew" in flag for flag in found.cells[0].flags) == bool(flagged)
+
+
+def test_a_check_goes_on_with_the_profile_that_it_was_begun_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "check"
+    profile = calibrate(scenarios.load("demo", TRUTH | {"cluster.workers": 2}), run=simulate, budget=1e-3)
+    monkeypatch.setattr(validation, "run_for_real", lambda scene: simulate(profile.apply(scene)))
+    design = Basic(
+        algorithms=("asp",), workers=(2,), slow=(1.0,), settings=(("paced", "native"),), batches={},
+        length=4.0,
+    )  # fmt: skip
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        validation.crosscheck("demo", profile=profile, design=design, out=folder, on_plan=stop)
+    found = validation.crosscheck("demo", design=design, out=folder, resume=True)
+    assert [cell.throughput_error for cell in found.cells] == [0.0]
+    assert not any("probed" in one for one in json.loads((folder / "predictions.json").read_text()))
+    (folder / "profile-paced.json").unlink()
+    with pytest.raises(ScenarioError, match=r"it was begun: profile-paced\.json is not in"):
+        validation.crosscheck("demo", design=design, out=folder, resume=True)
+
+
+def test_a_check_that_probes_does_not_go_on_with_a_profile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    profile = calibrate(scenarios.load("demo", {"cluster.workers": 2}), run=simulate, budget=1e-3)
+    monkeypatch.setattr(validation, "calibrate", lambda *_, **__: profile)
+    design = Basic(algorithms=("asp",), workers=(2,), slow=(1.0,), settings=(("paced", "paced"),))
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        validation.crosscheck("demo", design=design, out=tmp_path / "check", on_plan=stop)
+    with pytest.raises(ScenarioError, match="begun without a profile"):
+        validation.crosscheck("demo", profile=profile, design=design, out=tmp_path / "check", resume=True)
 
 
 def test_a_prediction_is_compared_part_by_part() -> None:

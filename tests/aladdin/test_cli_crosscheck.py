@@ -68,6 +68,7 @@ def test_quick_prints_its_plan_and_a_list_of_cells(shell: Shell, simulated: Path
         (["--links", "shaped"], "--links: 'shaped' is not valid; expected paced or auto: no root"),
         (["--design", "basic", "--quick"], "expected full with --quick and --links"),
         (["--design", "gpu", "--quick"], "expected full, without run.device=cuda, with --quick and --links"),
+        (["--design", "gpu", "-s", "run.device=cpu"], "run.device: 'cpu' is not valid; expected cuda with"),
         (["--resume"], "resume: True is not valid; expected a directory to go on from (out)"),
     ],
 )
@@ -78,6 +79,53 @@ def test_what_is_refused(
     done = shell("crosscheck", *options)
     assert (done.code, done.out) == (2, "")
     assert says in done.err
+
+
+@pytest.mark.parametrize("options", [["--design", "gpu"], ["-s", "run.device=cuda"]])
+def test_without_a_device_nothing_is_measured_or_written(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, options: list[str]
+) -> None:
+    ran: list[Scenario] = []
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr(calibration, "run_for_real", ran.append)
+    monkeypatch.setattr(validation, "run_for_real", ran.append)
+    done = shell("crosscheck", *options, "-o", tmp_path / "check")
+    assert (done.code, done.out) == (2, "")
+    assert "run.device: 'cuda' is not valid; expected cpu: torch finds no CUDA device here" in done.err
+    assert ran == []
+    assert not (tmp_path / "check" / "plan.json").exists()
+
+
+def test_the_committed_design_is_planned_within_its_budget(
+    monkeypatch: pytest.MonkeyPatch, profile: Path, tmp_path: Path
+) -> None:
+    """At most 60 cells and 75 minutes: four calibrations, first rounds, second ones of native steps."""
+    said: list[str] = []
+
+    def stop(text: str) -> None:
+        said.append(text)
+        raise KeyboardInterrupt
+
+    known = Profile.read(profile)
+    monkeypatch.setattr(validation, "calibrate", lambda *_, **__: known)
+    with pytest.raises(KeyboardInterrupt):
+        validation.crosscheck("demo", design=Fraction(), out=tmp_path / "check", on_plan=stop)
+    plan = json.loads((tmp_path / "check" / "plan.json").read_text())
+    calibrations = validation.CALIBRATING * len(list((tmp_path / "check").glob("profile-*.json")))
+    assert len(plan["cells"]) <= 60
+    assert calibrations + plan["first_rounds"] + plan["further_rounds"] <= 75 * 60 == plan["budget"]
+    assert said[0].endswith("none begins after 75 min")
+
+
+def test_a_budget_that_first_rounds_exceed_is_told(
+    shell: Shell, simulated: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: Any) -> None:
+        raise ScenarioError("enough")
+
+    monkeypatch.setattr(validation._Check, "_round", stop)
+    done = shell("crosscheck", "--quick", "--seconds", 60, "--profile", simulated, "--budget", 1)
+    assert "none begins after 1 min, but first rounds, with which it is 10 min, all run" in done.err
 
 
 def test_links_are_shaped_where_that_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
