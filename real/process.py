@@ -229,7 +229,7 @@ class _Process:
                 elif order["do"] == "cut":
                     self.transport.cut(order["seconds"])
                 elif order["do"] == "survey":
-                    self.transport.pulse.survey(order["seconds"])
+                    self.transport.pulse.survey(order["number"], order["seconds"])
                 elif order["do"] == "report":
                     self.quiet.set()
                 elif order["do"] == "stop":

@@ -41,9 +41,9 @@ class Pulse:
         self._connections: dict[int, Any] = {}
         self._watch = Watch(inf)
         self._awaited: Callable[[], set[int]] = set
-        self._asked: float | None = None
-        self._survey: tuple[float, float] | None = None
-        self._found: list[int] | None = None
+        self._asked: tuple[int, float] | None = None
+        self._survey: tuple[int, float, float] | None = None
+        self._found: tuple[int, list[int]] | None = None
         self.kick: Callable[[], None] = lambda: None
 
     def watch(self, timeout: float, awaited: Callable[[], set[int]]) -> None:
@@ -52,13 +52,13 @@ class Pulse:
         self.due = 0.0
         self.kick()
 
-    def survey(self, seconds: float) -> None:
+    def survey(self, number: int, seconds: float) -> None:
         """Ask all other nodes for a sign of life; ``surveyed`` says who gave one within ``seconds``."""
-        self._asked, self.due = seconds, 0.0
+        self._asked, self.due = (number, seconds), 0.0
         self.kick()
 
-    def surveyed(self) -> list[int] | None:
-        """Who was heard in a survey that has ended, once; else None."""
+    def surveyed(self) -> tuple[int, list[int]] | None:
+        """The number of a survey that has ended, and who was heard in it, once; else None."""
         found, self._found = self._found, None
         return found
 
@@ -73,13 +73,14 @@ class Pulse:
         self.due = now + self._watch.interval  # before orders are read: one that comes later stands
         pings, self.silent = self._watch.look(now, self._awaited() & set(present))
         if self._asked is not None:
-            self._survey, self._asked = (now, now + self._asked), None
+            number, seconds = self._asked
+            self._survey, self._asked = (number, now, now + seconds), None
         if self._survey is not None:
-            began, end = self._survey
+            number, began, end = self._survey
             if now < end:
                 pings, self.due = list(present), min(self.due, now + (end - began) / _QUARTERS)
             else:
-                self._found, self._survey = self._watch.since(began), None
+                self._found, self._survey = (number, self._watch.since(began)), None
         for peer in () if cut else pings:
             if peer not in self._connections:
                 self._connections[peer] = self._dial(peer)

@@ -7,7 +7,8 @@ Rules this module obeys:
 * If a pair that was reported still does not hear each other, one of the two is cut off: the one that
   misses more of the others, or is missed by more of them. Where that says nothing (two nodes in all), the
   worker goes and the server stays, or else the one of higher id.
-* A survey ends when all have answered or ``patience`` is over: who does not answer it has no say.
+* A survey ends when all have answered or ``patience`` is over: who does not answer it has no say. Surveys
+  are numbered: an answer to a former one that comes late says nothing about this one.
 """
 
 from __future__ import annotations
@@ -23,37 +24,39 @@ class Survey:
     """The launcher's view of the links between nodes; nodes from ``workers`` on are servers.
 
     seconds  how long nodes listen for each other in a survey, at a heartbeat timeout of ``timeout``
+    number   of the survey that is on, or was the last; 0 before the first
     """
 
     def __init__(self, workers: int, timeout: float) -> None:
         self.workers = workers
         self.seconds = min(timeout / 2, 1.0)
         self.patience = self.seconds + max(1.0, timeout)
+        self.number = 0
         self._reported: set[frozenset[int]] = set()
         self._began: float | None = None
         self._asked: set[int] = set()
         self._heard: dict[int, set[int]] = {}
 
-    def beat(self, by: int, silent: Iterable[int], heard: Iterable[int] | None) -> None:
-        """What a sign of life of node ``by`` says of the others."""
+    def beat(self, by: int, silent: Iterable[int], found: tuple[int, Iterable[int]] | None) -> None:
+        """What a sign of life of node ``by`` says of the others; ``found``: a survey, and whom it heard."""
         self.missed(by, silent)
-        if heard is not None:
-            self.told(by, heard)
+        if found is not None:
+            self.told(by, *found)
 
     def check(self, now: float, alive: Mapping[int, Member]) -> list[Member]:
         """Ask the living where that is called for; returns who is cut off, once that is known."""
         if self.begins(now, alive):
             for member in alive.values():
-                member.tell(do="survey", seconds=self.seconds)
+                member.tell(do="survey", number=self.number, seconds=self.seconds)
         return [alive[node] for node in self.verdict(now, alive)]
 
     def missed(self, by: int, peers: Iterable[int]) -> None:
         """Node ``by`` waits on ``peers`` and has heard nothing of them for too long."""
         self._reported |= {frozenset((by, peer)) for peer in peers if peer != by}
 
-    def told(self, by: int, peers: Iterable[int]) -> None:
-        """In the survey, ``by`` heard ``peers``."""
-        if by in self._asked:
+    def told(self, by: int, number: int, peers: Iterable[int]) -> None:
+        """In survey ``number``, ``by`` heard ``peers``."""
+        if by in self._asked and number == self.number:
             self._heard[by] = set(peers)
 
     def begins(self, now: float, alive: Collection[int]) -> bool:
@@ -62,6 +65,7 @@ class Survey:
         if self._began is not None or not self._reported:
             return False
         self._began, self._asked, self._heard = now, set(alive), {}
+        self.number += 1
         return True
 
     def verdict(self, now: float, alive: Collection[int]) -> list[int]:

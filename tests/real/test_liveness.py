@@ -93,7 +93,7 @@ def test_an_order_that_comes_during_a_look_is_looked_at_next() -> None:
     class Line:
         def send(self, *_: object, **__: object) -> None:
             if len(sent) == 0:
-                pulse.survey(1.0)  # as the pipe's thread may, at any point
+                pulse.survey(1, 1.0)  # as the pipe's thread may, at any point
             sent.append(time.monotonic())
 
         def close(self, linger: int) -> None:
@@ -124,14 +124,14 @@ def test_a_survey_lasts_from_when_all_were_asked() -> None:
 
     clock = [8.0]
     pulse = Pulse(Line, b"ping", lambda: clock[0])
-    pulse.survey(1.0)
+    pulse.survey(1, 1.0)
     pulse.look(10.0, {1, 2}, False)
     assert sorted(asked) == [1, 2]
     assert pulse.surveyed() is None
     clock[0] = 10.2
     pulse.heard(2)
     pulse.look(11.0, {1, 2}, False)
-    assert pulse.surveyed() == [2]
+    assert pulse.surveyed() == (1, [2])
     assert pulse.surveyed() is None
 
 
@@ -140,7 +140,7 @@ def test_a_survey_lasts_from_when_all_were_asked() -> None:
 
 def hears(survey: Survey, alive: set[int], deaf: set[frozenset[int]]) -> None:
     for node in alive:
-        survey.told(node, [other for other in alive if frozenset((node, other)) not in deaf])
+        survey.told(node, survey.number, [other for other in alive if frozenset((node, other)) not in deaf])
 
 
 def cut(node: int, others: set[int]) -> set[frozenset[int]]:
@@ -202,7 +202,7 @@ def test_who_does_not_answer_has_no_say_and_the_wait_for_it_is_bounded() -> None
     survey.missed(3, [2])
     assert survey.begins(0.0, alive)
     for node in (0, 1, 3):
-        survey.told(node, {0, 1, 3} - {node})
+        survey.told(node, survey.number, {0, 1, 3} - {node})
     assert survey.verdict(survey.patience - 0.01, alive) == []
     assert survey.verdict(survey.patience, alive) == [2]
 
@@ -215,6 +215,31 @@ def test_reports_of_the_dead_are_forgotten() -> None:
     assert survey.begins(1.0, {0, 1, 2, 3})
     hears(survey, {0, 1, 3}, set())
     assert survey.verdict(2.0, {0, 1, 3}) == []
+
+
+def answer(survey: Survey, alive: set[int]) -> None:
+    """All but 3, which is late, hear everybody."""
+    for node in alive - {3}:
+        survey.beat(node, [], (survey.number, sorted(alive - {node})))
+
+
+def test_a_late_answer_to_a_former_survey_does_not_count() -> None:
+    """All hear each other by now; what 3 found in the survey before condemns nobody in this one."""
+    survey, alive = Survey(3, 5.0), {0, 1, 2, 3}
+    survey.beat(3, [2], None)
+    assert survey.begins(0.0, alive)
+    late = survey.number, [0, 1]
+    answer(survey, alive)
+    assert survey.verdict(survey.patience, alive) == []
+    survey.beat(3, [2], None)
+    assert survey.begins(20.0, alive)
+    survey.beat(3, [], late)
+    answer(survey, alive)
+    assert survey.verdict(21.0, alive) == []
+    survey.beat(3, [], (survey.number, [0, 1, 2]))
+    assert survey.verdict(21.1, alive) == []
+    survey.missed(3, [2])
+    assert survey.begins(22.0, alive)
 
 
 @given(st.data())
@@ -352,8 +377,8 @@ def test_a_survey_tells_who_can_be_heard(trio: Nodes) -> None:
     exchange(trio)
     trio.transports[2].cut(4.0)
     for transport in trio.transports:
-        transport.pulse.survey(1.5)
-    found: dict[int, list[int]] = {}
+        transport.pulse.survey(3, 1.5)
+    found: dict[int, tuple[int, list[int]]] = {}
 
     def told() -> bool:
         for node, transport in enumerate(trio.transports):
@@ -363,7 +388,7 @@ def test_a_survey_tells_who_can_be_heard(trio: Nodes) -> None:
         return len(found) == 3
 
     until(told)
-    assert found == {0: [1], 1: [0], 2: []}
+    assert found == {0: (3, [1]), 1: (3, [0]), 2: (3, [])}
 
 
 def test_signs_of_life_are_no_progress(trio: Nodes) -> None:
