@@ -27,6 +27,7 @@ from zmq.utils.monitor import parse_monitor_message
 
 from real.errors import TransportError
 from real.keys import Keys
+from real.unfinished import Unfinished
 
 __all__ = ["BACKLOG", "HANDSHAKE", "Door"]
 
@@ -46,12 +47,13 @@ class Door:
     most     connections at which no more are taken
     dropped  called with the reason for every connection that is refused
     open     connections that are open; shut: whether newcomers have to wait
+    unfinished  what comes in on them without making a message; frames have at most ``largest`` bytes
 
     Raises ``TransportError`` where it cannot listen.
     """
 
     def __init__(
-        self, context: Any, router: Any, host: str, most: int, keys: Keys | None,
+        self, context: Any, router: Any, host: str, most: int, largest: int, keys: Keys | None,
         dropped: Callable[[str], None],
     ) -> None:  # fmt: skip
         self.most, self._dropped = most, dropped
@@ -67,7 +69,9 @@ class Door:
             self._listening = socket.create_server((host, 0), backlog=BACKLOG)
         except OSError as error:
             raise TransportError(f"cannot listen at {host}: {error.strerror or error}") from error
-        self.address = f"tcp://{host}:{self._listening.getsockname()[1]}"
+        port = self._listening.getsockname()[1]
+        self.address = f"tcp://{host}:{port}"
+        self.unfinished = Unfinished(port, largest, 2 * (most + BACKLOG), dropped)
         router.setsockopt(zmq.HANDSHAKE_IVL, int(HANDSHAKE * 1e3))
         router.setsockopt(zmq.BACKLOG, BACKLOG)
         router.setsockopt(zmq.USE_FD, os.dup(self._listening.fileno()))
@@ -114,11 +118,17 @@ class Door:
                 parts = self._events.recv_multipart(flags=zmq.NOBLOCK)
             except zmq.Again:
                 return taken > 0
-            event = parse_monitor_message(parts)["event"]
+            told = parse_monitor_message(parts)
+            event, descriptor = told["event"], int(told["value"])
             if event & _FAILED:
                 self._dropped("a connection without a handshake: another protocol, or no key")
                 continue
-            self.open += 1 if event == zmq.EVENT_ACCEPTED else -1
+            if event == zmq.EVENT_ACCEPTED:
+                self.open += 1
+                self.unfinished.opened(descriptor)
+            else:
+                self.open -= 1
+                self.unfinished.closed(descriptor)
             if self.shut != (self.open >= self.most):
                 self._turn_key(shut=not self.shut)
         return True

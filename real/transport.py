@@ -19,7 +19,7 @@ Rules this module obeys:
   connections. Those of its former life are known as such: their frames are dropped and counted.
 * Every queue is bounded: by the protocol what a node sends, by ``_BATCH`` messages what waits here from one
   connection, by ``_MOST_ANSWERS`` what waits for a peer that does not read. For the parts of one message
-  libzmq has no bound.
+  libzmq has no bound: who sends ever more of them is cut off (``real.unfinished``).
 * Whose process has ended is not dialled any more: its port may be anybody's by now, and who is dialled is
   told the token.
 * libzmq itself closes connections that announce frames larger than the largest agreed one.
@@ -100,7 +100,7 @@ class ZmqTransport:
         self._router.setsockopt(zmq.SNDHWM, _MOST_ANSWERS)
         self._router.setsockopt(zmq.TOS, _LOW_DELAY)
         most = _SPARE + _EACH * endpoint.agreed.nodes
-        self._door = Door(self._context, self._router, host, most, keys, self._drop)
+        self._door = Door(self._context, self._router, host, most, largest, keys, self._drop)
         self.address = self._door.address
         ping, self._pong = (
             wire.pack(Header(kind, endpoint.me, incarnation=endpoint.life, step=_SIGN), endpoint.agreed.token)
@@ -256,12 +256,13 @@ class ZmqTransport:
         frames = self.endpoint.tick()
         for to, header, payload in frames:
             self._send(to, header, payload)
+        self._door.unfinished.measure(now)
         heard = self._drain(self._router, None)
         for peer, dealer in self._dealers.items():
             heard |= self._drain(dealer, peer)
         self._look(cut=False)
         if not (heard or frames or busy):
-            due = min(self.endpoint.deadline(), self.pulse.due)
+            due = min(self.endpoint.deadline(), self.pulse.due, self._door.unfinished.due)
             self._sleep(due - self.endpoint.clock(), (self._router, *self._dealers.values()))
 
     def _look(self, *, cut: bool) -> None:
@@ -300,7 +301,11 @@ class ZmqTransport:
             try:
                 parts = socket.recv_multipart(flags=zmq.NOBLOCK, copy=False)
             except zmq.Again:
+                if opened_to is None:
+                    self._door.unfinished.drained()
                 return taken > 0
+            if opened_to is None:
+                self._door.unfinished.heard(_connection(parts[-1]))
             identity = parts.pop(0).bytes if opened_to is None else b""
             peer = self._nodes.get(identity) if opened_to is None else opened_to
             if identity in self._former:
@@ -351,3 +356,11 @@ class ZmqTransport:
         if reason not in self.dropped and len(self.dropped) >= _MOST_REASONS:
             reason = "other"
         self.dropped[reason] = self.dropped.get(reason, 0) + 1
+
+
+def _connection(frame: Any) -> int:
+    """The descriptor of the connection that a frame came on; -1 where libzmq does not say."""
+    try:
+        return int(frame.get(zmq.SRCFD))
+    except zmq.ZMQError:
+        return -1

@@ -6,6 +6,8 @@ import os
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import suppress
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -204,6 +206,63 @@ def test_a_flood_of_small_frames_does_not_grow_memory_or_stop_the_others(pair: N
     assert sent > 2000
     assert pair.transports[1].dropped["cut off"] > 100
     assert resident() - before < 100e6
+
+
+def greeted(address: str) -> socket.socket:
+    """A connection that has shaken hands by hand (ZMTP 3.0, NULL), as a DEALER."""
+    host, port = address.removeprefix("tcp://").split(":")
+    made = socket.create_connection((host, int(port)), timeout=PATIENCE)
+    made.sendall(b"\xff" + bytes(7) + b"\x01\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32))
+    ready = b"\x05READY\x0bSocket-Type\0\0\0\x06DEALER"
+    made.sendall(b"\x04" + bytes([len(ready)]) + ready)
+    answer = b""
+    while b"READY" not in answer:
+        answer += made.recv(1000)
+    return made
+
+
+@pytest.mark.parametrize(("size", "most"), [(1, 1e8), (250, 1e9), (100_000, 2e9)])
+def test_who_sends_a_message_without_an_end_is_cut_off(pair: Nodes, size: int, most: float) -> None:
+    """libzmq would keep all of its parts: it is kept from that, and others are unharmed."""
+    exchange(pair)
+    victim, sent, before = pair.transports[1], 0, resident()
+    part = b"\x01" + bytes([size]) if size < 256 else b"\x03" + size.to_bytes(8, "big")
+    parts = (part + bytes(size)) * max(1, 30_000 // size)
+    with greeted(victim.address) as endless, suppress(ConnectionError):
+        while sent < most:
+            endless.sendall(parts)
+            sent += len(parts)
+    assert sent < most
+    until(lambda: victim.dropped.get("a connection whose message does not end") == 1)
+    assert resident() - before < 500e6
+    exchange(pair)
+    assert not pair.failures
+
+
+def test_long_messages_that_come_slowly_do_end(pair: Nodes) -> None:
+    """Pauses within a message, and many of the largest ones, are nobody's fault."""
+    victim, body = pair.transports[1], bytes(wire.CHUNK)
+    with greeted(victim.address) as slow:
+        for _ in range(3):
+            slow.sendall(b"\x01\x01x\x02" + len(body).to_bytes(8, "big") + body[:-1])
+            time.sleep(0.5)
+            slow.sendall(body[-1:])
+        until(lambda: dropped(pair) == 3)
+    for _ in range(3):
+        exchange(pair, 5_000_000)
+    assert "a connection whose message does not end" not in victim.dropped
+
+
+def test_who_sends_message_after_message_is_left_alone(tmp_path: Path) -> None:
+    """Much more than may be unfinished, with keys: each message that ends counts anew."""
+    with nodes(AGREED, keys=keys.load(keys.create(tmp_path / "secrets"))) as made:
+        watch, looked, before = made.transports[1]._door.unfinished, 0, inf
+        deadline = time.monotonic() + PATIENCE
+        while looked < 10 and time.monotonic() < deadline:
+            exchange(made, 2_000_000)
+            looked, before = looked + (watch.due > before), watch.due
+        assert looked == 10
+        assert not made.transports[1].dropped
 
 
 def test_announced_frames_beyond_the_largest_are_not_read(pair: Nodes) -> None:
