@@ -124,6 +124,21 @@ def test_workers_that_die_and_come_back_meanwhile() -> None:
     assert (1, "ready", 1) in happened(record)
 
 
+def test_where_every_process_dies_the_run_goes_on_from_the_checkpoint() -> None:
+    """Server and workers at once: what was confirmed is there, what had not been sent is lost."""
+    scenario = crashing("asp", {"at": 0.6, "back": 0.3, "checkpoint_every": 0.1}, run={"steps": 120})
+    tree = scenario.to_dict()
+    tree["faults"].append({"kind": "crash", "ranks": [0, 1], "at": 0.6, "back": 0.5})
+    record = real.train(Scenario.from_dict(tree))
+    seen = happened(record)
+    assert sorted(seen[:3]) == [(0, "crash", 0), (1, "crash", 0), (2, "crash", 0)]
+    assert {(2, "join", 1), (0, "ready", 1), (1, "ready", 1)} <= set(seen)
+    nodes = record.nodes
+    assert record.manifest["complete"]
+    assert (nodes["applied"] + nodes["pending"] + nodes["lost"])[:2].tolist() == nodes["steps"][:2].tolist()
+    assert nodes["lost"][:2].max() <= 1
+
+
 def test_one_that_is_down_when_all_workers_are_done_still_tells_what_it_has() -> None:
     record = real.train(crashing("aladdin", {"at": 0.6, "back": 1.0}, run={"seconds": 0.6}))
     nodes = record.nodes
