@@ -9,6 +9,8 @@ Rules this module obeys:
 * A worker that leaves is told at its next ``Compute`` that it has finished.
 * Under a collective, a joiner becomes a member at the moment at which the peer that it asked begins a
   step: it gets what that peer begins the step with, and both are in the same round from then on.
+* A joiner's request counts only while it waits for that peer: what arrives after it has asked another one,
+  because that peer has gone, says nothing.
 * Servers are told of a joiner when it comes, for it asks them; peers when it has its parameters.
 * Without servers, peers answer joiners without their programs' knowledge, as a transport would.
 """
@@ -349,8 +351,8 @@ class Faulty(Driver):
     def asked(self, host: FaultyHost, rank: int) -> None:
         """Joiner ``rank`` asks worker ``host`` for its parameters."""
         joiner, collective = self.hosts[rank], self.plan.algorithm.collective
-        if not joiner.entering:
-            return
+        if not joiner.entering or joiner.programs[0].want.source != host.id:
+            return  # late: it has asked another one since, who may have made it a member
         if collective and joiner in self.active:  # whoever it asked before has died
             del self.active[joiner]
             if self.collective is not None:

@@ -176,21 +176,22 @@ def test_the_command_refuses_bad_input_with_2() -> None:
 def small(
     name: str, workers: int, parameters: int, run: dict[str, Any], faults: list[Any], **more: Any
 ) -> Trial:
-    """A trial that once failed, as it was shrunk."""
+    """A trial that once failed, as it was shrunk; ``order``, ``delay``: of the trial."""
     cluster: dict[str, Any] = {
         "workers": workers, "bandwidth": 1e6, "latency": 0.05,
         "servers": {"count": 1, "placement": "dedicated", "sharding": "memory"},
         "network": {"window": 1, "collective": "messages"},
         "compute": {"model": "constant", "mean": 0.05},
     }  # fmt: skip
-    options = more.pop("options", {})
-    return Trial({
+    options, order, delay = more.pop("options", {}), more.pop("order", None), more.pop("delay", 0.0)
+    tree = {
         "name": "found", "cluster": cluster | more, "run": run, "faults": faults,
         "workload": {"parameters": parameters, "batch": 1, "data": "synthetic", "samples": 1},
         "algorithm": {
             "name": name, "options": options, "lr": 1.0, "lr_scaling": "none", "momentum": 0.0,
         },
-    })  # fmt: skip
+    }  # fmt: skip
+    return Trial(tree, order, delay)
 
 
 FAST = {"model": "shifted_exponential", "mean": 0.05, "spread": 1.0}
@@ -246,6 +247,35 @@ def test_time_goes_on_while_all_who_will_come_back_still_deliver() -> None:
     ]
     hold(small("aladdin_l2", 2, 200, {"seed": 0, "steps": 3}, faults, bandwidth=28600.0,
                network={"admission": 2, "window": 2, "inbox": 2, "collective": "messages"}))  # fmt: skip
+
+
+NATIVE = {"admission": 2, "window": 1, "inbox": 2, "collective": "native"}
+
+
+def test_a_request_that_is_late_makes_nobody_a_stranger() -> None:
+    """A joiner had asked one that left, then another one that took it in, before its first request arrived:
+    the others went on without it, and it was a step behind what it began with."""
+    faults = [
+        {"kind": "leave", "ranks": [2], "at": 0.1},
+        {"kind": "crash", "ranks": [1], "step": 1, "back": 0.049},
+        {"kind": "leave", "ranks": [0], "at": 0.06},
+    ]
+    hold(small("local_sgd", 4, 400, {"seed": 0, "steps": 6}, faults, network=NATIVE, options={"h": 2},
+               order=449736))  # fmt: skip
+
+
+def test_a_late_request_where_many_come_and_go() -> None:
+    """The same of AR-SGD, whose replicas must be alike at each step."""
+    faults = [
+        {"kind": "cut", "ranks": [0], "at": 0.02, "back": 0.02},
+        {"kind": "leave", "ranks": [1], "at": 0.01, "back": 0.01},
+        {"kind": "freeze", "ranks": [5], "at": 0.02, "back": 0.04},
+        {"kind": "freeze", "ranks": [3], "step": 4, "back": 0.1},
+        {"kind": "join", "ranks": [5], "at": 0.02},
+        {"kind": "churn", "leave": 1.7428, "back": 0.3},
+    ]
+    hold(small("arsgd", 6, 600, {"seed": 90255, "steps": 6}, faults, network=NATIVE, compute=LOGNORMAL,
+               order=443865, delay=0.01))  # fmt: skip
 
 
 def test_a_server_is_lost_where_its_silence_is_too_long_and_nowhere_else(
