@@ -4,7 +4,8 @@ Rules this module obeys:
 
 * A frozen node's programs do nothing: what ends meanwhile (a step, tensor work) ends as much later as it was
   stopped; what wakes them (news of others) is taken up when it goes on. A shared device works on.
-* The time counts as what the main program was at: compute and update go on counting, a blocked program waits.
+* The time counts as what the main program was at: compute and update go on counting, a blocked program waits
+  (unless a backward pass is under way: then all is compute).
 * A node that is frozen or cut off is silent: its messages rest (``sim.silence``), native all-reduces too.
 * Whoever is silent for longer than ``run.heartbeat_timeout``, be it by several faults, is taken for dead that
   long after it fell silent: a worker is lost for good, a server ends the run. What was to end the silence
@@ -175,7 +176,7 @@ class Silences:
         for pump, value, since in postponed:
             if pump.state == ENDED:
                 continue
-            if pump.main:
+            if pump.main and host.backward is None:
                 host.wait += now - since
                 host.span(WAIT, since, now)
             pump.run(value)

@@ -278,6 +278,16 @@ def test_a_late_request_where_many_come_and_go() -> None:
                order=443865, delay=0.01))  # fmt: skip
 
 
+def test_time_frozen_in_a_backward_pass_is_booked_once() -> None:
+    """It was compute, and wait, too, from when the frozen worker was told that another one had died."""
+    faults = [
+        {"kind": "crash", "ranks": [0], "at": 0.04},
+        {"kind": "freeze", "ranks": [1], "at": 0.035, "back": 0.02},
+    ]
+    hold(small("arsgd", 2, 8, {"seed": 0, "samples": 2}, faults, latency=0,
+               options={"overlap": "backward", "buckets": 3}, order=0, delay=0.05))  # fmt: skip
+
+
 def test_a_server_is_lost_where_its_silence_is_too_long_and_nowhere_else(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
