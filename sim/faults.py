@@ -325,6 +325,7 @@ class Faulty(Driver):
         node, algorithm = host.node, self.plan.algorithm
         while not (yield from enter(node, getattr(algorithm, "enter", None))) and self._live - {host.id}:
             node.live = self._live | {host.id}
+            host.told = len(self.roster.log)  # that is all news: who was frozen may not have had it
         if self.finished and not algorithm.centralized and not self._live:
             node.weight = 0.0
             return  # the others are done, and nobody is left to learn from

@@ -288,6 +288,17 @@ def test_time_frozen_in_a_backward_pass_is_booked_once() -> None:
                options={"overlap": "backward", "buckets": 3}, order=0, delay=0.05))  # fmt: skip
 
 
+def test_a_joiner_that_was_frozen_asks_who_has_come_meanwhile() -> None:
+    """It was told that its peer had died, not that it was back: it awaited an answer without having asked."""
+    faults = [
+        {"kind": "join", "ranks": [0], "at": 0.2},
+        {"kind": "freeze", "ranks": [0], "at": 0.35, "back": 0.03},
+        {"kind": "crash", "ranks": [1], "at": 0.36, "back": 0.01},
+    ]
+    hold(small("arsgd", 2, 200, {"seed": 0, "steps": 4}, faults, bandwidth=20500.0, latency=0,
+               network={**NATIVE, "admission": "fifo"}, tensor_seconds=WORK))  # fmt: skip
+
+
 def test_a_server_is_lost_where_its_silence_is_too_long_and_nowhere_else(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
