@@ -194,7 +194,8 @@ class _Check:
                 json.loads(file.read_text(encoding="utf-8")) if file.exists() else [] for file in files
             )
         except (OSError, ValueError) as error:
-            hint = f"a directory that a cross-check was begun in ({error})"
+            why = "it has no plan.json" if isinstance(error, FileNotFoundError) else error
+            hint = f"a directory that a cross-check was begun in ({why})"
             raise ScenarioError("out", str(self.folder), hint) from error
         for name, value in store.plain(self._about()).items():
             if plan.get(name) != value:

@@ -38,6 +38,9 @@ _TOLERANCES: tuple[tuple[str, float, float], ...] = (
 )
 """Pattern of a constant's name, tolerance of half of its interval: a share of its value, or an amount."""
 
+_WIDEST = 100
+"""How many times as wide as it may be an interval is told to be, at most: beyond, it says nothing at all."""
+
 
 def merge(repetitions: Sequence[Constant]) -> Constant:
     """One constant of all repetitions; raises ``ValueError`` without any."""
@@ -77,9 +80,9 @@ def doubt(name: str, constant: Constant) -> str:
             if half <= allowed:
                 return ""
             unit = "" if constant.unit == "1" else f" {constant.unit}"
+            wide = f"{half / allowed:.1f}" if half < _WIDEST * allowed else f"more than {_WIDEST}"
             return (
-                f"interval {constant.low:.3g} to {constant.high:.3g}{unit}, "
-                f"{half / allowed:.1f} times as wide as it may be"
+                f"interval {constant.low:.3g} to {constant.high:.3g}{unit}, {wide} times as wide as it may be"
             )
     return ""
 

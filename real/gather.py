@@ -70,11 +70,10 @@ def assemble(
             "complete": complete,
             "lost": {str(node): why for node, why in left.items()},
             "flags": [
-                f"{'worker' if node < plan.workers else 'server'} {node} was lost ({why}); "
-                f"the run went on without it"
+                f"{_name(plan, node)} was lost ({why}); the run went on without it"
                 for node, why in left.items()
             ]
-            + _overcome(tables),
+            + _overcome(plan, tables),
             "transport_seconds": {str(node): t["transport_seconds"] for node, t in tables.items()},
             "overruns": sum(t["overruns"] for t in tables.values()),
             "gradient_seconds": {
@@ -106,10 +105,15 @@ def assemble(
     return record
 
 
-def _overcome(tables: Mapping[int, dict[str, Any]]) -> list[str]:
+def _name(plan: Plan, node: int) -> str:
+    """What ``node`` is called in flags: servers by number, as in ``faults``."""
+    return f"worker {node}" if node < plan.workers else f"server {node - plan.workers}"
+
+
+def _overcome(plan: Plan, tables: Mapping[int, dict[str, Any]]) -> list[str]:
     """Of every server that got over trouble with checkpoints: how often, and the last."""
     noted = {node: table["journal"]["notes"] for node, table in tables.items() if table.get("journal")}
-    return [f"server {node} went on without {len(notes)} checkpoints, the last: {notes[-1]}"
+    return [f"{_name(plan, node)} went on without {len(notes)} checkpoints, the last: {notes[-1]}"
             for node, notes in noted.items() if notes]  # fmt: skip
 
 

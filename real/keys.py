@@ -115,7 +115,8 @@ def check(run: Run, native_collective: bool) -> None:
     try:
         socket.create_server((run.address, 0)).close()
     except OSError as error:
-        hint = f"is no address of this machine that can be listened at ({error.strerror or error})"
+        why = os.strerror(error.errno) if error.errno else error
+        hint = f"is no address of this machine that can be listened at ({why})"
         raise ScenarioError("run.address", run.address, hint=hint) from error
     if run.keys:
         load(run.keys)

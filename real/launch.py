@@ -487,7 +487,8 @@ class _Launch:
         return f"{len(self.plan.nodes)} processes hold several copies each of {size:,.1f} MB of parameters"
 
     def name(self, node: int) -> str:
-        """What ``node`` is called in errors; the process is that of its latest life."""
-        kind = "worker" if node < self.plan.workers else "server"
+        """What ``node`` is called in errors: servers by number, as in ``faults``; and its latest process."""
         pid = next((m.pid for m in reversed(self.lives) if m.node == node), None)
-        return f"{kind} {node} (process {pid})"
+        if node < self.plan.workers:
+            return f"worker {node} (process {pid})"
+        return f"server {node - self.plan.workers} (node {node}, process {pid})"

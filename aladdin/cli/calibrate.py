@@ -21,7 +21,10 @@ def command(
         typer.Option("--pictures", "-p", metavar="DIR", help="Draw probes and fits into this folder."),
     ] = None,
     budget: Annotated[
-        float, typer.Option("--budget", help="Seconds; one round of all probes always runs.", min=1.0)
+        float,
+        typer.Option(
+            "--budget", metavar="SECONDS", min=1.0, help="For all probes; one round of them always runs."
+        ),
     ] = 60.0,
     set_: Set = None,
     json: Json = False,

@@ -87,7 +87,8 @@ Spans = Annotated[
 ]
 
 Jobs = Annotated[
-    int | None, typer.Option("--jobs", "-j", help="Processes. Default: as many as there are cores.")
+    int | None,
+    typer.Option("--jobs", "-j", metavar="N", help="Processes. Default: as many as there are cores."),
 ]
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]

@@ -39,14 +39,15 @@ def command(
     seconds: Annotated[
         float | None,
         typer.Option(
-            "--seconds", help="Length of each real run; left out: by its prediction (full), 8 (basic).",
-            min=1.0, max=3600.0,
+            "--seconds", metavar="S", min=1.0, max=3600.0,
+            help="Length of each real run; left out: by its prediction (full), 8 (basic).",
         ),
     ] = None,
     budget: Annotated[
         float | None,
         typer.Option(
-            "--budget", help="Minutes after which no further rounds begin; left out: 75, --quick: 5.", min=0.1
+            "--budget", metavar="MINUTES", min=0.1,
+            help="After which no further rounds begin; left out: 75, --quick: 5.",
         ),
     ] = None,
     out: Annotated[
@@ -75,10 +76,14 @@ def command(
 
         aladdin crosscheck --out runs/crosscheck
     """
-    common.check(scenario, set_, None if resume else out, profile)
     import scenarios
-    from aladdin import validation
+    from scenarios.errors import ScenarioError
     from scenarios.overrides import parse
+
+    if resume and out is None:
+        raise ScenarioError("--resume", True, "--out DIR beside it: the check to go on with")
+    common.check(scenario, set_, None if resume else out, profile)
+    from aladdin import validation
 
     changes = parse(set_ or [])
     if design == "gpu":

@@ -22,7 +22,9 @@ def command(
             help="Some of them, such as [bold]table2,figure5[/]. Default: all that concern time.",
         ),
     ] = "",
-    seeds: Annotated[int, typer.Option("--seeds", help="Runs of each case, on so many seeds.")] = 5,
+    seeds: Annotated[
+        int, typer.Option("--seeds", metavar="N", help="Runs of each case, on so many seeds.")
+    ] = 5,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", metavar="DIR", help="Directory for the report and its pictures."),

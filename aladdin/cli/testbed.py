@@ -23,7 +23,9 @@ Words = Annotated[
     ),
 ]
 
-Nodes = Annotated[int, typer.Option("--nodes", "-n", metavar="N", help="So many nodes, without a scenario.")]
+Nodes = Annotated[
+    int | None, typer.Option("--nodes", "-n", metavar="N", help="So many nodes, without a scenario.")
+]
 
 Rate = Annotated[
     list[str] | None,
@@ -53,7 +55,7 @@ def command() -> None:
 
 def run(
     words: Words = None,
-    nodes: Nodes = 0,
+    nodes: Nodes = None,
     rate: Rate = None,
     fair: Fair = False,
     algorithm: Algorithm = "",
@@ -77,7 +79,7 @@ def run(
     from scenarios.errors import ScenarioError
 
     given = [*(words or [])]
-    if nodes:
+    if nodes is not None:
         training = {"--algorithm": algorithm, "--set": set_, "--out": out, "--spans": spans, "--json": json}
         _refuse(training, "nothing where a command runs on --nodes")
         if not given:

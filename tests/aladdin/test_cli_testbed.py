@@ -84,6 +84,7 @@ def test_rates_that_are_none(text: str, words: tuple[str, ...]) -> None:
         (["run"], ("SCENARIO", "--nodes")),
         (["run", "--nodes", "2"], ("COMMAND", "after --")),
         (["run", "--nodes", "1000", "--", "true"], ("--nodes", "1000", "1 to 128")),
+        (["run", "--nodes", "0", "--", "true"], ("--nodes", "0", "1 to 128")),
         (["run", "--nodes", "-1", "--", "true"], ("--nodes", "-1", "1 to 128")),
         (["run", "--nodes", "2", "--rate", "1 bit/s", "--", "true"], ("--rate", "1 bit/s", "1 Mbit/s")),
         (["run", "--nodes", "2", "--", "no-such-program"], ("COMMAND", "'no-such-program'")),

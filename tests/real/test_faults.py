@@ -84,7 +84,7 @@ def test_a_silent_worker_is_taken_for_dead() -> None:
 
 
 def test_a_dead_server_ends_the_run_with_a_clear_error() -> None:
-    with pytest.raises(TransportError, match=r"server 2 .* is gone .*the run cannot go on"):
+    with pytest.raises(TransportError, match=r"server 0 \(node 2, process \d+\) is gone .*cannot go on"):
         real.train(tiny("asp", run={"steps": 500}), kill={2: 6})
 
 
