@@ -316,7 +316,7 @@ def _plain_log_ticks(axes: Axes, low: float, high: float) -> None:
     """A handful of round numbers on both logarithmic axes, written out."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-    steps = (1, 2, 5) if high / low < 200 else (1,)
+    steps = (1, 2, 5) if high / low < 30 else (1, 3) if high / low < 200 else (1,)
     powers = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
     ticks = [step * 10.0**power for power in powers for step in steps]
     for axis in (axes.xaxis, axes.yaxis):

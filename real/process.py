@@ -24,7 +24,7 @@ import traceback
 from collections.abc import Callable, Generator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 import numpy as np
@@ -89,17 +89,20 @@ def main(pipe: End, place: Place | None = None) -> None:
     except (EOFError, BrokenPipeError, ConnectionResetError):
         os._exit(1)
     except ScenarioError as error:
-        tell(**{"is": "refused"}, text=str(error))
-        os._exit(2)
+        _end(tell, "refused", str(error), 2)
     except TransportError as error:
-        tell(**{"is": "error"}, text=str(error))
-        os._exit(1)
+        _end(tell, "error", str(error), 1)
     except BaseException as error:
-        try:
-            tell(**{"is": "error"}, text=_account(error))
-        finally:
-            os._exit(1)
+        _end(tell, "error", _account(error), 1)
     os._exit(0)
+
+
+def _end(tell: Callable[..., None], what: str, text: str, code: int) -> NoReturn:
+    """Say why this process ends, if there still is a launcher to hear it."""
+    try:
+        tell(**{"is": what}, text=text)
+    finally:
+        os._exit(code)
 
 
 def _say(pipe: End, **message: Any) -> None:

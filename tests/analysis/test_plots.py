@@ -116,6 +116,17 @@ def test_speedup_draws_the_ideal_and_a_line_per_algorithm() -> None:
     assert list(ideal.get_xdata()) == list(ideal.get_ydata()) == [1, 8]
 
 
+@pytest.mark.parametrize("fastest", [900.0, 9_000.0, 90_000.0])
+def test_numbers_beside_the_axes_do_not_touch(fastest: float) -> None:
+    pairs = [
+        {"label": f"{rate:g}", "algorithm": "asp", "predicted": rate, "measured": rate}
+        for rate in (237.0, fastest)
+    ]
+    figure = plots.predicted_measured(pairs)
+    assert len(figure.axes[0].get_xticks()) >= 2
+    assert overlaps(figure) == []
+
+
 def test_predicted_measured_shows_every_cell_and_its_error() -> None:
     pairs = [
         {"label": f"{name}, n={n}", "algorithm": name, "predicted": 100.0 * n, "measured": 98.0 * n}

@@ -249,3 +249,20 @@ def test_why_it_ends_does_not_come_in_the_midst_of_a_heartbeat(monkeypatch: pyte
     with pytest.raises(SystemExit):
         process_main(anything())
     assert told == [{"is": "error", "text": "no way on"}]
+
+
+def test_who_starts_after_its_launcher_has_ended_ends_without_a_word() -> None:
+    """Ctrl-C while processes start: a late one finds neither its namespace nor who would hear of it."""
+    program = (
+        "import sys\n"
+        "from real.pipe import pair, End\n"
+        "from real.process import main\n"
+        "from real.testbed.places import Place\n"
+        "ours, theirs = pair()\n"
+        "ours.close()\n"
+        "main(End(theirs), Place('gone', '/nowhere/gone', 1, '10.77.0.1'))\n"
+    )
+    late = subprocess.run(
+        [sys.executable, "-c", program], check=False, capture_output=True, text=True, timeout=120
+    )
+    assert (late.returncode, late.stdout, late.stderr) == (1, "", "")
