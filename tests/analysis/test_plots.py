@@ -119,8 +119,8 @@ def test_speedup_draws_the_ideal_and_a_line_per_algorithm() -> None:
 @pytest.mark.parametrize("fastest", [900.0, 9_000.0, 90_000.0])
 def test_numbers_beside_the_axes_do_not_touch(fastest: float) -> None:
     pairs = [
-        {"label": "Post-local SGD n=2 ×10 200 Mbit/s 20 MB shaped/native, frozen", "algorithm": name, "predicted": rate,
-         "measured": rate}
+        {"label": "Post-local SGD n=2 ×10 200 Mbit/s 20 MB shaped/native, frozen", "algorithm": name,
+         "predicted": rate, "measured": rate}
         for name in ("asp", "post_local_sgd", "aladdin_l1", "adpsgd") for rate in (237.0, fastest)
     ]  # fmt: skip
     figure = plots.predicted_measured(pairs)
