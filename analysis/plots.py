@@ -169,7 +169,8 @@ def timeline(records: Sequence[Record], *, start: float | None = None, seconds: 
             raise ScenarioError(
                 f"timeline of {title_of(record)}: the run has no spans; record it with --spans"
             )
-    seconds = seconds or max(5 * metrics.breakdown(record)["step"] for record in records)
+    recorded = max(float(record.spans["end"].max()) for record in records)
+    seconds = seconds or min(recorded, max(5 * metrics.breakdown(record)["step"] for record in records))
     scale, unit = _unit(seconds)
     heights = [max(len(rows), 1) for rows in panels]
     figure, grid = canvas(9.6, 1.3 + sum(0.36 * height + 0.7 for height in heights), heights)
@@ -177,7 +178,7 @@ def timeline(records: Sequence[Record], *, start: float | None = None, seconds: 
     for axes, record, rows in zip(np.atleast_1d(grid), records, panels, strict=True):
         begin = _begin(record, seconds) if start is None else start
         seen |= _draw_rows(axes, record, rows, begin, seconds, scale)
-        part = f" (part of the run: {sampled(record)})" if sampled(record) else ""
+        part = f" (part of the run: {sampled(record)})" if sampled(record) else _some(record, rows)
         axes.set_title(title_of(record) + part, **HEADING | {"fontsize": 10.5, "pad": 4})
         axes.set_xlabel(f"time ({unit}) from {begin * scale:.4g} {unit} after the start", fontsize=9)
     _part_legend(figure, [kind for kind in KINDS if kind in seen])
@@ -199,6 +200,17 @@ def _rows(record: Record, workers: int, servers: int) -> list[tuple[int, str]]:
         else (int(node), f"worker {node}" + (" (slow)" if node in slow else ""))
         for node in chosen
     ]  # fmt: skip
+
+
+def _some(record: Record, rows: list[tuple[int, str]]) -> str:
+    """How many of the run's workers and servers ``rows`` show, where it is not all of them."""
+    roles = record.nodes["role"].astype(str)
+    shown = roles[np.isin(record.nodes["node"], [node for node, _ in rows])]
+    parts = [
+        f", {(shown == role).sum()} of {(roles == role).sum():,} {role}s"
+        for role in ("worker", "server") if (shown == role).sum() < (roles == role).sum()
+    ]  # fmt: skip
+    return "".join(parts)
 
 
 def _begin(record: Record, seconds: float) -> float:

@@ -93,8 +93,11 @@ class Layout:
         return tuple(machines), placement
 
 
+_PLACEMENTS = ("dedicated", "beside", "spread")
+
+
 def _server_placement(value: Any, name: str) -> str | tuple[str, ...]:
-    if value in ("dedicated", "beside", "spread"):
+    if value in _PLACEMENTS:
         return str(value)
     names: tuple[str, ...] = sequence(_machine_name)(value, name)
     return names
@@ -368,7 +371,7 @@ class Cluster:
         found: list[int] = []
         for i, name in enumerate(where):
             if name not in names:
-                raise unknown(f"servers.placement[{i}]", name, names)
+                raise unknown(f"servers.placement[{i}]", name, [*_PLACEMENTS, *names])
             found.append(names[name][where[:i].count(name) % len(names[name])])
         return tuple(found)
 

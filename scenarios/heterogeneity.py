@@ -188,6 +188,10 @@ def measured(path: Any) -> dict[str, list[float]]:
         raise ScenarioError("file", path, hint=f"line {reader.line_num}: {error}") from None
     except ScenarioError as error:
         raise ScenarioError("file", path, hint=f"line {reader.line_num}: {error}") from None
+    if header and not columns:
+        raise ScenarioError(
+            "file", path, hint=f"measures nothing: expected some of {', '.join((*COLUMNS, 'bandwidth'))}"
+        )
     if not columns or not all(columns.values()):
         raise ScenarioError("file", path, hint="holds no devices: expected a header and a row for each")
     if "bandwidth" in columns:

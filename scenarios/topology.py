@@ -80,7 +80,10 @@ class Uplink:
 
     @staticmethod
     def expand(tree: dict[str, Any]) -> dict[str, Any]:
-        """``bandwidth`` stands for both ``up`` and ``down``."""
+        """``bandwidth`` stands for both ``up`` and ``down``; refuses an over-subscription of 0."""
+        found = tree.get("oversubscription")
+        if found == 0 and tree.keys().isdisjoint(("bandwidth", "up", "down")):
+            raise ScenarioError("oversubscription", found, "a number above 0, at most 1000000")
         return _both(tree, "up", "down")
 
 
@@ -350,6 +353,8 @@ class Topology:
                 raise ScenarioError(own_name, hint=f"missing: how many machines there are in each of {what}")
             per = layout.workers_per_machine or 1
             machines = split(("workers", workers), ("workers_per_machine", per), ("", 0))
+            if machines % spots:
+                raise ScenarioError("workers", workers, f"a multiple of {spots * per} ({what} times {per})")
         each_one = split(("machines", machines), (what, spots), (own_name, own))
         if not each_one or spots * each_one > MOST:
             raise ScenarioError(

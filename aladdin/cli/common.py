@@ -79,11 +79,15 @@ Out = Annotated[
     ),
 ]  # fmt: skip
 
-Force = Annotated[bool, typer.Option("--force", "-f", help="Replace what is there.")]
+Force = Annotated[bool, typer.Option("--force", "-f", metavar="", help="Replace what is there.")]
 
 Spans = Annotated[
     bool,
-    typer.Option("--spans", help="Also record who did what when, for timelines and [bold]aladdin trace[/]."),
+    typer.Option(
+        "--spans",
+        metavar="",
+        help="Also record who did what when, for timelines and [bold]aladdin trace[/].",
+    ),
 ]
 
 Jobs = Annotated[
@@ -91,7 +95,7 @@ Jobs = Annotated[
     typer.Option("--jobs", "-j", metavar="N", help="Processes. Default: as many as there are cores."),
 ]
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
+Json = Annotated[bool, typer.Option("--json", metavar="", help="Print one JSON document instead of a table.")]
 
 Runs = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories, or folders of them.")]
 
@@ -113,7 +117,9 @@ def _show_version(wanted: bool) -> None:
 def top(
     version: Annotated[
         bool,
-        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit."),
+        typer.Option(
+            "--version", metavar="", callback=_show_version, is_eager=True, help="Print the version and exit."
+        ),
     ] = False,
 ) -> None:
     """Options of the program itself."""

@@ -30,7 +30,9 @@ def command(
     algorithms: Annotated[
         str, typer.Option("--algorithms", "--algorithm", "-a", metavar="A,B|all", help="What to compare.")
     ] = "all",
-    seeds: Annotated[int, typer.Option("--seeds", help="Runs of each algorithm, on so many seeds.")] = 1,
+    seeds: Annotated[
+        int, typer.Option("--seeds", metavar="N", help="Runs of each algorithm, on so many seeds.")
+    ] = 1,
     accuracy: Annotated[
         float | None,
         typer.Option("--accuracy", metavar="SHARE", help="Also say when it is reached, such as 0.95."),

@@ -24,7 +24,8 @@ def command(
         typer.Option("--design", "-d", metavar="|".join(DESIGNS), help="Which cells; see below."),
     ] = "full",
     quick: Annotated[
-        bool, typer.Option("--quick", help="Some cells of the full design, in about five minutes.")
+        bool,
+        typer.Option("--quick", metavar="", help="Some cells of the full design, in about five minutes."),
     ] = False,
     links: Annotated[
         str,
@@ -58,7 +59,7 @@ def command(
         ),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the check that was begun in --out.")
+        bool, typer.Option("--resume", metavar="", help="Go on with the check that was begun in --out.")
     ] = False,
     json: Json = False,
 ) -> None:  # fmt: skip

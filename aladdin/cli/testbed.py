@@ -36,7 +36,8 @@ Rate = Annotated[
 ]  # fmt: skip
 
 Fair = Annotated[
-    bool, typer.Option("--fair", help="Share links fairly among peers, not first come first served.")
+    bool,
+    typer.Option("--fair", metavar="", help="Share links fairly among peers, not first come first served."),
 ]
 
 

@@ -86,6 +86,7 @@ def test_timeline_has_a_row_per_node_and_needs_spans() -> None:
     assert len(figure.axes) == 2
     rows = [text.get_text() for text in figure.axes[0].get_yticklabels()]
     assert rows == ["worker 0", "worker 1", "worker 2", "worker 3", "server 0", "server 1"]
+    assert figure.axes[0].get_title(loc="left") == "BSP, predicted, 4 of 6 workers, 2 of 3 servers"
     assert overlaps(figure) == []
     with pytest.raises(ScenarioError, match="--spans"):
         plots.timeline([make([STEP])])
@@ -196,3 +197,4 @@ def test_a_timeline_of_a_part_of_the_run_says_so_and_shows_the_nodes_that_it_has
     )
     assert [text.get_text() for text in axes.get_yticklabels()][:2] == ["worker 1", "worker 2"]
     assert "from 0 s after the start" in axes.get_xlabel()
+    assert axes.get_xlim()[1] <= 1.0, "no empty time after the last span"

@@ -133,7 +133,7 @@ def test_the_path_is_relative_to_the_scenarios_file(tmp_path, monkeypatch) -> No
         ("speed,speed\n1,1\n", "line 1: column: 'speed' is not valid; expected each column once"),
         ("bandwidth,up\n1,1\n", "line 1: column: 'bandwidth'"),
         ("speed\n", "holds no devices"),
-        ("name\nx\n", "holds no devices"),
+        ("name\nx\n", "measures nothing: expected some of speed, step_time, up, down, latency, bandwidth"),
         ("", "holds no devices"),
     ],
 )
