@@ -94,6 +94,11 @@ def recommend(rows: Sequence[Row], tolerance: float = 0.02) -> tuple[int | None,
     return index, _reasons(chosen, best, done, near, tolerance)
 
 
+def _way(link: Mapping[str, Any]) -> str:
+    """``machine0 up``, ``tokyo > berlin``: a WAN link's name says its direction itself."""
+    return f"{link['name']} {link['direction']}" if link["direction"] in ("up", "down") else str(link["name"])
+
+
 def _summed(one: Row) -> float:
     return one["gradients_per_message"] or 1.0
 
@@ -133,8 +138,8 @@ def _reasons(chosen: Row, best: Row, done: Sequence[Row], near: Sequence[Row],
     blocked, link = sum(chosen["fraction"][part] for part in BLOCKED), chosen["link"]
     if blocked > 0.05 and link is not None:
         found.append(
-            f"workers are still blocked for {blocked:.0%} of a step; the busiest link is {link['name']} "
-            f"{link['direction']}, busy for {link['use']:.0%} of the run"
+            f"workers are still blocked for {blocked:.0%} of a step; the busiest link is {_way(link)}, "
+            f"busy for {link['use']:.0%} of the run"
         )
     return found
 

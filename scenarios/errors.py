@@ -91,11 +91,12 @@ def suggestion(name: object, known: Iterable[str]) -> str:
 
 
 def unknown(path: str, name: object, known: Iterable[str]) -> ScenarioError:
-    """The error for a value that is not among the names ``known``."""
-    names = sorted(known)
+    """The error for a value that is not among the names ``known``; of more than 30 it tells the first."""
+    names = list(known)
     if near(name, names):
         return ScenarioError(path, name, hint=f"— {suggestion(name, names)}")
-    return ScenarioError(path, name, f"one of {', '.join(names)}")
+    told = sorted(names) if len(names) <= 30 else [*names[:30], f"... ({len(names):,} in all)"]
+    return ScenarioError(path, name, f"one of {', '.join(told)}")
 
 
 def unknown_field(name: str, known: Iterable[str]) -> ScenarioError:

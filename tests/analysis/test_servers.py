@@ -69,6 +69,12 @@ def test_the_other_sharding_is_named_with_its_largest_shard() -> None:
     )
 
 
+def test_a_wan_link_goes_by_its_name_alone() -> None:
+    wan = {"name": "tokyo > berlin", "direction": "wan", "use": 0.9}
+    reasons = servers.recommend([one(1, 100.0) | {"link": wan}])[1]
+    assert reasons[-1].endswith("; the busiest link is tokyo > berlin, busy for 90% of the run")
+
+
 def test_of_equally_fast_rows_the_one_whose_gradients_arrive() -> None:
     rows = [one(1, 100.0, sums=4.0, blocked=0), one(2, 100.0, sums=1.5, blocked=0),
             one(4, 100.0, sums=1.2, blocked=0), one(8, 100.0, sums=1.15, blocked=0)]  # fmt: skip

@@ -190,6 +190,8 @@ REFUSED = [
      "racks: 6 .* 4, which is sites 2 times racks_per_site 2"),
     ("{servers: {placement: moon}}",
      r"servers.placement\[0\]: 'moon' .* one of beside, dedicated, machine0, .* spread"),
+    ("{workers: 1000, servers: {placement: moon}}",
+     r"one of dedicated, beside, spread, machine0, machine1, .*, machine26, \.\.\. \(1,003 in all\)$"),
     ("{servers: {placement: dedciated}}", "did you mean 'dedicated'"),
     ("{racks: 4}", "machines_per_rack: missing"),
     ("{machines_per_rack: 4}", "machines_per_rack: 4 .* nothing without racks"),
