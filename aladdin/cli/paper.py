@@ -30,7 +30,7 @@ def command(
         typer.Option("--out", "-o", metavar="DIR", help="Directory for the report and its pictures."),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the report that was begun in --out.")
+        bool, typer.Option("--resume", metavar="", help="Go on with the report that was begun in --out.")
     ] = False,
     data_dir: Annotated[
         Path | None,

@@ -52,13 +52,13 @@ def test_every_command_has_help_with_an_example(shell: Shell, name: str) -> None
 def test_help_does_not_say_that_a_flag_takes_a_value(shell: Shell) -> None:
     lines = [
         line
-        for name in ("simulate", "trace", "crosscheck")
+        for name in ("simulate", "trace", "paper", "crosscheck")
         for line in shell(name, "--help").out.splitlines()
     ]
     flags = [
         line
         for line in lines
-        if any(f" {flag} " in line for flag in ("--json", "--spans", "--force", "--quick"))
+        if any(f" {flag} " in line for flag in ("--json", "--spans", "--force", "--quick", "--resume"))
     ]
     assert len(flags) >= 6
     assert not [line for line in flags if "<" in line]
