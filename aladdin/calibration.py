@@ -20,7 +20,7 @@ from typing import Any
 
 from aladdin import api, quiet
 from aladdin.api import Source
-from aladdin.probing import Learned, Probe, nominal, probes, refreshing
+from aladdin.probing import SLOWER, Learned, Probe, nominal, probes, refreshing
 from analysis.calibrate import CalibrationError
 from analysis.repetitions import doubts, merged
 from core.record import Record
@@ -44,7 +44,7 @@ MOST = 4
 ROUNDS = 2
 """Repetitions of all probes that the shares of a budget are meant for."""
 
-_OF_STEPS = r"(step_time|device)\..*|host\..*\.beside"
+_OF_STEPS = r"(step_time|device)\..*|host\..*\.beside.*"
 """Constants that say how long native steps take: alone, beside others, beside messages."""
 
 
@@ -77,7 +77,7 @@ def calibrate(
     counts = sorted({*(workers or (base.cluster.workers,)), 2} - {1})
     kinds = tuple(dict.fromkeys(links)) or tuple(dict.fromkeys(("native", "paced", base.run.links)))
     message = 4.0 * sum(layer_sizes(base.workload))
-    rates = {} if kinds == ("native",) else {"link_rate": (nominal(base), nominal(base))}
+    rates = {} if kinds == ("native",) else {"link_rate": (nominal(base) / SLOWER, nominal(base))}
     profile = Profile(
         constants={},
         hardware=api.hardware(),

@@ -28,8 +28,16 @@ PARTS = 1.875
 """Messages of the full size that those of a probe with parts 1/8, 1/4, 1/2 and 1 amount to."""
 
 
+LITTLE = 4e6
+"""Bytes of the largest message that goes over slow links, where only what its bytes cost is asked."""
+
+
 MOST_BESIDE = 3e-8
 """Seconds that moving a byte may cost the steps beside it; twenty times what was ever seen."""
+
+
+SLOWER = 5.0
+"""How many times slower the links are over which a byte's cost is probed once more."""
 
 
 OVERRUN = 0.1
@@ -94,6 +102,12 @@ def refreshing(base: Scenario, kind: str, share: float) -> Iterator[Probe]:
         yield make.links(kind)
     if base.run.compute == "native":
         yield make.beside(kind)
+
+
+def _slower(scenario: Scenario, kind: str) -> Scenario:
+    """The same over links that carry a fraction of the rate."""
+    share = Constant(1 / SLOWER, "1", 1 / SLOWER, 1 / SLOWER)
+    return Profile({f"link.{kind}.efficiency": share}).apply(scenario)
 
 
 def _times(seconds: float, each: float, least: int, most: int) -> int:
@@ -207,14 +221,23 @@ class _Maker:
         """Messages between two: pings, streams, both ways."""
         most = 20 if kind == "native" else 8
         repeats = _times(self.share, 4 * PARTS * self.transfer(kind), 3, most)
-        rate = 0.0 if kind == "native" else self.nominal
-        return Probe(
-            f"{kind} links",
-            lambda _: [self.scenario("LinkProbe", 2, repeats, run__links=kind)],
-            lambda records, _: Learned(
-                fits.fit_links(records[0], f"link.{kind}", rate), {f"link.{kind}": goodness.links(records[0])}
-            ),
-        )
+        scenarios, rate = [self.scenario("LinkProbe", 2, repeats, run__links=kind)], 0.0
+        if kind != "native":
+            rate = self.nominal
+            part = min(1.0, LITTLE / self.bytes)
+            few = {"algorithm__options__parts": [part / 2, part]}
+            repeats = _times(self.share, 6 * part * SLOWER * self.transfer(kind), 2, most)
+            scenarios.append(_slower(self.scenario("LinkProbe", 2, repeats, run__links=kind, **few), kind))
+
+        def learn(records: list[Record], _: Profile) -> Learned:
+            found = fits.fit_links(records[0], f"link.{kind}", rate)
+            for slow in records[1:]:
+                cost = fits.fit_byte_cost(slow)
+                if cost is not None:
+                    found[f"host.{kind}.byte_cost.slow"] = cost
+            return Learned(found, {f"link.{kind}": goodness.links(records[0])})
+
+        return Probe(f"{kind} links", lambda _: scenarios, learn)
 
     def allreduce(self, n: int) -> Probe:
         """The native all-reduce."""
@@ -245,24 +268,32 @@ class _Maker:
     def beside(self, kind: str) -> Probe:
         """Steps while messages come and go."""
 
-        def scenarios(profile: Profile) -> list[Scenario]:
-            steps = self.count(profile, 2, 40)
-            return [self.scenario("BesideProbe", 2, 2, run__steps=steps, run__links=kind)]
+        def both(steps: int) -> dict[str, Scenario]:
+            fast = self.scenario("BesideProbe", 2, 2, run__steps=steps, run__links=kind)
+            name = f"host.{kind}.beside"
+            return {name: fast} if kind == "native" else {name: fast, f"{name}.slow": _slower(fast, kind)}
 
         def learn(records: list[Record], profile: Profile) -> Learned:
             from sim import simulate
 
-            steps = int(records[0].steps["step"].max()) + 1
-            calibrated = profile.apply(self.scenario("BesideProbe", 2, 2, run__steps=steps, run__links=kind))
-            if not calibrated.cluster.host.cores:
-                return Learned()
+            found: dict[str, Constant] = {}
+            scenes = both(int(records[0].steps["step"].max()) + 1)
+            for (name, scene), record in zip(scenes.items(), records, strict=True):
+                calibrated = profile.apply(scene).override({"cluster.host.moving": 0.0})
+                if not calibrated.cluster.host.cores:
+                    return Learned()
 
-            def simulated(cost: float) -> Record:
-                return simulate(calibrated.override({"cluster.host.byte_cost": cost}))
+                def simulated(cost: float, calibrated: Scenario = calibrated) -> Record:
+                    return simulate(calibrated.override({"cluster.host.byte_cost": cost}))
 
-            found = fits.fit_beside(records[0], simulated, MOST_BESIDE)
-            if found.value >= MOST_BESIDE:
-                return Learned(failed=f"steps lost more than {MOST_BESIDE:g} s a byte to messages: disturbed")
-            return Learned({f"host.{kind}.beside": found})
+                most = MOST_BESIDE * (SLOWER if name.endswith("slow") else 1.0)
+                found[name] = fits.fit_beside(record, simulated, most)
+                if found[name].value >= most:
+                    return Learned(failed=f"steps lost more than {most:g} s a byte to messages: disturbed")
+            return Learned(found)
 
-        return Probe(f"steps beside messages over {kind} links", scenarios, learn)
+        return Probe(
+            f"steps beside messages over {kind} links",
+            lambda profile: list(both(self.count(profile, 2, 40)).values()),
+            learn,
+        )

@@ -205,9 +205,7 @@ def fit_links(record: Record, name: str, nominal: float = 0.0) -> dict[str, Cons
     }
     cost = fit_byte_cost(record)
     if cost is not None:
-        constants[f"{name}.byte_cost".replace("link.", "host.")] = Constant(
-            cost, "s", cost, cost, count, "one figure for a whole probe: its interval is that of repetitions"
-        )
+        constants[f"{name}.byte_cost".replace("link.", "host.")] = cost
     return constants
 
 
@@ -222,7 +220,7 @@ def line(times: Mapping[float, np.ndarray]) -> tuple[float, float]:
     return float(intercept), float(slope)
 
 
-def fit_byte_cost(record: Record) -> float | None:
+def fit_byte_cost(record: Record) -> Constant | None:
     """Seconds of one core that moving a byte takes, both ends together; None if the driver does not know.
 
     What a link probe's nodes spent beside their programs, over all the bytes that they moved. (What
@@ -230,7 +228,11 @@ def fit_byte_cost(record: Record) -> float | None:
     """
     seconds: Mapping[str, float] = record.manifest.get("transport_seconds", {})
     moved = float(record.nodes["bytes_out"].sum())
-    return sum(seconds.values()) / moved if seconds and moved else None
+    if not seconds or not moved:
+        return None
+    cost, count = sum(seconds.values()) / moved, len(record.observations["kind"])
+    note = "one figure for a whole probe: its interval is that of repetitions"
+    return Constant(cost, "s", cost, cost, count, note)
 
 
 def fit_beside(

@@ -185,6 +185,8 @@ class Host:
 
     cores      that the nodes share; 0: every node has a processor of its own
     byte_cost  seconds of one core that moving a byte takes, both ends together
+    moving     cores that a message keeps busy while it moves at its link's own pace, however slowly: what
+               wakes its ends up again and again
     gradient   seconds of one core that the real gradient inside a paced step takes
     cold       seconds that a native step takes longer after its worker was blocked (caches gone cold)
     ring_lag   seconds by which the messages of an all-reduce by messages ask late: all its nodes reach
@@ -193,6 +195,7 @@ class Host:
 
     cores: float = number(0.0, low=0.0, high=MOST)
     byte_cost: float = amount(0.0, "seconds")
+    moving: float = number(0.0, low=0.0, high=MOST)
     gradient: float = amount(0.0, "seconds")
     cold: float = amount(0.0, "seconds")
     ring_lag: float = amount(0.0, "seconds")

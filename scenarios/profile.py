@@ -30,13 +30,16 @@ constant                   unit     meaning
 ``device.slots``           1        workers that the device serves at full speed at once
 ``ring.<kind>.lag.<n>``    s        by which messages of an all-reduce by messages among n ask late, at
                                     the probed rate; less, byte for byte, at lower ones
-``host.<kind>.byte_cost``  s        of one core, to move a byte over such a link, both ends
-``host.<kind>.beside``     s        the same while native steps keep the cores busy: what these lose
+``host.<kind>.byte_cost``  s        of one core, to move a byte over such a link, both ends;
+                                    ``.byte_cost.slow`` at the lowest rate that was probed
+``host.<kind>.beside``     s        the same while native steps keep the cores busy: what these lose;
+                                    also ``.beside.slow``
 =========================  =======  ===============================================================
 
 Ranges covered (``ranges``): ``message_bytes``, ``workers``, ``workers_per_device``, and ``link_rate``, the
-nominal bytes/s of the paced or shaped links that were probed. A link's constants are a time per message and a
-share of its rate, so predictions at other rates are no flag; ``covers`` says what was probed.
+nominal bytes/s of the paced or shaped links that were probed: most probes are made at the highest of them. A
+link's constants are a time per message and a share of its rate, so predictions at other rates are no flag;
+``covers`` says what was probed.
 """
 
 from __future__ import annotations
@@ -84,7 +87,7 @@ _KNOWN: tuple[tuple[str, str, Kind], ...] = (
     (r"allreduce\.bandwidth(\.\d+)?", "bytes/s", _RATE),
     (r"device\.slots", "1", real(low=0.01, high=MOST)),
     (rf"ring\.({LINKS})\.lag(\.\d+)?", "s", _WAIT),
-    (rf"host\.({LINKS})\.(byte_cost|beside)", "s", _WAIT),
+    (rf"host\.({LINKS})\.(byte_cost|beside)(\.slow)?", "s", _WAIT),
 )
 """Names of constants, their unit, and what is valid, as in the module's table."""
 
@@ -219,13 +222,30 @@ class Profile:
         if scenario.run.device != "cpu" or "device.slots" not in self.constants or cost not in self.constants:
             return scenario.cluster.host
         native = scenario.run.compute == "native"
+        beside = f"host.{kind}.beside"
+        byte_cost, moving = self._moving(beside if native and beside in self.constants else cost)
         return Host(
             cores=self.value("device.slots"),
-            byte_cost=self.value(f"host.{kind}.beside", self.value(cost)) if native else self.value(cost),
+            byte_cost=byte_cost,
+            moving=moving,
             gradient=0.0 if native else self.value("step_time.mean"),
             cold=self.value("step_time.cold") if native else 0.0,
             ring_lag=self._ring_lag(scenario.cluster, kind),
         )
+
+    def _moving(self, name: str) -> tuple[float, float]:
+        """Seconds of a core per byte, and cores while a message moves, out of ``name`` at two rates.
+
+        Bytes that come more slowly cost more each, for their ends are woken as often: what a byte costs
+        is taken for a fixed part and one that is inverse to the rate.
+        """
+        fast = self.value(name)
+        slow = self.value(f"{name}.slow", fast)
+        low, high = self.ranges.get("link_rate", (0.0, 0.0))
+        if not 0 < low < high:
+            return fast, 0.0
+        moving = min(max((slow - fast) / (1 / low - 1 / high), 0.0), fast * high)
+        return fast - moving / high, moving
 
     def _ring_lag(self, cluster: Cluster, kind: str) -> float:
         """Seconds by which messages of a ring ask late, at the rates that ``cluster`` has.

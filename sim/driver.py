@@ -95,7 +95,8 @@ class Driver:
             routes=routes(cluster),
         )
         if self.processor is not None:
-            self.network.host, self.network.byte_cost = self.processor, cluster.host.byte_cost
+            self.network.host = self.processor
+            self.network.byte_cost, self.network.moving = cluster.host.byte_cost, cluster.host.moving
             self.network.elastic = run.links == "native"
         self.window, self.checkpoints = settings.window, checkpoints
         self.shortcuts = shortcuts and self.kind_of_host is Host  # who may come back goes the long way

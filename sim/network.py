@@ -131,7 +131,7 @@ class Pair:
         self.direct = a is b or network.slots == inf
         self.rate = 0.0 if self.direct or extra or network.slots > 1 else min(a.up.capacity, b.down.capacity)
         self.overhead = network.overhead + overhead
-        self.busy = self.rate * network.byte_cost
+        self.busy = self.rate * network.byte_cost + network.moving if self.rate else 0.0
         self.current: Transfer | None = None
         self.behind: deque[Transfer] = EMPTY
         self.withheld: tuple[float, int, Transfer] | None = None
@@ -349,9 +349,10 @@ class Network:
     """Machines, their links, and all messages between the endpoints that are attached to them.
 
     ``observer``, if set, is called with every transfer at the moment of its delivery. ``host``, if
-    set, is the processor that plays all machines: latency is work of its own, and moving a byte costs
-    ``byte_cost`` seconds; ``elastic`` transfers go slower when it is busy, others only leave less of
-    it to the rest. ``connect`` makes the connections, ``carrier`` what carries a message.
+    set, is the processor that plays all machines: latency is work of its own, moving a byte costs
+    ``byte_cost`` seconds, and a message that moves keeps ``moving`` cores busy besides; ``elastic``
+    transfers go slower when it is busy, others only leave less of it to the rest. ``connect`` makes the
+    connections, ``carrier`` what carries a message.
     """
 
     def __init__(
@@ -372,7 +373,7 @@ class Network:
         self.observer: Callable[[Transfer], None] | None = None
         self.nics = [Nic(self, i, machine) for i, machine in enumerate(machines)]
         self.host: Any = None
-        self.byte_cost, self.elastic = 0.0, False
+        self.byte_cost, self.moving, self.elastic = 0.0, 0.0, False
         self.connect: Callable[[Network, Any, Any], Pair] = Pair
         self.carrier: Callable[[Pair, Any, float], Transfer] = Transfer
         self._routes = routes

@@ -12,7 +12,7 @@ import scenarios
 from aladdin import validation
 from aladdin.calibration import MOST, Runner, calibrate, refresh
 from aladdin.designs.basic import Basic
-from aladdin.probing import probes
+from aladdin.probing import nominal, probes
 from aladdin.validation import crosscheck
 from analysis.calibrate import CalibrationError
 from core.record import Record
@@ -120,7 +120,8 @@ def test_probes_of_large_messages_are_shorter() -> None:
     def repeats(hidden: int) -> int:
         base = MACHINE.override({"workload.hidden": [hidden, hidden]})
         (links,) = [probe for probe in probes(base, [2], ["paced"], 2.5) if probe.what == "paced links"]
-        (one,) = links.scenarios(Profile({}))
+        one, slow = links.scenarios(Profile({}))
+        assert slow.cluster.machines[0].up == one.cluster.machines[0].up / 5
         return int(one.algorithm.options["repeats"])
 
     assert repeats(2200) < repeats(960) <= 8
@@ -136,7 +137,22 @@ def test_links_of_any_kind_give_constants_of_that_kind() -> None:
     assert found.constants.keys() == shaped.keys()
     assert any("no paced links, only shaped ones" in flag for flag in found.warnings(MACHINE))
     assert "links: shaped" in found.covers()
-    assert "link rate: 1000 Mbit/s" in found.covers()
+    assert "link rate: 200 Mbit/s to 1000 Mbit/s" in found.covers()
+
+
+def test_what_moving_messages_cost_is_found_again_by_the_byte_and_by_the_second() -> None:
+    """On a simulated host whose steps lose so much to every byte, and so much while a message moves."""
+    truth = {"cores": 2.0, "byte_cost": 1.5e-9, "moving": 0.06}
+    base = MACHINE.override({"run.compute": "native", "run.links": "paced", "cluster.host": truth})
+    cost = Constant(1e-9, "s", 1e-9, 1e-9)
+    known = {"device.slots": Constant(2.0, "1", 2.0, 2.0), "host.paced.byte_cost": cost}
+    known |= {"step_time.mean": Constant(0.02, "s", 0.02, 0.02)}
+    profile = Profile(known, ranges={"link_rate": (nominal(base) / 5, nominal(base))})
+    (probe,) = [one for one in probes(base, [2], ["paced"], 2.0) if "beside" in one.what]
+    found = probe.learn([simulate(scene) for scene in probe.scenarios(profile)], profile).constants
+    assert found["host.paced.beside.slow"].value > 1.5 * found["host.paced.beside"].value
+    host = replace(profile, constants={**known, **found}).apply(base).cluster.host
+    assert (host.byte_cost, host.moving) == pytest.approx((1.5e-9, 0.06), rel=0.05)
 
 
 def test_pictures_of_a_calibration(tmp_path: Path) -> None:

@@ -102,6 +102,23 @@ def test_a_ring_is_as_late_for_every_byte_as_one_that_keeps_the_cores_as_busy() 
     assert lag(8, "10 Gbit/s") == pytest.approx(6e-3)
 
 
+def test_bytes_that_come_slowly_cost_more_each() -> None:
+    """A fixed part, and one by the second that a message takes; without a second rate all is by the byte."""
+    cost = {"host.paced.byte_cost": constant(2e-9), "host.paced.byte_cost.slow": constant(4e-9)}
+    native = {"host.paced.beside": constant(3e-9), "host.paced.beside.slow": constant(2e-9)}
+    constants = {**PROFILE.constants, **cost, **native}
+    profile = Profile(constants, ranges={"link_rate": (25e6, 125e6)})
+
+    def host(profile: Profile, compute: str) -> tuple[float, float]:
+        found = profile.apply(ring_of(2, "1 Gbit/s").override({"run.compute": compute})).cluster.host
+        return found.byte_cost, found.moving
+
+    byte, moving = host(profile, "paced")
+    assert [byte + moving / rate for rate in (125e6, 25e6)] == pytest.approx([2e-9, 4e-9])
+    assert host(profile, "native") == (3e-9, 0.0)
+    assert host(Profile(constants), "paced") == (2e-9, 0.0)
+
+
 def test_machines_one_by_one_are_calibrated_too() -> None:
     machines = [{"name": n, "bandwidth": "1 Gbit/s"} for n in "abcd"]
     tree = {"cluster": {"workers": 3, "machines": machines}, "run": {"steps": 1, "links": "paced"}}
