@@ -28,7 +28,7 @@ from scenarios import Scenario, ScenarioError
 from scenarios.profile import Profile
 from scenarios.workloads.layers import layer_sizes
 
-__all__ = ["Progress", "Runner", "calibrate", "needed", "refresh", "run_for_real"]
+__all__ = ["Progress", "Runner", "calibrate", "needed", "pooled", "refresh", "run_for_real"]
 
 Progress = Callable[[str, int, int], None]
 """Called with the stage, how many of its parts are done and how many there are."""
@@ -46,6 +46,9 @@ ROUNDS = 2
 
 _OF_STEPS = r"(step_time|device)\..*|host\..*\.beside.*"
 """Constants that say how long native steps take: alone, beside others, beside messages."""
+
+_SMALL = r"step_time\.cold|host\..*\.beside.*"
+"""Those of them that are small differences of step times."""
 
 
 def calibrate(
@@ -222,6 +225,16 @@ def refresh(profile: Profile, scenario: Source, run: Runner | None = None, share
             notes = {**notes, "doubts": {**notes.get("doubts", {}), probe.what: learned.failed}}
         profile = replace(profile, constants=constants, step_time_model=model, notes=notes)
     return profile
+
+
+def pooled(profiles: Sequence[Profile]) -> Profile:
+    """The last of several profiles of one workload, with what hardly drifts taken from all of them.
+
+    What messages and pauses cost steps is a small difference of large times: a single short probe says
+    little of it, and the machine changes it less than probes scatter.
+    """
+    small = [{k: c for k, c in one.constants.items() if re.fullmatch(_SMALL, k)} for one in profiles]
+    return replace(profiles[-1], constants={**profiles[-1].constants, **merged(small)})
 
 
 def run_for_real(scenario: Scenario) -> Record:

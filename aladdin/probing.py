@@ -17,6 +17,7 @@ from typing import Any
 
 from analysis import calibrate as fits
 from analysis import goodness
+from core.probes import PHASE
 from core.record import Record
 from scenarios import Scenario
 from scenarios.profile import Constant, Profile
@@ -268,6 +269,9 @@ class _Maker:
     def beside(self, kind: str) -> Probe:
         """Steps while messages come and go."""
 
+        def turns(profile: Profile) -> int:
+            return 2 * PHASE * max(2, round(self.count(profile, 2, 64) / (2 * PHASE)))
+
         def both(steps: int) -> dict[str, Scenario]:
             fast = self.scenario("BesideProbe", 2, 2, run__steps=steps, run__links=kind)
             name = f"host.{kind}.beside"
@@ -294,6 +298,6 @@ class _Maker:
 
         return Probe(
             f"steps beside messages over {kind} links",
-            lambda profile: list(both(self.count(profile, 2, 40)).values()),
+            lambda profile: list(both(turns(profile)).values()),
             learn,
         )

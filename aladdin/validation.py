@@ -23,7 +23,7 @@ from typing import Any
 
 from aladdin import api, quiet
 from aladdin.api import Source
-from aladdin.calibration import Progress, calibrate, needed, refresh, run_for_real
+from aladdin.calibration import Progress, calibrate, needed, pooled, refresh, run_for_real
 from aladdin.designs import Design
 from aladdin.designs.basic import Basic
 from analysis import crosscheck as checks
@@ -133,6 +133,7 @@ class _Check:
         self.predictions: dict[int, checks.Prediction] = {}
         self.said: dict[tuple[int, int], dict[str, Any]] = {}
         self.rounds: dict[int, list[checks.Cell]] = {}
+        self.probed: dict[str, list[Profile]] = {}  # of every workload: all that its probes have said so far
         self.took: dict[int, float] = {}
         self.begun, self.before = time.perf_counter(), 0.0  # seconds of an earlier check that goes on
 
@@ -334,6 +335,8 @@ class _Check:
             name, changes = self.design.workload(cell)
             like = {"cluster.workers": cell["n"], "run.links": cell["links"], "run.compute": cell["compute"]}
             fresh, flags = _refreshed(self.profiles[name], self.base.override({**changes, **like}))
+            self.probed.setdefault(name, [self.profiles[name]]).append(fresh)
+            fresh = pooled(self.probed[name])
             self.simulated[i], said_now = foretell(scene, fresh)
             self.predictions[i] = replace(said_now, flags=(*said_now.flags, *flags))
             probed = {name: asdict(c) for name, c in fresh.since(self.profiles[name]).items()}

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from scipy import optimize, stats
 
-from core.probes import ALLREDUCE, DUPLEX, PING, STREAM
+from core.probes import ALLREDUCE, DUPLEX, PHASE, PING, STREAM
 from core.record import Record
 from core.tensors import OPERATIONS
 from scenarios.profile import Constant
@@ -240,29 +240,43 @@ def fit_beside(
 ) -> Constant:
     """``host.<kind>.beside``: what moving a byte costs steps that go on meanwhile, seconds of one core.
 
-    The cost at which a simulation of the same ``BesideProbe``, ``simulated(cost)``, has the mean step
-    time that was measured; 0 where steps took no longer than without a cost, at most ``most``.
+    The cost at which in a simulation of the same ``BesideProbe``, ``simulated(cost)``, steps beside
+    messages take as much longer than silent ones as was measured; 0 where they took no longer than without
+    a cost, at most ``most``.
     """
-    times = measured.steps["compute"][measured.steps["step"] >= skip]
-    if len(times) < 5:
-        raise CalibrationError(f"probe of steps beside messages: {len(times)} steps are too few; at least 5")
+    silent, beside = _phases(measured, skip)
+    if min(len(silent), len(beside)) < 5:
+        few = f"{len(silent)} silent steps and {len(beside)} beside messages are too few; at least 5 of each"
+        raise CalibrationError(f"probe of steps beside messages: {few}")
 
-    def mean(cost: float) -> float:
-        steps = simulated(cost).steps
-        return float(steps["compute"][steps["step"] >= skip].mean())
+    def longer(cost: float) -> float:
+        return _ratio(*_phases(simulated(cost), skip))
 
-    least, greatest = mean(0.0), mean(most)
+    least, greatest = longer(0.0), longer(most)
 
     def cost(target: float) -> float:
         if target <= least:
             return 0.0
         if target >= greatest:
             return most
-        return float(optimize.brentq(lambda c: mean(c) - target, 0.0, most, rtol=1e-3, xtol=1e-13))
+        return float(optimize.brentq(lambda c: longer(c) - target, 0.0, most, rtol=1e-3, xtol=1e-13))
 
-    step = _constant(times, np.mean, "s")
-    low, value, high = cost(step.low), cost(step.value), cost(step.high)
-    return Constant(value, "s", min(low, value), max(high, value), len(times))
+    rng = np.random.default_rng(0)
+    draws = [_ratio(_resampled(silent, rng), _resampled(beside, rng)) for _ in range(RESAMPLES)]
+    ratio = _interval(_ratio(silent, beside), draws, "1", len(silent) + len(beside))
+    low, value, high = cost(ratio.low), cost(ratio.value), cost(ratio.high)
+    return Constant(value, "s", min(low, value), max(high, value), ratio.samples)
+
+
+def _phases(record: Record, skip: int) -> tuple[np.ndarray, np.ndarray]:
+    """Compute times of a ``BesideProbe``: in silence, after ``skip`` steps of warm-up, and beside messages."""
+    step, times = record.steps["step"], record.steps["compute"]
+    sending = step // PHASE % 2 == 1
+    return times[~sending & (step >= skip)], times[sending]
+
+
+def _ratio(silent: np.ndarray, beside: np.ndarray) -> float:
+    return float(beside.mean() / silent.mean())
 
 
 def fit_allreduce(record: Record, workers: int) -> dict[str, Constant]:

@@ -36,6 +36,7 @@ from core.tensors import OPERATIONS
 __all__ = [
     "ALLREDUCE",
     "DUPLEX",
+    "PHASE",
     "PING",
     "STREAM",
     "AllReduceProbe",
@@ -48,6 +49,9 @@ __all__ = [
 
 PING, STREAM, DUPLEX, ALLREDUCE = (len(OPERATIONS) + i for i in range(4))
 """Kinds of observation; smaller numbers are indices into ``core.tensors.OPERATIONS``."""
+
+PHASE = 8
+"""Steps of a ``BesideProbe`` for which it is silent, and again for which it sends."""
 
 _COLD_BYTES = 64e6
 """Bytes that a probe's vectors have together, if not that makes them more than 16."""
@@ -119,10 +123,12 @@ class RelayProbe(_Probe):
 
 @dataclass(frozen=True)
 class BesideProbe(_Probe):
-    """Two workers compute without a pause, and send each other their vectors as fast as these are taken.
+    """Two workers compute without a pause; in every second ``PHASE`` they send each other their vectors,
+    as fast as these are taken.
 
-    What messages cost the steps beside them shows in the step times: processor time, cold caches and
-    all, of messages that are moved while there are no idle processors.
+    What messages cost the steps beside them shows in how much longer steps take in those phases than in the
+    silent ones: processor time, cold caches and all, of messages that are moved while there are no idle
+    processors. Phases that take turns see the same machine, however its speed drifts.
     """
 
     name: ClassVar[str] = "probe.beside"
@@ -134,7 +140,8 @@ class BesideProbe(_Probe):
         try:
             while True:
                 yield _COMPUTE
-                yield TrySend((other, Message("probe", tensor)))
+                if node.step // PHASE % 2:
+                    yield TrySend((other, Message("probe", tensor)))
                 while (yield _POLL) is not None:
                     pass
         except Finished:

@@ -10,11 +10,12 @@ import pytest
 
 import scenarios
 from aladdin import validation
-from aladdin.calibration import MOST, Runner, calibrate, refresh
+from aladdin.calibration import MOST, Runner, calibrate, pooled, refresh
 from aladdin.designs.basic import Basic
 from aladdin.probing import nominal, probes
 from aladdin.validation import crosscheck
 from analysis.calibrate import CalibrationError
+from core.probes import PHASE
 from core.record import Record
 from scenarios import Scenario, ScenarioError
 from scenarios.profile import Constant, Profile
@@ -99,14 +100,29 @@ def test_a_refreshed_probe_that_says_nothing_is_a_flag_of_the_prediction() -> No
     known = {**profile.constants, "host.paced.byte_cost": cost, "host.paced.beside": cost}
 
     def run(scenario: Scenario) -> Record:
-        disturbed = scenario.algorithm.name.endswith("BesideProbe")
-        return simulate(scenario.override({"cluster.compute.mean": 60.0}) if disturbed else scenario)
+        record = simulate(scenario)
+        if scenario.algorithm.name.endswith("BesideProbe"):
+            record.steps["compute"][record.steps["step"] // PHASE % 2 == 1] *= 60.0
+        return record
 
     fresh = refresh(replace(profile, constants=known), native, run)
     assert "host.paced.beside" not in fresh.constants
     assert "disturbed" in fresh.notes["doubts"]["steps beside messages over paced links"]
     assert any("steps beside messages over paced links" in flag for flag in fresh.warnings(native))
     assert not any("steps beside" in flag for flag in refresh(profile, native, simulate).warnings(native))
+
+
+def test_small_differences_are_taken_from_all_probes_so_far_and_the_rest_from_the_last() -> None:
+    def one(step: float, beside: float) -> Profile:
+        values = {"step_time.mean": step, "host.paced.beside": beside, "host.paced.beside.slow": 2 * beside}
+        return Profile({name: Constant(value, "s", value, value) for name, value in values.items()})
+
+    found = pooled([one(0.03, 1e-9), one(0.04, 2e-9)])
+    assert found.value("step_time.mean") == 0.04
+    assert found.value("host.paced.beside") == pytest.approx(1.5e-9)
+    assert found.constants["host.paced.beside.slow"].high == pytest.approx(4e-9)
+    lost = replace(one(0.05, 3e-9), constants={"step_time.mean": Constant(0.05, "s", 0.05, 0.05)})
+    assert pooled([one(0.03, 1e-9), lost]).value("host.paced.beside") == 1e-9
 
 
 def test_a_small_budget_leaves_one_repetition() -> None:
