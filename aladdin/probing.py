@@ -20,6 +20,7 @@ from analysis import goodness
 from core.probes import PHASE
 from core.record import Record
 from scenarios import Scenario
+from scenarios.plan import players
 from scenarios.profile import Constant, Profile
 from scenarios.workloads.layers import layer_sizes
 
@@ -97,7 +98,7 @@ def refreshing(base: Scenario, kind: str, share: float) -> Iterator[Probe]:
     make = _Maker(base, share)
     if base.run.compute == "native":
         yield make.steps()
-        yield make.slots([max(2, base.cluster.workers)])
+        yield make.slots([max(2, players(base))])
         yield make.cold([kind])
     if kind == "native":
         yield make.links(kind)
@@ -162,12 +163,13 @@ class _Maker:
         """Steps of several at once: how many the device serves at full speed."""
 
         def learn(records: list[Record], profile: Profile) -> Learned:
-            alone, found = profile.constants["step_time.mean"], []
+            alone, found = profile.constants["step_time.mean"], {}
             for n, record in zip(counts, records, strict=True):
                 cores = record.manifest.get("environment", {}).get("cores", float("inf"))
                 _, full = fits.fit_steps(record, "full")
-                found.append(fits.fit_slots(alone, full["full.mean"], n, cores))
-            return Learned({"device.slots": max(found, key=lambda constant: constant.value)})
+                found[f"device.slots.{n}"] = fits.fit_slots(alone, full["full.mean"], n, cores)
+            best = max(found.values(), key=lambda constant: constant.value)
+            return Learned({"device.slots": best, **found})
 
         return Probe(
             f"steps of {', '.join(map(str, counts))} workers at once",

@@ -334,6 +334,7 @@ class _Check:
         if self._fresh(i):
             name, changes = self.design.workload(cell)
             like = {"cluster.workers": cell["n"], "run.links": cell["links"], "run.compute": cell["compute"]}
+            like |= {"algorithm.name": cell["algorithm"]}
             fresh, flags = _refreshed(self.profiles[name], self.base.override({**changes, **like}))
             self.probed.setdefault(name, [self.profiles[name]]).append(fresh)
             fresh = pooled(self.probed[name])

@@ -269,7 +269,7 @@ def fit_beside(
 
 
 def _phases(record: Record, skip: int) -> tuple[np.ndarray, np.ndarray]:
-    """Compute times of a ``BesideProbe``: in silence, after ``skip`` steps of warm-up, and beside messages."""
+    """Compute times of a ``BesideProbe``: in silence after ``skip`` steps of warm-up; beside messages."""
     step, times = record.steps["step"], record.steps["compute"]
     sending = step // PHASE % 2 == 1
     return times[~sending & (step >= skip)], times[sending]

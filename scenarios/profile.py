@@ -27,7 +27,8 @@ constant                   unit     meaning
 ``link.<kind>.efficiency``  1       goodput of a paced or shaped link over its nominal rate
 ``allreduce.alpha.<n>``    s        per ring step of the native all-reduce among n
 ``allreduce.bandwidth.<n>``  bytes/s  of its ring
-``device.slots``           1        workers that the device serves at full speed at once
+``device.slots``           1        workers that the device serves at full speed at once, at best;
+                                    ``device.slots.<n>`` with n processes, where measured
 ``ring.<kind>.lag.<n>``    s        by which messages of an all-reduce by messages among n ask late, at
                                     the probed rate; less, byte for byte, at lower ones
 ``host.<kind>.byte_cost``  s        of one core, to move a byte over such a link, both ends;
@@ -60,6 +61,7 @@ from scenarios.cluster import MOST, Cluster, Heterogeneity, Host, Layout, StepTi
 from scenarios.compute import MODELS, WIDEST
 from scenarios.errors import ScenarioError, unknown, unknown_field
 from scenarios.fields import LARGEST, SLOWEST, Kind, plain, real
+from scenarios.plan import players
 from scenarios.schema import Scenario
 from scenarios.workloads.layers import layer_sizes
 
@@ -85,7 +87,7 @@ _KNOWN: tuple[tuple[str, str, Kind], ...] = (
     (rf"link\.({LINKS})\.efficiency", "1", real(above=0.0, high=10.0)),
     (r"allreduce\.alpha(\.\d+)?", "s", _WAIT),
     (r"allreduce\.bandwidth(\.\d+)?", "bytes/s", _RATE),
-    (r"device\.slots", "1", real(low=0.01, high=MOST)),
+    (r"device\.slots(\.\d+)?", "1", real(low=0.01, high=MOST)),
     (rf"ring\.({LINKS})\.lag(\.\d+)?", "s", _WAIT),
     (rf"host\.({LINKS})\.(byte_cost|beside)(\.slow)?", "s", _WAIT),
 )
@@ -213,7 +215,7 @@ class Profile:
             overhead = self.value("pacing.overhead", cluster.compute.overhead)
             changed = replace(changed, compute=replace(cluster.compute, overhead=max(overhead, 0.0)))
         else:
-            changed = self._native_compute(changed)
+            changed = self._native_compute(changed, self._slots(scenario))
         return replace(scenario, cluster=changed)
 
     def _host(self, scenario: Scenario, kind: str) -> Host:
@@ -225,7 +227,7 @@ class Profile:
         beside = f"host.{kind}.beside"
         byte_cost, moving = self._moving(beside if native and beside in self.constants else cost)
         return Host(
-            cores=self.value("device.slots"),
+            cores=self._slots(scenario),
             byte_cost=byte_cost,
             moving=moving,
             gradient=0.0 if native else self.value("step_time.mean"),
@@ -263,7 +265,14 @@ class Profile:
         by_load = [lag * m for m, lag in points.items()]  # a message is one part in m of the vector
         return float(np.interp(n * min(pace, 1.0), list(points), by_load)) / n
 
-    def _native_compute(self, cluster: Cluster) -> Cluster:
+    def _slots(self, scenario: Scenario) -> float:
+        """Workers that the device serves at full speed beside all processes of ``scenario``.
+
+        Where there are more of them than cores, servers included, they take turns and find the caches cold.
+        """
+        return self.by_workers("device.slots", players(scenario))
+
+    def _native_compute(self, cluster: Cluster, slots: float) -> Cluster:
         n, old = cluster.workers, cluster.compute
         compute = StepTime(
             model=self.step_time_model,
@@ -276,9 +285,7 @@ class Profile:
         by_count = any(key.startswith("step_time.mean.") for key in self.constants)
         if by_count or "device.slots" not in self.constants:
             return replace(cluster, compute=compute)
-        return replace(
-            cluster, compute=compute, workers_per_device=n, device_slots=self.value("device.slots")
-        )
+        return replace(cluster, compute=compute, workers_per_device=n, device_slots=slots)
 
     def _links(self, cluster: Cluster, kind: str) -> Cluster:
         if cluster.topology is not None:

@@ -102,6 +102,18 @@ def test_a_ring_is_as_late_for_every_byte_as_one_that_keeps_the_cores_as_busy() 
     assert lag(8, "10 Gbit/s") == pytest.approx(6e-3)
 
 
+def test_slots_are_those_of_all_processes_at_once_servers_included() -> None:
+    slots = {f"device.slots.{n}": constant(value, "1") for n, value in ((2, 2.0), (4, 1.8))}
+    profile = Profile({**PROFILE.constants, **slots})
+
+    def found(algorithm: str) -> float:
+        chosen = scenario(compute="native").override({"algorithm.name": algorithm, "cluster.workers": 2})
+        return profile.apply(chosen).cluster.device_slots
+
+    assert found("gosgd") == 2.0
+    assert found("asp") == pytest.approx(1.9)
+
+
 def test_bytes_that_come_slowly_cost_more_each() -> None:
     """A fixed part, and one by the second that a message takes; without a second rate all is by the byte."""
     cost = {"host.paced.byte_cost": constant(2e-9), "host.paced.byte_cost.slow": constant(4e-9)}
