@@ -226,9 +226,8 @@ def matrix(rows: Any, n: int | None = None, field: str = "matrix") -> Matrix:
     size = "square" if n is None else f"{n} x {n}, one row and column per worker"
     if W.ndim != 2 or W.shape[0] != W.shape[1] or (n is not None and len(W) != n) or not W.size:
         raise OptionError(field, " x ".join(map(str, W.shape)) or rows, f"a matrix that is {size}")
-    check_rows(W, field)
+    check_doubly_stochastic(W, field)
     check_symmetric(W, field)
-    check_columns(W, field)
     W = _cleared((W + W.T) / 2)
     check_connected(Graph(len(W), tuple((int(i), int(j)) for i, j in np.argwhere(np.triu(W, 1)))), field)
     if len(W) > 1 and second_eigenvalue(W) > 1 - TOLERANCE:

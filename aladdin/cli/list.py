@@ -61,10 +61,15 @@ def _table(*heads: str) -> Table:
 def _algorithms(found: Any) -> list[Table]:
     table = _table("name", "what it is", "kind", "options (--set algorithm.NAME=VALUE) and defaults")
     for one in found:
-        options = ", ".join(f"{name} {value}" for name, value in one["options"].items()) or "–"
+        options = ", ".join(f"{name} {_short(value)}" for name, value in one["options"].items()) or "–"
         kind = "centralized" if one["centralized"] else "decentralized"
         table.add_row(f"[bold]{one['name']}[/]", one["title"], kind, options)
     return [table]
+
+
+def _short(value: Any) -> str:
+    """A default as one would type it."""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _scenarios(found: Any) -> list[Table]:
