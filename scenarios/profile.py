@@ -224,8 +224,7 @@ class Profile:
         if scenario.run.device != "cpu" or "device.slots" not in self.constants or cost not in self.constants:
             return scenario.cluster.host
         native = scenario.run.compute == "native"
-        beside = f"host.{kind}.beside"
-        byte_cost, moving = self._moving(beside if native and beside in self.constants else cost)
+        byte_cost, moving = self._moving(kind, native)
         return Host(
             cores=self._slots(scenario),
             byte_cost=byte_cost,
@@ -235,14 +234,20 @@ class Profile:
             ring_lag=self._ring_lag(scenario.cluster, kind),
         )
 
-    def _moving(self, name: str) -> tuple[float, float]:
-        """Seconds of a core per byte, and cores while a message moves, out of ``name`` at two rates.
+    def _moving(self, kind: str, native: bool) -> tuple[float, float]:
+        """Seconds of a core per byte, and cores while a message moves.
 
         Bytes that come more slowly cost more each, for their ends are woken as often: what a byte costs
-        is taken for a fixed part and one that is inverse to the rate.
+        is taken for a fixed part and one that is inverse to the rate. Native steps lose at least the
+        processor time that messages take, and more by cold caches: in the same ratio at all rates, for
+        what steps lose is a small difference that scatters more than processor time does.
         """
-        fast = self.value(name)
-        slow = self.value(f"{name}.slow", fast)
+        rates = [rate for rate in ("", ".slow") if f"host.{kind}.byte_cost{rate}" in self.constants]
+        costs = {rate: self.value(f"host.{kind}.byte_cost{rate}") for rate in rates}
+        lost = {rate: self.constants.get(f"host.{kind}.beside{rate}") for rate in rates}
+        ratios = [one.value / costs[rate] for rate, one in lost.items() if one is not None and costs[rate]]
+        more = max(1.0, sum(ratios) / len(ratios)) if native and ratios else 1.0
+        fast, slow = more * costs[""], more * costs.get(".slow", costs[""])
         low, high = self.ranges.get("link_rate", (0.0, 0.0))
         if not 0 < low < high:
             return fast, 0.0

@@ -160,9 +160,10 @@ def test_what_moving_messages_cost_is_found_again_by_the_byte_and_by_the_second(
     """On a simulated host whose steps lose so much to every byte, and so much while a message moves."""
     truth = {"cores": 2.0, "byte_cost": 1.5e-9, "moving": 0.06}
     base = MACHINE.override({"run.compute": "native", "run.links": "paced", "cluster.host": truth})
-    cost = Constant(1e-9, "s", 1e-9, 1e-9)
-    known = {"device.slots": Constant(2.0, "1", 2.0, 2.0), "host.paced.byte_cost": cost}
-    known |= {"step_time.mean": Constant(0.02, "s", 0.02, 0.02)}
+    known = {"device.slots": Constant(2.0, "1", 2.0, 2.0), "step_time.mean": Constant(0.02, "s", 0.02, 0.02)}
+    for rate, name in ((nominal(base), "byte_cost"), (nominal(base) / 5, "byte_cost.slow")):
+        half = (1.5e-9 + 0.06 / rate) / 2  # what processor time alone says
+        known[f"host.paced.{name}"] = Constant(half, "s", half, half)
     profile = Profile(known, ranges={"link_rate": (nominal(base) / 5, nominal(base))})
     (probe,) = [one for one in probes(base, [2], ["paced"], 2.0) if "beside" in one.what]
     found = probe.learn([simulate(scene) for scene in probe.scenarios(profile)], profile).constants

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -115,9 +116,12 @@ def test_slots_are_those_of_all_processes_at_once_servers_included() -> None:
 
 
 def test_bytes_that_come_slowly_cost_more_each() -> None:
-    """A fixed part, and one by the second that a message takes; without a second rate all is by the byte."""
+    """A fixed part, and one by the second that a message takes; without a second rate all is by the byte.
+
+    Native steps lose as much more as was probed, over both rates, and no less than processor time.
+    """
     cost = {"host.paced.byte_cost": constant(2e-9), "host.paced.byte_cost.slow": constant(4e-9)}
-    native = {"host.paced.beside": constant(3e-9), "host.paced.beside.slow": constant(2e-9)}
+    native = {"host.paced.beside": constant(2e-9), "host.paced.beside.slow": constant(8e-9)}
     constants = {**PROFILE.constants, **cost, **native}
     profile = Profile(constants, ranges={"link_rate": (25e6, 125e6)})
 
@@ -127,8 +131,10 @@ def test_bytes_that_come_slowly_cost_more_each() -> None:
 
     byte, moving = host(profile, "paced")
     assert [byte + moving / rate for rate in (125e6, 25e6)] == pytest.approx([2e-9, 4e-9])
-    assert host(profile, "native") == (3e-9, 0.0)
+    assert host(profile, "native") == pytest.approx((1.5 * byte, 1.5 * moving))
     assert host(Profile(constants), "paced") == (2e-9, 0.0)
+    little = {**constants, "host.paced.beside.slow": constant(1e-9)}
+    assert host(replace(profile, constants=little), "native") == pytest.approx((byte, moving))
 
 
 def test_machines_one_by_one_are_calibrated_too() -> None:
