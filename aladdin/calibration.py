@@ -28,7 +28,7 @@ from scenarios import Scenario, ScenarioError
 from scenarios.profile import Profile
 from scenarios.workloads.layers import layer_sizes
 
-__all__ = ["Progress", "Runner", "calibrate", "needed", "pooled", "refresh", "run_for_real"]
+__all__ = ["Progress", "Runner", "alone", "calibrate", "needed", "pooled", "refresh", "run_for_real"]
 
 Progress = Callable[[str, int, int], None]
 """Called with the stage, how many of its parts are done and how many there are."""
@@ -225,6 +225,13 @@ def refresh(profile: Profile, scenario: Source, run: Runner | None = None, share
             notes = {**notes, "doubts": {**notes.get("doubts", {}), probe.what: learned.failed}}
         profile = replace(profile, constants=constants, step_time_model=model, notes=notes)
     return profile
+
+
+def alone(profile: Profile, scenario: Scenario, run: Runner, share: float = 1.5) -> float:
+    """Seconds of a native step of ``scenario``'s workload now, of a worker that has the machine to itself."""
+    probe = next(refreshing(scenario, scenario.run.links, share))
+    learned = probe.learn([run(one) for one in probe.scenarios(profile)], profile)
+    return learned.constants["step_time.mean"].value
 
 
 def pooled(profiles: Sequence[Profile]) -> Profile:

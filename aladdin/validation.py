@@ -18,17 +18,19 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from math import inf
 from pathlib import Path
 from typing import Any
 
 from aladdin import api, quiet
+from aladdin import rounds as one_round
 from aladdin.api import Source
-from aladdin.calibration import Progress, calibrate, needed, pooled, refresh, run_for_real
+from aladdin.calibration import Progress, alone, calibrate, needed, pooled, run_for_real
 from aladdin.designs import Design
 from aladdin.designs.basic import Basic
+from aladdin.rounds import foretell
 from analysis import crosscheck as checks
 from analysis import store, verdict
-from analysis.calibrate import CalibrationError
 from analysis.names import label
 from core.record import Record
 from scenarios import Scenario, ScenarioError
@@ -36,6 +38,9 @@ from scenarios.profile import Profile
 from scenarios.workloads.layers import layer_sizes
 
 __all__ = ["Basic", "CrossCheck", "crosscheck", "foretell", "pairs"]
+
+SPARE = 2
+"""Further rounds that a cell may have in place of disturbed ones."""
 
 AIM = 0.025
 """Half of a cell's interval, relative, at which it has rounds enough."""
@@ -205,6 +210,7 @@ class _Check:
         for one in rounds:
             place = one.pop("cell")
             one.pop("round")
+            one.pop("disturbed", None)
             self.rounds.setdefault(place, []).append(checks.Cell(**{**one, "flags": tuple(one["flags"])}))
         self.before = 60.0 * dict(figures).get("minutes", 0.0)
         self.said = {(one.pop("cell"), one.get("round", 0)): one for one in said}
@@ -253,7 +259,7 @@ class _Check:
                 raise ScenarioError("out", str(self.folder), hint)
 
     def _predict(self, i: int, scene: Scenario) -> tuple[Record, checks.Prediction]:
-        return foretell(scene, self.profiles[self.design.workload(self.levels[i])[0]])
+        return foretell(scene, self.profiles[self._workload(i)])
 
     def _plan(self) -> str:
         """Write the plan; say it in a line."""
@@ -310,7 +316,7 @@ class _Check:
                 ):
                     yield turn, i
         while True:
-            wide = {i: checks.combine(self.rounds[i]).width for i in self.chosen if self._open(i)}
+            wide = {i: self._width(i) for i in self.chosen if self._open(i)}
             if not wide:
                 return
             i = max(wide, key=lambda place: wide[place])
@@ -321,9 +327,30 @@ class _Check:
 
     def _open(self, i: int) -> bool:
         """Whether a cell should and may have a further round."""
-        if i not in self.rounds or len(self.rounds[i]) >= self.design.rounds(self.levels[i])[1]:
+        if i not in self.rounds or len(self.rounds[i]) >= self.design.rounds(self.levels[i])[1] + SPARE:
             return False
-        return checks.combine(self.rounds[i]).width > AIM and self._affordable(i)
+        enough = len(self._counted(i)) >= self.design.rounds(self.levels[i])[1] or self._width(i) <= AIM
+        return not enough and self._affordable(i)
+
+    def _width(self, i: int) -> float:
+        """Half of a cell's interval, relative; no limit where no round of it counts by itself."""
+        if all(self._disturbed(i, turn) for turn in range(len(self.rounds[i]))):
+            return inf
+        return checks.combine(self._counted(i)).width
+
+    def _disturbed(self, i: int, turn: int) -> str:
+        """Why a round does not count; empty if it does."""
+        own = self._workload(i)
+        alike = [said for (j, _), said in self.said.items() if self._workload(j) == own]
+        return one_round.disturbed(self.said.get((i, turn), {}), alike)
+
+    def _workload(self, i: int) -> str:
+        return self.design.workload(self.levels[i])[0]
+
+    def _counted(self, i: int) -> list[checks.Cell]:
+        """The rounds of a cell during which the machine kept its speed; all if there are none."""
+        rounds = self.rounds[i]
+        return [one for turn, one in enumerate(rounds) if not self._disturbed(i, turn)] or rounds
 
     def _expected(self) -> int:
         return sum(self.design.rounds(self.levels[i])[0] for i in self.chosen)
@@ -335,7 +362,8 @@ class _Check:
             name, changes = self.design.workload(cell)
             like = {"cluster.workers": cell["n"], "run.links": cell["links"], "run.compute": cell["compute"]}
             like |= {"algorithm.name": cell["algorithm"]}
-            fresh, flags = _refreshed(self.profiles[name], self.base.override({**changes, **like}))
+            base = self.base.override({**changes, **like})
+            fresh, flags = one_round.refreshed(self.profiles[name], base, run_for_real)
             self.probed.setdefault(name, [self.profiles[name]]).append(fresh)
             fresh = pooled(self.probed[name])
             self.simulated[i], said_now = foretell(scene, fresh)
@@ -347,10 +375,12 @@ class _Check:
         others = quiet.busy()
         self.said[i, turn] = {**self.said.get((i, turn), {**cell, "round": turn}), "others_busy": others}
         try:
-            self.measured[i] = _measured(scene)
+            self.measured[i] = one_round.measured(scene, run_for_real)
         except ScenarioError as error:
             self._leave_out(i, error)
             return
+        if self._fresh(i) and cell["compute"] == "native":
+            self.said[i, turn]["alone_after"] = alone(fresh, base, run_for_real)
         noisy = quiet.word(others)
         if noisy:
             flags = self.measured[i].manifest.get("flags", [])
@@ -373,7 +403,7 @@ class _Check:
     # What is kept
 
     def _cells(self) -> list[checks.Cell]:
-        return [checks.combine(self.rounds[i]) for i in sorted(self.rounds)]
+        return [checks.combine(self._counted(i)) for i in sorted(self.rounds)]
 
     def _misses(self, cells: Sequence[checks.Cell]) -> list[verdict.Miss]:
         """The cells that missed, with how far the probes of their rounds lay apart."""
@@ -403,7 +433,7 @@ class _Check:
             return
         kept = sorted(self.rounds)
         each = [
-            {"cell": i, "round": turn, **one.to_dict()}
+            {"cell": i, "round": turn, "disturbed": self._disturbed(i, turn), **one.to_dict()}
             for i in kept
             for turn, one in enumerate(self.rounds[i])
         ]
@@ -425,51 +455,6 @@ class _Check:
             partial = self.folder / f".{name}.partial"
             partial.write_text(text, encoding="utf-8")
             partial.replace(self.folder / name)
-
-
-def _refreshed(profile: Profile, scenario: Scenario) -> tuple[Profile, tuple[str, ...]]:
-    """Constants of now, probed twice if need be; where both say nothing the former ones, and why (flags)."""
-    why = ""
-    for _ in range(2):
-        try:
-            return refresh(profile, scenario, run_for_real), ()
-        except CalibrationError as error:
-            why = str(error)
-    return profile, (f"not probed anew before its run, the calibration's constants stand: {why}",)
-
-
-def _measured(scenario: Scenario) -> Record:
-    """The real run of a cell; once more where a process was lost unasked, for then it is another cell."""
-    record = run_for_real(scenario)
-    if not record.manifest.get("lost") or scenario.faults:
-        return record
-    again = run_for_real(scenario)
-    again.manifest["flags"] = [
-        "measured again, after a run that lost a process",
-        *again.manifest.get("flags", []),
-    ]
-    return again
-
-
-def foretell(scenario: Scenario, profile: Profile) -> tuple[Record, checks.Prediction]:
-    """Our simulation of a scenario on the machine of ``profile``; what it and simpler models predict."""
-    from sim import simulate
-
-    calibrated = profile.apply(scenario)
-    admission = calibrated.cluster.network.admission
-    other = calibrated.override({"cluster.network.admission": "fair" if admission != "fair" else "fifo"})
-    simpler = {"no_queueing": simulate(_without_queues(calibrated)), "wrong_admission": simulate(other)}
-    record = simulate(calibrated)
-    return record, checks.predict(record, simpler, profile.warnings(scenario, api.hardware()))
-
-
-def _without_queues(scenario: Scenario) -> Scenario:
-    """The same cluster with servers as wide as all workers' links together: nobody ever queues."""
-    widest = max(machine.up for machine in scenario.cluster.machines)
-    return scenario.override({
-        "cluster.network.admission": "fair",
-        "cluster.servers.bandwidth": widest * scenario.cluster.workers,
-    })  # fmt: skip
 
 
 def draw(cells: Sequence[checks.Cell], path: Path) -> None:

@@ -1,0 +1,95 @@
+"""One round of a cross-check's cell: its probes, prediction and run, and whether the machine kept its speed.
+
+Rules this module obeys:
+
+* A round is judged by the machine's own speed alone, never by what it measured or by its error: by how long
+  native steps took just before it and just after it.
+* It is disturbed where they took more than ``TOLERANCE`` longer or shorter than usual, which is the median
+  over all probes of the same workload in the same check. Such a round is told and kept, and does not count
+  where others of its cell do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from statistics import median
+from typing import Any
+
+from aladdin import api
+from aladdin.calibration import Runner, refresh
+from analysis import crosscheck as checks
+from analysis.calibrate import CalibrationError
+from core.record import Record
+from scenarios import Scenario
+from scenarios.profile import Profile
+
+__all__ = ["TOLERANCE", "disturbed", "foretell", "measured", "refreshed", "speeds"]
+
+TOLERANCE = 0.08
+"""Share by which steps may take longer or shorter than usual just before and just after a round."""
+
+
+def refreshed(profile: Profile, scenario: Scenario, run: Runner) -> tuple[Profile, tuple[str, ...]]:
+    """Constants of now, probed twice if need be; where both say nothing the former ones, and why (flags)."""
+    why = ""
+    for _ in range(2):
+        try:
+            return refresh(profile, scenario, run), ()
+        except CalibrationError as error:
+            why = str(error)
+    return profile, (f"not probed anew before its run, the calibration's constants stand: {why}",)
+
+
+def measured(scenario: Scenario, run: Runner) -> Record:
+    """The real run of a cell; once more where a process was lost unasked, for then it is another cell."""
+    record = run(scenario)
+    if not record.manifest.get("lost") or scenario.faults:
+        return record
+    again = run(scenario)
+    again.manifest["flags"] = [
+        "measured again, after a run that lost a process",
+        *again.manifest.get("flags", []),
+    ]
+    return again
+
+
+def foretell(scenario: Scenario, profile: Profile) -> tuple[Record, checks.Prediction]:
+    """Our simulation of a scenario on the machine of ``profile``; what it and simpler models predict."""
+    from sim import simulate
+
+    calibrated = profile.apply(scenario)
+    admission = calibrated.cluster.network.admission
+    other = calibrated.override({"cluster.network.admission": "fair" if admission != "fair" else "fifo"})
+    simpler = {"no_queueing": simulate(_without_queues(calibrated)), "wrong_admission": simulate(other)}
+    record = simulate(calibrated)
+    return record, checks.predict(record, simpler, profile.warnings(scenario, api.hardware()))
+
+
+def _without_queues(scenario: Scenario) -> Scenario:
+    """The same cluster with servers as wide as all workers' links together: nobody ever queues."""
+    widest = max(machine.up for machine in scenario.cluster.machines)
+    return scenario.override({
+        "cluster.network.admission": "fair",
+        "cluster.servers.bandwidth": widest * scenario.cluster.workers,
+    })  # fmt: skip
+
+
+def speeds(said: Mapping[str, Any]) -> dict[str, float]:
+    """Seconds of a native step alone before and after a round, as far as what was said of it tells."""
+    before = said.get("probed", {}).get("step_time.mean", {}).get("value")
+    found = {"before": before, "after": said.get("alone_after")}
+    return {when: seconds for when, seconds in found.items() if seconds is not None}
+
+
+def disturbed(said: Mapping[str, Any], others: Iterable[Mapping[str, Any]]) -> str:
+    """Why a round does not count, in words; empty if the machine kept its speed.
+
+    said    what was said of it; others: of all rounds of the same workload, itself included
+    """
+    own = speeds(said)
+    usual = median([s for other in others for s in speeds(other).values()]) if own else 0.0
+    for when, seconds in own.items():
+        off = seconds / usual - 1.0
+        if abs(off) > TOLERANCE:
+            return f"steps alone took {1e3 * seconds:.3g} ms {when} it, {off:+.0%} against the usual"
+    return ""

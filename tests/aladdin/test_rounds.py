@@ -1,0 +1,75 @@
+"""A round counts where the machine kept its speed: judged by its own probes, never by what it measured."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import scenarios
+from aladdin import validation
+from aladdin.calibration import calibrate
+from aladdin.designs.basic import Basic
+from aladdin.rounds import disturbed, speeds
+from aladdin.validation import crosscheck
+from core.record import Record
+from scenarios import Scenario
+from sim import simulate
+from tests.aladdin.test_calibration import TRUTH
+
+MACHINE = scenarios.load("demo", {**TRUTH, "cluster.workers": 2})
+
+
+def said(before: float | None = None, after: float | None = None) -> dict[str, Any]:
+    found: dict[str, Any] = {} if before is None else {"probed": {"step_time.mean": {"value": before}}}
+    return found if after is None else {**found, "alone_after": after}
+
+
+def test_speeds_are_what_was_probed_before_and_after() -> None:
+    assert speeds(said()) == {}
+    assert speeds(said(0.03)) == {"before": 0.03}
+    assert speeds(said(0.03, 0.04)) == {"before": 0.03, "after": 0.04}
+
+
+def test_a_round_is_disturbed_by_steps_that_took_unusually_long_before_or_after_it() -> None:
+    usual = [said(0.030, 0.031), said(0.0305, 0.0295)]
+    assert disturbed(said(0.030, 0.031), usual) == ""
+    assert disturbed(said(0.036, 0.030), [*usual, said(0.036, 0.030)]) == (
+        "steps alone took 36 ms before it, +19% against the usual"
+    )
+    assert "after it, -13%" in disturbed(said(0.030, 0.026), [*usual, said(0.030, 0.026)])
+    assert disturbed(said(), usual) == ""  # nothing native, nothing to judge by
+
+
+def test_disturbed_rounds_are_kept_and_told_but_do_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The machine is twice as slow during the first round of a cell and after it, and well again then."""
+    folder, ran = tmp_path / "check", 0
+    profile = calibrate(MACHINE, run=simulate, budget=1e-3)
+    slow = False
+
+    def run(scenario: Scenario) -> Record:
+        nonlocal ran, slow
+        if not scenario.algorithm.name.startswith("core.probes:"):
+            ran += 1
+            slow = ran == 1
+        elif slow and scenario.cluster.workers == 1:
+            slow = False
+            return simulate(scenario.override({"cluster.compute.mean": 0.04}))
+        return simulate(profile.apply(scenario).override({"cluster.compute.mean": 0.04} if slow else {}))
+
+    monkeypatch.setattr(validation, "run_for_real", run)
+    monkeypatch.setattr(validation, "calibrate", lambda _, **__: profile)
+    design = Basic(algorithms=("asp",), workers=(2,), settings=(("paced", "native"),), length=3.0)
+    found = crosscheck(MACHINE, design=design, out=folder)
+    rounds = json.loads((folder / "rounds.json").read_text())
+    told = [one["disturbed"] for one in rounds if one["cell"] == 0]
+    assert "after it" in told[0]
+    assert not any(told[1:])
+    assert abs(rounds[0]["throughput_error"]) > 0.15
+    first = found.cells[0]
+    assert first.rounds == len(told) - 1
+    assert abs(first.throughput_error) < 0.02
