@@ -238,9 +238,12 @@ def pooled(profiles: Sequence[Profile]) -> Profile:
     """The last of several profiles of one workload, with what hardly drifts taken from all of them.
 
     What messages and pauses cost steps is a small difference of large times: a single short probe says
-    little of it, and the machine changes it less than probes scatter.
+    little of it, and the machine changes it less than probes scatter. What a profile only has from the
+    first one, for it was not probed anew, counts once: copies would outvote what was measured.
     """
-    small = [{k: c for k, c in one.constants.items() if re.fullmatch(_SMALL, k)} for one in profiles]
+    first = profiles[0].constants
+    anew = [{k: c for k, c in one.constants.items() if c is not first.get(k)} for one in profiles[1:]]
+    small = [{k: c for k, c in one.items() if re.fullmatch(_SMALL, k)} for one in (first, *anew)]
     return replace(profiles[-1], constants={**profiles[-1].constants, **merged(small)})
 
 

@@ -125,6 +125,18 @@ def test_small_differences_are_taken_from_all_probes_so_far_and_the_rest_from_th
     assert pooled([one(0.03, 1e-9), lost]).value("host.paced.beside") == 1e-9
 
 
+def test_what_was_not_probed_anew_is_no_vote_against_what_was() -> None:
+    """Rounds with paced steps, and rounds whose probes failed, keep the calibration's constants."""
+
+    def one(beside: float) -> Profile:
+        return Profile({"host.paced.beside": Constant(beside, "s", beside, beside)})
+
+    first = one(1e-9)
+    kept = replace(first, constants={**first.constants, "step_time.mean": Constant(0.03, "s", 0.03, 0.03)})
+    found = pooled([first, kept, first, one(2e-9)])
+    assert found.value("host.paced.beside") == pytest.approx(1.5e-9)
+
+
 def test_a_small_budget_leaves_one_repetition() -> None:
     profile = calibrate(MACHINE, run=simulate, budget=1e-3)
     assert set(profile.notes["repetitions"].values()) == {1}
