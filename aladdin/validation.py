@@ -8,7 +8,8 @@ Rules this module obeys:
   stand beside the prediction that they made.
 * Where the machine itself is the noise, one run says little: such cells have several rounds of probes,
   prediction and run, spread over the whole check; their means are compared. Which cells get further
-  rounds depends on the width of their intervals alone, never on their errors.
+  rounds depends on the width of their intervals, and on rounds that do not count for the machine changed
+  its speed (``aladdin.rounds``); never on their errors.
 * What is finished is on disk: a check that was stopped can go on from there.
 """
 
