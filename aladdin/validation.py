@@ -362,7 +362,7 @@ class _Check:
         if self._fresh(i):
             name, changes = self.design.workload(cell)
             like = {"cluster.workers": cell["n"], "run.links": cell["links"], "run.compute": cell["compute"]}
-            like |= {"algorithm.name": cell["algorithm"]}
+            like |= {"algorithm.name": cell["algorithm"], "faults": [], "cluster.slowdowns": []}
             base = self.base.override({**changes, **like})
             fresh, flags = one_round.refreshed(self.profiles[name], base, run_for_real)
             self.probed.setdefault(name, [self.profiles[name]]).append(fresh)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import scenarios
 from aladdin import validation
 from aladdin.calibration import calibrate
+from aladdin.designs import Levels
 from aladdin.designs.basic import Basic
 from aladdin.rounds import disturbed, speeds
 from aladdin.validation import crosscheck
@@ -73,3 +75,22 @@ def test_disturbed_rounds_are_kept_and_told_but_do_not_count(
     first = found.cells[0]
     assert first.rounds == len(told) - 1
     assert abs(first.throughput_error) < 0.02
+
+
+@dataclass(frozen=True)
+class Sound(Basic):
+    """A design that says itself which cells have faults: none."""
+
+    def scenario(self, base: Scenario, cell: Levels) -> Scenario:
+        return super().scenario(base.override({"faults": []}), cell)
+
+
+def test_probes_before_a_round_heed_no_faults_of_the_scenario_that_the_design_replaces(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    profile = calibrate(MACHINE, run=simulate, budget=1e-3)
+    monkeypatch.setattr(validation, "run_for_real", lambda scene: simulate(profile.apply(scene)))
+    monkeypatch.setattr(validation, "calibrate", lambda _, **__: profile)
+    design = Sound(algorithms=("asp",), workers=(2,), settings=(("paced", "native"),), length=3.0)
+    faulty = MACHINE.override({"cluster.workers": 4, "faults": [{"kind": "crash", "ranks": [3], "step": 9}]})
+    assert crosscheck(faulty, design=design).cells
