@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import scenarios
+from aladdin import rounds as rounds_of_checks
 from aladdin import validation
 from aladdin.calibration import calibrate
 from aladdin.designs.basic import Basic
@@ -200,7 +201,7 @@ def test_a_check_goes_on_where_probes_before_a_run_say_nothing(
         return known
 
     monkeypatch.setattr(validation, "calibrate", lambda *_, **__: profile)
-    monkeypatch.setattr(validation, "refresh", fail)
+    monkeypatch.setattr(rounds_of_checks, "refresh", fail)
     monkeypatch.setattr(validation, "run_for_real", lambda scene: simulate(profile.apply(scene)))
     design = Basic(
         algorithms=("aladdin",), workers=(2,), slow=(1.0,), settings=(("paced", "native"),), batches={},

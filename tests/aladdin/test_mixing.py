@@ -164,7 +164,7 @@ def test_bad_input_is_one_message_and_exit_code_2(
     ("text", "message"),
     [
         ("[[0.5, 0.4], [0.4, 0.6]]", "row 0 sums to 0.9, off by -0.1"),
-        ("[[0.5, 0.5], [0.2, 0.8]]", "[0, 1] is 0.5 and [1, 0] is 0.2"),
+        ("[[0.5, 0.5], [0.2, 0.8]]", "column 0 sums to 0.7, off by -0.3"),
         ("[[0.5, 0.5], [0.2, 0.7]]", "row 1 sums to 0.9, off by -0.1"),
         ("nan 1\n1 nan\n", "[0, 0] is nan' is not valid; expected weights between 0 and 1"),
         ("1 0 0\n0 1 0\n0 0 1\n", "2 x 2, one row and column per worker"),
