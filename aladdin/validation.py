@@ -18,6 +18,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from math import inf
 from pathlib import Path
@@ -32,6 +33,7 @@ from aladdin.designs.basic import Basic
 from aladdin.rounds import foretell
 from analysis import crosscheck as checks
 from analysis import store, verdict
+from analysis.calibrate import CalibrationError
 from analysis.names import label
 from core.record import Record
 from scenarios import Scenario, ScenarioError
@@ -221,7 +223,7 @@ class _Check:
 
     def _as_begun(self, probing: bool) -> None:
         """Take constants from where the check took them at first: a profile that was given, or probes."""
-        wanted = {self.design.workload(self.levels[i])[0] for i in self.chosen}
+        wanted = {self._workload(i) for i in self.chosen}
         if probing and not self.probing:
             hint = "nothing (this check was begun without a profile, and goes on without one)"
             raise ScenarioError("profile", "given", hint)
@@ -381,7 +383,8 @@ class _Check:
             self._leave_out(i, error)
             return
         if self._fresh(i) and cell["compute"] == "native":
-            self.said[i, turn]["alone_after"] = alone(fresh, base, run_for_real)
+            with suppress(CalibrationError):  # then the round is judged by what was probed before it
+                self.said[i, turn]["alone_after"] = alone(fresh, base, run_for_real)
         noisy = quiet.word(others)
         if noisy:
             flags = self.measured[i].manifest.get("flags", [])
