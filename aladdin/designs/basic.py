@@ -22,7 +22,8 @@ class Basic:
     batches   samples per step, by compute; the scenario's own where not given. Native steps get large
               batches, so that they take about as long as paced ones do
     length    seconds of each run
-    repeats   how often a cell is predicted and run, by its (links, compute); 1 where not given
+    repeats   how often a cell is predicted and run at least, by its (links, compute); 1 where not given
+    further   how often more such a cell may be, while its interval stays wide and time is left
     """
 
     algorithms: Sequence[str] = ("bsp", "asp", "aladdin", "arsgd")
@@ -34,6 +35,7 @@ class Basic:
     repeats: Mapping[tuple[str, str], int] = field(
         default_factory=lambda: {("native", "paced"): 2, ("paced", "native"): 3}
     )
+    further: int = 2
     name: str = "basic design"
 
     @property
@@ -74,5 +76,5 @@ class Basic:
         return self.length
 
     def rounds(self, cell: Levels) -> tuple[int, int]:
-        count = self.repeats.get((cell["links"], cell["compute"]), 1)
-        return count, count
+        least = self.repeats.get((cell["links"], cell["compute"]))
+        return (1, 1) if least is None else (least, least + self.further)

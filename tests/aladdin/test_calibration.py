@@ -174,6 +174,7 @@ def test_cells_with_native_steps_are_predicted_and_run_in_rounds(
         settings=(("paced", "native"),),
         batches={},
         length=4.0,
+        further=0,
     )
     (cell,) = validation.crosscheck("demo", design=design, out=folder, overrides=TRUTH).cells
     assert asked == [1, 2, 3]

@@ -107,7 +107,8 @@ def test_the_basic_design() -> None:
     assert len(Basic().cells()) == 48
     one = replace(Basic(), length=3.0)
     assert one.scenario(scenarios.load("demo"), one.cells()[0]).run.seconds == 3.0
-    assert one.rounds({"links": "paced", "compute": "native"}) == (3, 3)
+    assert one.rounds({"links": "paced", "compute": "native"}) == (3, 5)
+    assert one.rounds({"links": "paced", "compute": "paced"}) == (1, 1)
 
 
 @pytest.mark.slow
