@@ -22,7 +22,7 @@ from aladdin import api, quiet
 from aladdin.api import Source
 from aladdin.probing import SLOWER, Learned, Probe, nominal, probes, refreshing
 from analysis.calibrate import CalibrationError
-from analysis.repetitions import doubts, merged
+from analysis.repetitions import doubts, merged, middle
 from core.record import Record
 from scenarios import Scenario, ScenarioError
 from scenarios.profile import Profile
@@ -244,7 +244,7 @@ def pooled(profiles: Sequence[Profile]) -> Profile:
     first = profiles[0].constants
     anew = [{k: c for k, c in one.constants.items() if c is not first.get(k)} for one in profiles[1:]]
     small = [{k: c for k, c in one.items() if re.fullmatch(_SMALL, k)} for one in (first, *anew)]
-    return replace(profiles[-1], constants={**profiles[-1].constants, **merged(small)})
+    return replace(profiles[-1], constants={**profiles[-1].constants, **merged(small, middle)})
 
 
 def run_for_real(scenario: Scenario) -> Record:

@@ -21,7 +21,7 @@ from core.probes import PHASE
 from core.record import Record
 from scenarios import Scenario
 from scenarios.plan import players
-from scenarios.profile import Constant, Profile
+from scenarios.profile import PAUSE, Constant, Profile
 from scenarios.workloads.layers import layer_sizes
 
 __all__ = ["Learned", "Probe", "nominal", "probes", "refreshing"]
@@ -178,19 +178,24 @@ class _Maker:
         )
 
     def cold(self, kinds: Sequence[str]) -> Probe:
-        """Steps of a worker that is blocked in between."""
+        """Steps after a pause: of workers that wait for each other, and of slowed ones."""
         kind = "paced" if "paced" in kinds else kinds[0]
+        slowed = {"kind": "fixed", "ranks": [0, 1], "factor": 1 + PAUSE}
 
         def scenarios(profile: Profile) -> list[Scenario]:
             steps = self.count(profile, 1, 25, self.transfer(kind)) // 2
-            return [self.scenario("RelayProbe", 2, 2, run__steps=max(8, steps), run__links=kind)]
+            few = _times(self.share, (1 + PAUSE) * profile.value("step_time.mean"), 6, 10)
+            return [
+                self.scenario("RelayProbe", 2, 2, run__steps=max(8, steps), run__links=kind),
+                self.scenario("StepProbe", 2, 2, run__steps=few, cluster__slowdowns=[slowed]),
+            ]
 
         def learn(records: list[Record], profile: Profile) -> Learned:
-            _, relayed = fits.fit_steps(records[0], "relayed")
-            alone = profile.constants["step_time.mean"]
-            return Learned({"step_time.cold": fits.fit_cold(alone, relayed["relayed.mean"])})
+            rested = [fits.fit_steps(one, "rested")[1]["rested.mean"] for one in records]
+            rested[1] = rested[1].times(1 / (1 + PAUSE))
+            return Learned({"step_time.cold": fits.fit_cold(profile.constants["step_time.mean"], rested)})
 
-        return Probe("steps between messages", scenarios, learn)
+        return Probe("steps after pauses", scenarios, learn)
 
     def pacing(self, n: int) -> Probe:
         """Paced steps: how late they end."""

@@ -108,11 +108,18 @@ def _distance(model: str, times: np.ndarray, mean: float, spread: float) -> Step
     return StepFit(model, mean, spread, float(test.statistic), float(test.pvalue))
 
 
-def fit_cold(alone: Constant, relayed: Constant) -> Constant:
-    """``step_time.cold``: what a step takes longer after a pause, from the two mean step times."""
-    value = max(relayed.value - alone.value, 0.0)
-    low, high = max(relayed.low - alone.high, 0.0), max(relayed.high - alone.low, 0.0)
-    return Constant(value, "s", min(low, value), max(high, value), alone.samples + relayed.samples)
+def fit_cold(alone: Constant, rested: Sequence[Constant]) -> Constant:
+    """``step_time.cold``: what a step takes longer after a pause, from mean step times, seconds.
+
+    ``rested`` are those of workers that paused in this way or that; they count alike. Below zero where
+    steps after a pause were shorter: cut off there, chance alone would make a cost of what costs nothing.
+    """
+    mean, low, high = (
+        sum(values) / len(values)
+        for values in zip(*((one.value, one.low, one.high) for one in rested), strict=True)
+    )
+    value, samples = mean - alone.value, alone.samples + sum(one.samples for one in rested)
+    return Constant(value, "s", min(low - alone.high, value), max(high - alone.low, value), samples)
 
 
 def fit_slots(alone: Constant, full: Constant, n: int, cores: float = math.inf) -> Constant:

@@ -13,14 +13,14 @@ Rules this module obeys:
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from scenarios.profile import Constant
 
-__all__ = ["doubt", "doubts", "merge", "merged"]
+__all__ = ["doubt", "doubts", "merge", "merged", "middle"]
 
 _TOLERANCES: tuple[tuple[str, float, float], ...] = (
     (r"step_time\.mean.*", 0.10, 0.0),
@@ -65,10 +65,33 @@ def merge(repetitions: Sequence[Constant]) -> Constant:
     )
 
 
-def merged(repetitions: Sequence[Mapping[str, Constant]]) -> dict[str, Constant]:
-    """The same for tables of constants; a name counts the repetitions that have it."""
-    names = dict.fromkeys(name for one in repetitions for name in one)
-    return {name: merge([one[name] for one in repetitions if name in one]) for name in names}
+def middle(repetitions: Sequence[Constant]) -> Constant:
+    """One constant of all repetitions of what scatters more than each says: the mean of their middle half.
+
+    Where most are small and some large, as differences of step times are, those that lie closest
+    together (``merge``) are the small ones, and the mean over time, which runs have, is above them. The
+    interval covers those of all that count. Raises ``ValueError`` without any.
+    """
+    if not repetitions:
+        raise ValueError("no repetition to merge")
+    ordered = sorted(repetitions, key=lambda constant: constant.value)
+    cut = len(ordered) // 4
+    kept = ordered[cut : len(ordered) - cut]
+    return replace(
+        kept[0],
+        value=float(np.mean([one.value for one in kept])),
+        low=min(one.low for one in kept),
+        high=max(one.high for one in kept),
+        samples=sum(one.samples for one in kept),
+    )
+
+
+def merged(
+    repetitions: Sequence[Mapping[str, Constant]], one: Callable[[Sequence[Constant]], Constant] = merge
+) -> dict[str, Constant]:
+    """``one`` constant of each name in several tables; a name counts the repetitions that have it."""
+    names = dict.fromkeys(name for table in repetitions for name in table)
+    return {name: one([table[name] for table in repetitions if name in table]) for name in names}
 
 
 def doubt(name: str, constant: Constant) -> str:

@@ -188,7 +188,9 @@ class Host:
     moving     cores that a message keeps busy while it moves at its link's own pace, however slowly: what
                wakes its ends up again and again
     gradient   seconds of one core that the real gradient inside a paced step takes
-    cold       seconds that a native step takes longer after its worker was blocked (caches gone cold)
+    cold       seconds that a native step takes longer after its worker has been blocked or slowed down for
+               ``pause`` seconds (caches gone cold, a processor that slept); a shorter pause costs its share
+    pause      seconds of that pause; 0: any pause costs the whole
     ring_lag   seconds by which the messages of an all-reduce by messages ask late: all its nodes reach
                a ring step at once and queue for the cores
     """
@@ -198,6 +200,7 @@ class Host:
     moving: float = number(0.0, low=0.0, high=MOST)
     gradient: float = amount(0.0, "seconds")
     cold: float = amount(0.0, "seconds")
+    pause: float = amount(0.0, "seconds")
     ring_lag: float = amount(0.0, "seconds")
 
     def __post_init__(self) -> None:

@@ -15,7 +15,7 @@ constant                   unit     meaning
 ``step_time.mean``         s        one native step alone on the device; ``step_time.mean.<n>`` with n
                                     workers at once, where measured
 ``step_time.spread``       1        its coefficient of variation (also ``.<n>``)
-``step_time.cold``         s        that a step takes longer after its worker was blocked
+``step_time.cold``         s        that a step takes longer after its worker has paused for ``PAUSE`` steps
 ``pacing.overhead``        s        added to every paced step by waking up late
 ``tensor_rate.<op>``       bytes/s  of a tensor operation (``core.tensors.OPERATIONS``)
 ``tensor_seconds.<op>``    s        fixed cost of one call of it
@@ -65,12 +65,15 @@ from scenarios.plan import players
 from scenarios.schema import Scenario
 from scenarios.workloads.layers import layer_sizes
 
-__all__ = ["Constant", "Profile"]
+__all__ = ["PAUSE", "Constant", "Profile"]
 
 VERSION = 1
 
 _TIME, _WAIT = real(above=0.0, high=LARGEST["seconds"]), real(low=0.0, high=LARGEST["seconds"])
 _RATE = real(low=SLOWEST, high=LARGEST["bytes/s"])
+
+PAUSE = 3
+"""Steps that last as long as the pause after which ``step_time.cold`` is probed."""
 
 LINKS = "native|paced|shaped"
 """Kinds of links that constants are measured on, as ``run.links`` names them."""
@@ -78,8 +81,7 @@ LINKS = "native|paced|shaped"
 _KNOWN: tuple[tuple[str, str, Kind], ...] = (
     (r"step_time\.mean(\.\d+)?", "s", _TIME),
     (r"step_time\.spread(\.\d+)?", "1", real(low=0.0, high=WIDEST)),
-    (r"step_time\.cold", "s", _WAIT),
-    (r"pacing\.overhead", "s", real(low=-LARGEST["seconds"], high=LARGEST["seconds"])),
+    (r"step_time\.cold|pacing\.overhead", "s", real(low=-LARGEST["seconds"], high=LARGEST["seconds"])),
     (rf"tensor_rate\.({'|'.join(OPERATIONS)})", "bytes/s", _RATE),
     (rf"tensor_seconds\.({'|'.join(OPERATIONS)})", "s", _WAIT),
     (rf"link\.({LINKS})\.(latency|overhead)", "s", _WAIT),
@@ -132,6 +134,10 @@ class Constant:
             raise ScenarioError(
                 "low", self.low, f"an interval around the value {self.value:g}, up to {self.high:g}"
             )
+
+    def times(self, factor: float) -> Constant:
+        """The same, times a number above 0."""
+        return replace(self, value=self.value * factor, low=self.low * factor, high=self.high * factor)
 
 
 @dataclass(frozen=True)
@@ -230,7 +236,8 @@ class Profile:
             byte_cost=byte_cost,
             moving=moving,
             gradient=0.0 if native else self.value("step_time.mean"),
-            cold=self.value("step_time.cold") if native else 0.0,
+            cold=max(self.value("step_time.cold"), 0.0) if native else 0.0,
+            pause=PAUSE * self.value("step_time.mean") if native else 0.0,
             ring_lag=self._ring_lag(scenario.cluster, kind),
         )
 

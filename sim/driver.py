@@ -84,7 +84,8 @@ class Driver:
         settings = cluster.network
         self.clock = Clock()
         self.processor = Device(self.clock, cluster.host.cores) if cluster.host.cores else None
-        self.ring_lag, self.cold = cluster.host.ring_lag, cluster.host.cold
+        self.ring_lag = cluster.host.ring_lag
+        self.cold, self.pause = cluster.host.cold, cluster.host.pause
         self.paced_gradient = cluster.host.gradient if self.processor is not None else 0.0
         self.network = Network(
             self.clock,

@@ -182,8 +182,8 @@ class Pump(Alarm):
         if driver.exhausted(host):
             return FINISHED
         base, factor = driver.draw(rank, node.step, now)
-        if driver.cold and (host.receive or host.wait or host.send):
-            base += driver.cold
+        if driver.cold:
+            base += self._cold(factor)
         if driver.copying and len(host.programs) > 1:
             base += driver.copying / factor
         if node.step > host.base:
@@ -201,6 +201,14 @@ class Pump(Alarm):
         else:
             host.device.run(self, base, factor)
         return BLOCKED
+
+    def _cold(self, factor: float) -> float:
+        """Seconds that a step takes longer after the pause since the last one: blocked, or slowed down."""
+        host, driver = self.host, self.driver
+        pause = host.receive + host.wait + host.send
+        if factor > 1:
+            pause += host.compute * (1 - 1 / factor)
+        return driver.cold * min(pause / driver.pause if driver.pause else float(pause > 0), 1.0)
 
     def _in_pieces(self, effect: Compute, base: float, factor: float) -> object:
         """Begin a step whose gradient comes in pieces, and wait for the first."""

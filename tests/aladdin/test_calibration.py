@@ -13,7 +13,7 @@ from aladdin import rounds as rounds_of_checks
 from aladdin import validation
 from aladdin.calibration import calibrate
 from aladdin.designs.basic import Basic
-from analysis.calibrate import CalibrationError, fit_beside, fit_links, fit_slots, fit_steps
+from analysis.calibrate import CalibrationError, fit_beside, fit_cold, fit_links, fit_slots, fit_steps
 from core.record import Record
 from scenarios import ScenarioError
 from scenarios.profile import Constant, Profile
@@ -94,6 +94,31 @@ def test_what_messages_cost_the_steps_beside_them_is_found_again() -> None:
     assert fit_beside(simulated(0.0), simulated).value == 0.0
     dear, cheap = simulated(1.7e-9).steps["compute"].mean(), simulated(0.0).steps["compute"].mean()
     assert dear > 1.05 * cheap
+
+
+def test_what_pauses_cost_the_steps_after_them_is_found_again() -> None:
+    """Probes pause for three steps or longer, so they see all of it; nothing where nothing was lost."""
+    machine = {**TRUTH, "cluster.workers_per_device": 1, "cluster.workers": 2, "run.compute": "native"}
+    for cold in (0.0, 2e-3):
+        host = {"cores": 2.0, "cold": cold, "pause": 0.06}
+        truth = scenarios.load("demo", {**machine, "cluster.host": host})
+        profile = calibrate(truth, run=simulate, links=["paced"])
+        assert profile.constants["step_time.cold"].value == pytest.approx(cold, abs=2e-5)
+
+
+def test_what_chance_makes_cheaper_than_nothing_costs_nothing() -> None:
+    """A single probe may say less than zero, so that the mean of several is right; a prediction does not."""
+    alone, rested = Constant(0.02, "s", 0.019, 0.021), Constant(0.019, "s", 0.018, 0.02)
+    cold = fit_cold(alone, [rested, rested])
+    assert cold.value == pytest.approx(-1e-3)
+    assert cold.low < cold.value < cold.high
+    cost = Constant(1e-9, "s", 1e-9, 1e-9)
+    slots = Constant(2.0, "1", 2.0, 2.0)
+    known = {"step_time.mean": alone, "step_time.cold": cold, "device.slots": slots}
+    profile = Profile(known | {"host.paced.byte_cost": cost})
+    native = scenarios.load("demo", {"run.compute": "native", "run.links": "paced"})
+    host = profile.apply(native).cluster.host
+    assert (host.cold, host.pause) == (0.0, 3 * 0.02)
 
 
 def test_probes_without_measurements_are_refused() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from analysis.repetitions import doubt, doubts, merge, merged
+from analysis.repetitions import doubt, doubts, merge, merged, middle
 from scenarios.profile import Constant
 
 
@@ -32,6 +32,19 @@ def test_a_disturbed_repetition_is_outvoted_and_the_note_says_so() -> None:
     assert four.value == pytest.approx(0.051)
     with pytest.raises(ValueError, match="no repetition"):
         merge([])
+
+
+def test_the_middle_half_is_nearer_to_the_mean_than_those_that_lie_closest_together() -> None:
+    """Most pauses cost nothing, some much; what disturbs one probe in five is left out all the same."""
+    costs = [constant(value, 0.1) for value in (0.0001, 0.001, 0.0002, 0.004, 0.005, 0.0001, 0.9, 0.003)]
+    found = middle(costs)
+    assert found.value == pytest.approx((0.0002 + 0.001 + 0.003 + 0.004) / 4)
+    assert found.value > 2 * merge(costs).value
+    assert (found.low, found.high) == pytest.approx((0.0002 * 0.9, 0.004 * 1.1))
+    assert middle(costs[:1]) == costs[0]
+    assert middle(costs[:2]).value == pytest.approx(0.00055)
+    with pytest.raises(ValueError, match="no repetition"):
+        middle([])
 
 
 def test_what_scatters_or_disagrees_is_in_doubt() -> None:

@@ -251,6 +251,26 @@ def test_what_a_companion_may_change_is_copied_before_a_native_step_of_an_emulat
     assert parts(record, 1)["compute"] == 3.0
 
 
+def test_a_step_after_a_pause_takes_longer_in_proportion_to_it() -> None:
+    """Worker 0 never pauses; 1 is slowed down; 2 waits a second for a message before its second step."""
+
+    def worker(node: Node) -> Program:
+        yield Compute()
+        if node.id == 2:
+            yield Receive("ping")
+        yield Compute()
+        if node.id == 0:
+            yield Send((2, message("ping", 0.0)))
+
+    slow = [{"ranks": [1], "factor": 2}]
+    host = {"cores": 4, "cold": 0.4, "pause": 2.0}
+    made = scenario(3, host=host, slowdowns=slow).override({"run.compute": "native"})
+    record = driver(made, Programs(worker)).run()
+    assert parts(record, 0)["compute"] == 2.0
+    assert parts(record, 1)["compute"] == pytest.approx(2 * (1.0 + 1.2)), "half of the pause"
+    assert parts(record, 2) == pytest.approx({**parts(record, 2), "compute": 2.2, "wait": 1.0})
+
+
 # Budgets
 
 
