@@ -245,17 +245,21 @@ class Profile:
         """Seconds of a core per byte, and cores while a message moves.
 
         Bytes that come more slowly cost more each, for their ends are woken as often: what a byte costs
-        is taken for a fixed part and one that is inverse to the rate. Native steps lose at least the
-        processor time that messages take, and more by cold caches: in the same ratio at all rates, for
-        what steps lose is a small difference that scatters more than processor time does.
+        is taken for a fixed part and one that is inverse to the rate. Native steps lose more than the
+        processor time of messages where caches go cold, and less where bytes are moved in larger pieces
+        because the cores are busy: in the same ratio at all rates. What steps lose in a second is a small
+        difference that scatters alike at all rates, so what they lose at several counts together.
         """
-        rates = [rate for rate in ("", ".slow") if f"host.{kind}.byte_cost{rate}" in self.constants]
-        costs = {rate: self.value(f"host.{kind}.byte_cost{rate}") for rate in rates}
-        lost = {rate: self.constants.get(f"host.{kind}.beside{rate}") for rate in rates}
-        ratios = [one.value / costs[rate] for rate, one in lost.items() if one is not None and costs[rate]]
-        more = max(1.0, sum(ratios) / len(ratios)) if native and ratios else 1.0
-        fast, slow = more * costs[""], more * costs.get(".slow", costs[""])
+        costs = {rate: self.value(f"host.{kind}.byte_cost{rate}") for rate in ("", ".slow")}
+        costs = {rate: cost for rate, cost in costs.items() if cost}
         low, high = self.ranges.get("link_rate", (0.0, 0.0))
+        pace = {"": high or 1.0, ".slow": low or 1.0}
+        lost = {rate: self.constants.get(f"host.{kind}.beside{rate}") for rate in costs}
+        steps = sum(pace[rate] * one.value for rate, one in lost.items() if one is not None)
+        cores = sum(pace[rate] * costs[rate] for rate, one in lost.items() if one is not None)
+        ratio = steps / cores if native and cores else 1.0
+        fast = ratio * self.value(f"host.{kind}.byte_cost")
+        slow = ratio * costs.get(".slow", costs.get("", 0.0))
         if not 0 < low < high:
             return fast, 0.0
         moving = min(max((slow - fast) / (1 / low - 1 / high), 0.0), fast * high)
