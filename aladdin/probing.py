@@ -4,6 +4,8 @@ Rules this module obeys:
 
 * Constants come from probes only (``core.probes``), also where steps or links are paced or shaped. A
   probe never runs an algorithm that its constants are to predict.
+* Probes run with numbers of workers of their own, so on machines of their own: equal ones, one for each
+  worker, with the NIC of the scenario's first. Who has which machine is no constant of this one.
 * A probe may use the constants of earlier ones: to fit its own, and to know how much of it is affordable.
 * Each lasts ``share`` seconds at most, as far as can be told before: fewer repetitions of long steps and
   large messages, never so few that they cannot be fitted.
@@ -12,7 +14,7 @@ Rules this module obeys:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from analysis import calibrate as fits
@@ -20,11 +22,13 @@ from analysis import goodness
 from core.probes import PHASE
 from core.record import Record
 from scenarios import Scenario
+from scenarios.cluster import Layout
 from scenarios.plan import players
 from scenarios.profile import PAUSE, Constant, Profile
+from scenarios.topology import Topology
 from scenarios.workloads.layers import layer_sizes
 
-__all__ = ["Learned", "Probe", "nominal", "probes", "refreshing"]
+__all__ = ["Learned", "Probe", "alike", "fixed", "nominal", "probes", "refreshing"]
 
 PARTS = 1.875
 """Messages of the full size that those of a probe with parts 1/8, 1/4, 1/2 and 1 amount to."""
@@ -71,6 +75,32 @@ class Probe:
 def nominal(base: Scenario) -> float:
     """Bytes/s at which the first machine's links are paced or shaped."""
     return min(base.cluster.machines[0].up, base.cluster.machines[0].down)
+
+
+def alike(base: Scenario) -> Scenario:
+    """``base`` on equal machines, one for each worker and each server, as its first one is.
+
+    Such a cluster may have any number of workers; one whose machines are listed, counted or joined may not.
+    """
+    tree = base.to_dict()
+    first = base.cluster.machines[0]
+    gone = {"machines", "placement", *(one.name for kind in (Layout, Topology) for one in fields(kind))}
+    kept = {name: value for name, value in tree["cluster"].items() if name not in gone | {"heterogeneity"}}
+    tree["cluster"] = kept | {
+        "workers": base.cluster.workers,
+        "servers": {**kept["servers"], "placement": "dedicated", "bandwidth": 0.0},
+        "bandwidth": nominal(base),
+        "latency": 2 * first.latency,
+        "local_bandwidth": first.local_bandwidth,
+        "local_latency": first.local_latency,
+    }
+    return Scenario.from_dict(tree)
+
+
+def fixed(base: Scenario) -> bool:
+    """Whether machines are listed, counted or joined: they may hold no other number of workers."""
+    layout = base.cluster.layout
+    return layout is None or layout.machines > 0 or base.cluster.topology is not None
 
 
 def probes(base: Scenario, counts: Sequence[int], kinds: Sequence[str], share: float) -> Iterator[Probe]:
@@ -121,7 +151,7 @@ class _Maker:
     """Makes the probes for one scenario."""
 
     def __init__(self, base: Scenario, share: float) -> None:
-        self.base, self.share = base, share
+        self.base, self.share = alike(base), share
         self.bytes = 4.0 * sum(layer_sizes(base.workload))
         self.nominal = nominal(base)
 
@@ -130,9 +160,9 @@ class _Maker:
         fields = {
             "name": f"probe/{name}", "algorithm.name": f"core.probes:{name}",
             "algorithm.options.repeats": repeats, "faults": [],
-            "cluster.workers": n, "cluster.slowdowns": [], "cluster.servers.count": 1, "run.steps": 1,
-            "run.evaluate": False, "run.spans": False, "cluster.network.collective": "native",
-            "run.links": "native", "run.compute": "native",
+            "cluster.workers": n, "cluster.slowdowns": [], "cluster.compute.scale": [],
+            "cluster.servers.count": 1, "cluster.network.collective": "native", "run.steps": 1,
+            "run.evaluate": False, "run.spans": False, "run.links": "native", "run.compute": "native",
         }  # fmt: skip
         return self.base.override(fields | {key.replace("__", "."): value for key, value in changes.items()})
 

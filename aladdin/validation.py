@@ -27,9 +27,11 @@ from typing import Any
 from aladdin import api, quiet
 from aladdin import rounds as one_round
 from aladdin.api import Source
-from aladdin.calibration import Progress, alone, calibrate, needed, pooled, run_for_real
+from aladdin.calibration import Progress, alone, calibrate, needed, run_for_real
 from aladdin.designs import Design
 from aladdin.designs.basic import Basic
+from aladdin.probed import Probed
+from aladdin.probing import alike, fixed
 from aladdin.rounds import foretell
 from analysis import crosscheck as checks
 from analysis import store, verdict
@@ -40,7 +42,7 @@ from scenarios import Scenario, ScenarioError
 from scenarios.profile import Profile
 from scenarios.workloads.layers import layer_sizes
 
-__all__ = ["Basic", "CrossCheck", "crosscheck", "foretell", "pairs"]
+__all__ = ["Basic", "CrossCheck", "crosscheck", "foretell"]
 
 SPARE = 2
 """Further rounds that a cell may have in place of disturbed ones."""
@@ -84,24 +86,30 @@ def crosscheck(
     keep_runs: bool = False,
     on_progress: Progress | None = None,
     on_plan: Callable[[str], None] | None = None,
+    on_calibration: Callable[[str], None] | None = None,
 ) -> CrossCheck:
     """Predict every cell of ``design`` (default: ``Basic()``), then run each for real, and compare.
+
+    A scenario whose machines hold no other number of workers (listed, counted or joined ones) is checked
+    on equal machines, one for each node, as its first one is.
 
     profile    calibrated constants (or their file) for all cells; without one this machine is
                calibrated first, once for each workload of the design, and what a cell has native is
                probed again before each run of it, for a processor's speed drifts (not on run.device: cuda)
     out        directory for plan.json, the profiles, predictions.json (written before the first run),
-               rounds.json, cells.json (means over rounds), cells.csv, figures.json, results.md and a
-               picture; with ``keep_runs`` every run's record
+               probes.json (what each probe before a round said by itself), rounds.json, cells.json (means
+               over rounds), cells.csv, figures.json, results.md and a picture; with ``keep_runs`` every
+               run's record
     resume     ``out`` holds an earlier check of the same design: its finished rounds count, and so does the
                profile that it was begun with, if any
     budget     seconds after which no further rounds begin; the first of every cell always runs
     on_plan    called once, before the first run, with what is planned and how long it will take
+    on_calibration  called in words when this machine begins to be calibrated for a workload, and ends
 
     Raises ``ScenarioError`` for bad input and where no cell can be run.
     """
     return _Check(scenario, profile, design or Basic(), overrides, out, resume, budget, keep_runs).run(
-        on_progress or _silent, on_plan or _silent
+        on_progress or _silent, on_plan or _silent, on_calibration or _silent
     )
 
 
@@ -117,7 +125,9 @@ class _Check:
         overrides: Mapping[str, Any] | None, out: str | Path | None, resume: bool, budget: float,
         keep_runs: bool,
     ) -> None:  # fmt: skip
-        self.base, self.design = api.load(scenario, overrides=overrides), design
+        loaded = api.load(scenario, overrides=overrides)
+        self.replaced = fixed(loaded)
+        self.base, self.design = alike(loaded) if self.replaced else loaded, design
         if self.base.run.device == "cuda":
             from real.checks import check_device
 
@@ -141,11 +151,13 @@ class _Check:
         self.predictions: dict[int, checks.Prediction] = {}
         self.said: dict[tuple[int, int], dict[str, Any]] = {}
         self.rounds: dict[int, list[checks.Cell]] = {}
-        self.probed: dict[str, list[Profile]] = {}  # of every workload: all that its probes have said so far
+        self.probed = Probed(self.profiles)
         self.took: dict[int, float] = {}
         self.begun, self.before = time.perf_counter(), 0.0  # seconds of an earlier check that goes on
 
-    def run(self, on_progress: Progress, on_plan: Callable[[str], None]) -> CrossCheck:
+    def run(
+        self, on_progress: Progress, on_plan: Callable[[str], None], on_calibration: Callable[[str], None]
+    ) -> CrossCheck:
         """Predict, plan, run every round, compare."""
         for i, cell in enumerate(self.levels):
             try:
@@ -156,7 +168,7 @@ class _Check:
             self._go_on()
         else:
             self._write("plan.json", self._about() | {"probing": self.probing})
-        self._calibrate(on_progress)
+        self._calibrate(on_progress, on_calibration)
         for i, scene in list(self.chosen.items()):
             seconds = self.design.seconds(self.levels[i], self._predict(i, scene)[1])
             self.chosen[i] = scene.override({"run.seconds": seconds})
@@ -198,8 +210,9 @@ class _Check:
         assert self.folder is not None
         try:
             plan = json.loads((self.folder / "plan.json").read_text(encoding="utf-8"))
-            files = [self.folder / f"{name}.json" for name in ("rounds", "predictions", "figures")]
-            rounds, said, figures = (
+            names = ("rounds", "predictions", "figures", "probes")
+            files = [self.folder / f"{name}.json" for name in names]
+            rounds, said, figures, probes = (
                 json.loads(file.read_text(encoding="utf-8")) if file.exists() else [] for file in files
             )
         except (OSError, ValueError) as error:
@@ -217,6 +230,7 @@ class _Check:
             self.rounds.setdefault(place, []).append(checks.Cell(**{**one, "flags": tuple(one["flags"])}))
         self.before = 60.0 * dict(figures).get("minutes", 0.0)
         self.said = {(one.pop("cell"), one.get("round", 0)): one for one in said}
+        self.probed.restore(probes, lambda i, turn: turn < len(self.rounds.get(i, ())))
         for file in self.folder.glob("profile-*.json"):
             self.profiles[file.stem.removeprefix("profile-")] = Profile.read(file)
         self._as_begun(plan.get("probing", self.probing))
@@ -233,18 +247,20 @@ class _Check:
             raise ScenarioError("profile", None, hint)
         self.probing = probing
 
-    def _calibrate(self, on_progress: Progress) -> None:
+    def _calibrate(self, on_progress: Progress, say: Callable[[str], None]) -> None:
         """A profile for every workload of the design; cells with the same workload share one."""
         for i in self.chosen:
             name, changes = self.design.workload(self.levels[i])
             if self.given is not None:
                 self.profiles[name] = self.given
             elif name not in self.profiles:
-                base = self.base.override(changes)
+                budget, begun = max(1.0, min(CALIBRATING, self.budget / 8)), time.perf_counter()
+                say(f"{name} begins, about {budget:.0f} s")
                 self.profiles[name] = calibrate(
-                    base, workers=self.design.workers, links=self.design.links, on_progress=on_progress,
-                    budget=max(1.0, min(CALIBRATING, self.budget / 8)),
+                    self.base.override(changes), workers=self.design.workers, links=self.design.links,
+                    on_progress=on_progress, budget=budget,
                 )  # fmt: skip
+                say(f"{name} took {time.perf_counter() - begun:.1f} s")
             self._keep(name)
 
     def _keep(self, name: str) -> None:
@@ -279,7 +295,9 @@ class _Check:
             f"{min(seconds.values(), default=0):g} to {max(seconds.values(), default=0):g} s each: about "
             f"{first / 60:.0f} min for the first rounds and {least / 60:.0f} min for the second and third of "
             f"cells with native steps or links (calibrated in {passed / 60:.1f} min); none begins after "
-            f"{self.budget / 60:g} min" + self._beyond(passed + first)
+            f"{self.budget / 60:g} min"
+            + self._beyond(passed + first)
+            + ("; on equal machines in place of the scenario's own" if self.replaced else "")
         )
 
     def _beyond(self, seconds: float) -> str:
@@ -367,13 +385,13 @@ class _Check:
             like |= {"algorithm.name": cell["algorithm"], "faults": [], "cluster.slowdowns": []}
             base = self.base.override({**changes, **like})
             fresh, flags = one_round.refreshed(self.profiles[name], base, run_for_real)
-            self.probed.setdefault(name, [self.profiles[name]]).append(fresh)
-            fresh = pooled(self.probed[name])
+            fresh = self.probed.add(i, turn, name, fresh)
             self.simulated[i], said_now = foretell(scene, fresh)
             self.predictions[i] = replace(said_now, flags=(*said_now.flags, *flags))
             probed = {name: asdict(c) for name, c in fresh.since(self.profiles[name]).items()}
             said = {**cell, "seconds": scene.run.seconds, **vars(self.predictions[i])}
             self.said[i, turn] = {**said, "round": turn, "probed": probed}
+            self._write("probes.json", self.probed.rows)
             self._write("predictions.json", self._said())
         others = quiet.busy()
         self.said[i, turn] = {**self.said.get((i, turn), {**cell, "round": turn}), "others_busy": others}
@@ -465,23 +483,4 @@ def draw(cells: Sequence[checks.Cell], path: Path) -> None:
     """The picture of predicted against measured throughput."""
     from analysis import plots
 
-    plots.save(plots.predicted_measured(pairs(cells)), path)
-
-
-def pairs(cells: Sequence[checks.Cell]) -> list[dict[str, Any]]:
-    """Cells as tables and pictures take them."""
-    return [
-        {
-            "label": " ".join(filter(None, (
-                f"{label(c.algorithm)} n={c.n}{_slowed(c.slow)}", c.bandwidth, c.message,
-                f"{c.links}/{c.compute}", c.faults.replace("none", ""),
-            ))),
-            "algorithm": c.algorithm,
-            **{name: getattr(c, name) for name in ("predicted", "measured", "low", "high")},
-        }
-        for c in cells
-    ]  # fmt: skip
-
-
-def _slowed(factor: float) -> str:
-    return "" if factor == 1 else f" ×{factor:g}"
+    plots.save(plots.predicted_measured(checks.pairs(cells)), path)

@@ -21,6 +21,7 @@ import numpy as np
 from scipy import stats
 
 from analysis.metrics import STEP_PARTS, breakdown, rates, throughput, window
+from analysis.names import label
 from core.record import Record
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "Ranking",
     "combine",
     "compare",
+    "pairs",
     "predict",
     "rankings",
     "summarize",
@@ -306,6 +308,25 @@ def _against_simpler(cells: Sequence[Cell]) -> dict[str, Any]:
         theirs = float(np.mean([abs(cell.simpler_errors[name]) for cell in cells]))
         found[name] = {"error": theirs, "ours_over_theirs": ours / theirs if theirs else math.inf}
     return found
+
+
+def pairs(cells: Sequence[Cell]) -> list[dict[str, Any]]:
+    """Cells as tables and pictures take them."""
+    return [
+        {
+            "label": " ".join(filter(None, (
+                f"{label(c.algorithm)} n={c.n}{_slowed(c.slow)}", c.bandwidth, c.message,
+                f"{c.links}/{c.compute}", c.faults.replace("none", ""),
+            ))),
+            "algorithm": c.algorithm,
+            **{name: getattr(c, name) for name in ("predicted", "measured", "low", "high")},
+        }
+        for c in cells
+    ]  # fmt: skip
+
+
+def _slowed(factor: float) -> str:
+    return "" if factor == 1 else f" ×{factor:g}"
 
 
 def to_csv(cells: Sequence[Cell]) -> str:

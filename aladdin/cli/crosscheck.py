@@ -102,15 +102,17 @@ def command(
             budget=60 * (budget or (5 if quick else 75)),
             on_progress=advance,
             on_plan=lambda text: common.say("plan", text),
+            on_calibration=lambda text: common.say("calibration", text),
         )
     common.warn([*found.left_out, *(flag for cell in found.cells for flag in cell.flags)])
     if json:
         common.emit([cell.to_dict() for cell in found.cells])
         return
     from analysis import report, verdict
+    from analysis.crosscheck import pairs
 
     console = common.console()
-    console.print(report.comparison(validation.pairs(found.cells), "Throughput, predicted and measured"))
+    console.print(report.comparison(pairs(found.cells), "Throughput, predicted and measured"))
     for line in report.figures(found.figures):
         console.print(line, markup=False)
     for miss in found.misses:

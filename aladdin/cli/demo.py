@@ -35,7 +35,7 @@ def command(
     common.check("demo", set_, out)
     from aladdin import api
     from aladdin.demo import demo
-    from aladdin.validation import pairs
+    from analysis.crosscheck import pairs
     from scenarios.overrides import parse
 
     out = out or api.free(Path("runs/demo"))

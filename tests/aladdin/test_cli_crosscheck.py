@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,23 @@ def test_a_budget_that_first_rounds_exceed_is_told(
     monkeypatch.setattr(validation._Check, "_round", stop)
     done = shell("crosscheck", "--quick", "--seconds", 60, "--profile", simulated, "--budget", 1)
     assert "none begins after 1 min, but first rounds, with which it is 10 min, all run" in done.err
+
+
+def test_when_this_machine_is_calibrated_is_told(
+    shell: Shell, simulated: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = Profile.read(simulated)
+    monkeypatch.setattr(validation, "calibrate", lambda *_, **__: known)
+    monkeypatch.setattr(validation._Check, "_plan", lambda _: "the plan")
+    monkeypatch.setattr(validation._Check, "_schedule", lambda _: iter(()))
+    done = shell("crosscheck", "--quick", "--seconds", 4)
+    names = [name for name in ("4MB-paced", "4MB-native", "20MB-paced", "20MB-native") if name in done.err]
+    lines = [line for line in done.err.splitlines() if line.startswith("calibration: ")]
+    assert len(lines) == 2 * len(names) > 2
+    for name in names:
+        (begun, ended) = (line for line in lines if f" {name} " in line)
+        assert begun == f"calibration: {name} begins, about 38 s"
+        assert re.fullmatch(rf"calibration: {name} took \d+\.\d s", ended)
 
 
 def test_links_are_shaped_where_that_can_be(monkeypatch: pytest.MonkeyPatch) -> None:

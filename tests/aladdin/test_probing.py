@@ -12,7 +12,8 @@ import scenarios
 from aladdin import validation
 from aladdin.calibration import MOST, Runner, calibrate, pooled, refresh
 from aladdin.designs.basic import Basic
-from aladdin.probing import nominal, probes
+from aladdin.designs.fraction import Fraction
+from aladdin.probing import alike, nominal, probes
 from aladdin.validation import crosscheck
 from analysis.calibrate import CalibrationError
 from core.probes import PHASE
@@ -182,6 +183,48 @@ def test_what_moving_messages_cost_is_found_again_by_the_byte_and_by_the_second(
     assert found["host.paced.beside.slow"].value > 1.5 * found["host.paced.beside"].value
     host = replace(profile, constants={**known, **found}).apply(base).cluster.host
     assert (host.byte_cost, host.moving) == pytest.approx((1.5e-9, 0.06), rel=0.05)
+
+
+LINKS = {"bandwidth": "1 Gbit/s", "latency": "100 us"}
+SERVED = {"servers": {"count": 1, "placement": "beside"}}
+
+OWN_MACHINES = {
+    "listed": {"machines": [
+        {"name": "a", "workers": 3, **LINKS}, {"name": "b", "workers": 1, "up": "2 Gbit/s"}, {"name": "s"},
+    ], "servers": {"count": 1, "placement": ["s"]}},
+    "counted": {"workers": 4, "machines": 2, "compute": {"scale": [1, 1, 2, 2]}, **LINKS, **SERVED},
+    "joined": {"racks": 2, "machines_per_rack": 1, "workers_per_machine": 2, **LINKS, **SERVED},
+    "various": {"heterogeneity": {"devices": {"up": ["1 Gbit/s", "2 Gbit/s"]}}, "workers": 4, **LINKS},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("cluster", OWN_MACHINES)
+def test_probes_have_as_many_equal_machines_as_workers(cluster: str) -> None:
+    base = scenarios.load("demo", {"cluster": OWN_MACHINES[cluster]})
+    for probe in probes(base, [2, 4], ["native", "paced"], 2.5):
+        for one in probe.scenarios(Profile({})):
+            used = [one.cluster.machines[place] for place in one.cluster.placement]
+            assert len(set(one.cluster.placement)) == one.cluster.workers
+            assert {(machine.up, machine.down, machine.latency) for machine in used} <= {
+                (125e6, 125e6, used[0].latency), (25e6, 25e6, used[0].latency),
+            }  # fmt: skip
+    assert alike(base).cluster.workers == 4
+    assert alike(MACHINE) == MACHINE, "nothing to change"
+
+
+def test_a_scenario_with_machines_of_its_own_is_calibrated_and_checked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    base, said = scenarios.load("demo", {"cluster": OWN_MACHINES["listed"]}), []
+    profile = calibrate(base, run=simulate, budget=1e-3, workers=(2,))
+    assert profile.value("link.paced.efficiency") == pytest.approx(1.0)
+    monkeypatch.setattr(validation, "run_for_real", lambda scene: simulate(profile.apply(scene)))
+    for design in (SMALL, Fraction("paced", quick=True, length=3.0)):
+        found = crosscheck(base, profile=profile, design=design, on_plan=said.append)
+        assert len(found.cells) == len(design.cells())
+        assert "on equal machines in place of the scenario's own" in said[-1]
+    crosscheck(MACHINE, profile=profile, design=SMALL, on_plan=said.append)
+    assert "equal machines" not in said[-1]
 
 
 def test_pictures_of_a_calibration(tmp_path: Path) -> None:

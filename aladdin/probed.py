@@ -1,0 +1,48 @@
+"""What the probes before the rounds of a cross-check have said, one by one, in their order.
+
+Rules this module obeys:
+
+* What is kept is what each probe said by itself. What a prediction takes is pooled from it anew, so a
+  check that goes on pools what it would have pooled had it never been stopped.
+* Only probes of finished rounds count in a check that goes on: the others are made again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+from aladdin.calibration import pooled
+from scenarios.profile import Constant, Profile
+
+__all__ = ["Probed"]
+
+
+class Probed:
+    """Probes of several workloads, each beside the ``calibrated`` profile of its workload.
+
+    rows  what they said, as JSON has it: cell, round, workload, constants that were measured anew
+    """
+
+    def __init__(self, calibrated: Mapping[str, Profile]) -> None:
+        self.calibrated = calibrated
+        self.rows: list[dict[str, Any]] = []
+
+    def add(self, cell: int, turn: int, workload: str, fresh: Profile) -> Profile:
+        """Keep what ``fresh`` says anew; ``fresh`` with what hardly drifts taken from all probes so far."""
+        known = self.calibrated[workload].constants
+        anew = {name: asdict(one) for name, one in fresh.constants.items() if one is not known.get(name)}
+        before = [row["constants"] for row in self.rows if row["workload"] == workload]
+        self.rows.append({"cell": cell, "round": turn, "workload": workload, "constants": anew})
+        return pooled([self.calibrated[workload], *(self._profile(workload, own) for own in before), fresh])
+
+    def restore(self, rows: Iterable[dict[str, Any]], finished: Callable[[int, int], bool]) -> None:
+        """Take over ``rows`` of an earlier check as far as their round, (cell, round), is ``finished``."""
+        self.rows = [row for row in rows if finished(row["cell"], row["round"])]
+
+    def _profile(self, workload: str, anew: Mapping[str, Any]) -> Profile:
+        """The calibrated profile with the constants that one probe measured anew."""
+        base = self.calibrated[workload]
+        measured = {name: Constant(**one) for name, one in anew.items()}
+        return replace(base, constants={**base.constants, **measured})

@@ -1,0 +1,110 @@
+"""Probes before rounds: what each has said is kept, and pooled anew by a check that goes on."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aladdin import rounds, validation
+from aladdin.calibration import calibrate
+from aladdin.designs.basic import Basic
+from aladdin.probed import Probed
+from aladdin.validation import crosscheck
+from core.record import Record
+from scenarios import Scenario
+from scenarios.profile import Constant, Profile
+from sim import simulate
+from tests.aladdin.test_probing import MACHINE
+
+BESIDE = "host.paced.beside"
+
+DESIGN = Basic(
+    algorithms=("asp", "aladdin"), workers=(2,), slow=(1.0,), settings=(("paced", "native"),), batches={},
+    length=3.0,
+)  # fmt: skip
+"""Two cells, three rounds each."""
+
+
+def constant(value: float) -> Constant:
+    return Constant(value, "s", value, value)
+
+
+def test_a_pool_that_is_restored_says_what_it_would_have_said() -> None:
+    first = Profile({"step_time.mean": constant(0.03), BESIDE: constant(1e-9)})
+    fresh = [
+        replace(first, constants={**first.constants, BESIDE: constant(k * 1e-9)}) for k in (4, 9, 2, 3.5)
+    ]
+    whole = Probed({"w": first, "other": first})
+    said = [whole.add(0, turn, "w", one).value(BESIDE) for turn, one in enumerate(fresh)]
+    assert said == pytest.approx([2.5e-9, 14e-9 / 3, 3e-9, 9.5e-9 / 3])
+    assert whole.add(1, 0, "other", fresh[0]).value(BESIDE) == pytest.approx(2.5e-9), (
+        "a pool for each workload"
+    )
+    kept = json.loads(json.dumps(whole.rows))
+    again = Probed({"w": first, "other": first})
+    again.restore(kept, lambda cell, turn: cell == 0 and turn < 2)
+    assert [again.add(0, turn, "w", fresh[turn]).value(BESIDE) for turn in (2, 3)] == said[2:]
+
+
+def test_what_was_not_measured_anew_is_not_kept() -> None:
+    first = Profile({"step_time.mean": constant(0.03), BESIDE: constant(1e-9)})
+    pool = Probed({"w": first})
+    pool.add(0, 0, "w", first)
+    assert [row["constants"] for row in pool.rows] == [{}]
+    moved = replace(first, constants={**first.constants, BESIDE: constant(3e-9)})
+    assert pool.add(0, 1, "w", moved).value(BESIDE) == pytest.approx(2e-9)
+
+
+def test_a_check_that_went_on_predicts_as_one_that_was_never_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Probes say other things before every round; one check is stopped amid its fourth run, and once more."""
+    cost = {"host.paced.byte_cost": constant(1e-10), BESIDE: constant(1e-9)}
+    found = calibrate(MACHINE, run=simulate, budget=1e-3)
+    profile = replace(found, constants={**found.constants, **cost})
+    finished: list[str] = []
+    stops: set[int] = set()
+
+    def refreshed(known: Profile, *_: Any) -> tuple[Profile, tuple[str, ...]]:
+        beside = constant(1e-9 * (3, 40, 7, 1, 25, 11)[len(finished)])
+        return replace(known, constants={**known.constants, BESIDE: beside}), ()
+
+    def run(scenario: Scenario) -> Record:
+        record = simulate(profile.apply(scenario))
+        if scenario.algorithm.name.startswith("core.probes:"):
+            return record
+        if len(finished) in stops:
+            stops.remove(len(finished))
+            raise KeyboardInterrupt
+        finished.append(scenario.algorithm.name)
+        return record
+
+    monkeypatch.setattr(rounds, "refreshed", refreshed)
+    monkeypatch.setattr(validation, "run_for_real", run)
+    monkeypatch.setattr(validation, "calibrate", lambda *_, **__: profile)
+
+    def check(folder: Path, *stopped: int) -> list[dict[str, Any]]:
+        finished.clear()
+        stops.update(stopped)
+        for again in range(len(stopped)):
+            with pytest.raises(KeyboardInterrupt):
+                crosscheck(MACHINE, design=DESIGN, out=folder, resume=again > 0)
+        crosscheck(MACHINE, design=DESIGN, out=folder, resume=bool(stopped))
+        assert len(finished) == 6
+        said: list[dict[str, Any]] = json.loads((folder / "predictions.json").read_text())
+        return [
+            {name: one[name] for name in ("cell", "round", "throughput", "step", "probed")} for one in said
+        ]
+
+    whole = check(tmp_path / "whole")
+    assert len({one["throughput"] for one in whole}) > 2
+    assert check(tmp_path / "stopped", 3, 5) == whole
+    rows = [json.loads((tmp_path / name / "probes.json").read_text()) for name in ("whole", "stopped")]
+    assert rows[0] == rows[1]
+    assert [row["constants"][BESIDE]["value"] * 1e9 for row in rows[0]] == pytest.approx(
+        [3, 40, 7, 1, 25, 11]
+    )
