@@ -112,6 +112,7 @@ def simulate(
     every: str | float = EVERY,
     on_progress: Progress | None = None,
     on_clock: Callable[[float, int], None] | None = None,
+    on_resume: Callable[[str], None] | None = None,
 ) -> Result:
     """Run ``scenario`` in virtual time: what it would do on its cluster, in a moment on this machine.
 
@@ -120,13 +121,14 @@ def simulate(
     checkpoint   with ``run.numerics``: file in which the run is saved ``every`` so long (seconds, or text
                  such as "5 min") and on Ctrl-C; if it exists the run goes on from there. Removed at the end
     on_progress  see ``Progress``; on_clock: called likewise with the simulated seconds and the steps begun
+    on_resume    called with how far the run had come, in words, where it goes on from a checkpoint
 
     Raises ``core.errors.Diverged`` when a loss is no finite number, and ``sim.Interrupted`` (a
     ``KeyboardInterrupt``) on Ctrl-C; what was recorded by then is its ``record``, says that it is
     incomplete, and is written to ``out``, too. (With a checkpoint, Ctrl-C saves that instead.)
     """
     chosen = load(scenario, algorithm=algorithm, overrides=overrides)
-    with taking(checkpoint, every) as checkpoints, stopping() as stop:
+    with taking(checkpoint, every, on_resume) as checkpoints, stopping() as stop:
         options = {"checkpoints": checkpoints, "on_clock": on_clock, "timer": time.perf_counter,
                    "stop": stop}  # fmt: skip
         return execute("sim", chosen, profile, out, on_progress, options=options)
@@ -165,6 +167,7 @@ def runs(
     every: str | float = EVERY,
     on_progress: Callable[[str, int, int], None] | None = None,
     on_clock: Callable[[str, float, int], None] | None = None,
+    on_resume: Callable[[str], None] | None = None,
 ) -> Iterator[Result]:
     """The same scenario under several algorithms, one after the other, each as it is finished.
 
@@ -173,7 +176,7 @@ def runs(
     driver       ``sim`` (virtual time) or ``real``
     out          one algorithm: the run directory; several: ``out/<algorithm>`` each
     into         see ``train``
-    checkpoint   one algorithm, simulated: see ``simulate``; every: likewise
+    checkpoint   one algorithm, simulated: see ``simulate``; every, on_resume: likewise
     on_progress  as ``Progress``, with the algorithm's name in front; on_clock: likewise (simulations)
     """
     if driver not in DRIVERS:
@@ -191,7 +194,7 @@ def runs(
         if driver == "real":
             yield execute(driver, one, profile, folder, advance, into)
             continue
-        with taking(checkpoint, every) as checkpoints, stopping() as stop:
+        with taking(checkpoint, every, on_resume) as checkpoints, stopping() as stop:
             clock = partial(on_clock, one.algorithm.name) if on_clock else None
             options = {"checkpoints": checkpoints, "on_clock": clock, "timer": time.perf_counter,
                        "stop": stop}  # fmt: skip
@@ -328,13 +331,15 @@ def list_algorithms() -> list[dict[str, Any]]:
 
 
 def list_scenarios() -> list[dict[str, Any]]:
-    """Name, description, workers and model of every bundled scenario."""
+    """Name, description, workers and model of every bundled scenario; a mere number of parameters is none."""
     found = []
     for name in scenarios.names():
         one = scenarios.load(name)
+        given = one.workload.parameters
         found.append({
             "name": name, "description": one.description, "workers": one.cluster.workers,
-            "model": one.workload.model, "algorithm": one.algorithm.name,
+            "model": f"{given:,} parameters, timing only" if given else one.workload.model,
+            "algorithm": one.algorithm.name,
         })  # fmt: skip
     return found
 

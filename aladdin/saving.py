@@ -14,7 +14,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,9 +30,12 @@ EVERY = "5 min"
 
 
 @contextmanager
-def taking(path: str | Path | None, every: str | float = EVERY) -> Iterator[Checkpoints | None]:
+def taking(
+    path: str | Path | None, every: str | float = EVERY, told: Callable[[str], None] | None = None
+) -> Iterator[Checkpoints | None]:
     """Checkpoints at ``path`` after ``every`` so long (seconds, or text with a unit); None without a path.
 
+    ``told`` is called with how far the run had come, in words, where it goes on from there.
     Raises ``ScenarioError`` for an ``every`` that is no time above 0.
     """
     from scenarios.errors import ScenarioError
@@ -65,7 +68,7 @@ def taking(path: str | Path | None, every: str | float = EVERY) -> Iterator[Chec
     ours = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGINT, stop) if ours else None
     try:
-        yield Checkpoints(path, due=due, stop=lambda: stopped)
+        yield Checkpoints(path, due=due, stop=lambda: stopped, told=told or (lambda _: None))
     finally:
         if ours:
             signal.signal(signal.SIGINT, before)

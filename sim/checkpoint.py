@@ -146,7 +146,8 @@ class Checkpoints:
 
     due   asked whenever a worker begins a step: whether to take one now
     stop  asked likewise: whether to take one and end the run by ``KeyboardInterrupt``, whose ``path``
-          names the file
+          names the file, and whose ``reached`` says in words how far the run had come
+    told  called once, with such words, where the run goes on from what was saved
     """
 
     def __init__(
@@ -155,9 +156,10 @@ class Checkpoints:
         *,
         due: Callable[[], bool] = lambda: False,
         stop: Callable[[], bool] = lambda: False,
+        told: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.path = Path(path)
-        self._due, self._stop = due, stop
+        self._due, self._stop, self._told = due, stop, told
         self._steps, self._target = 0, 0
         self._saved: dict[str, np.ndarray] = {}
         self._manifest: dict[str, Any] = {}
@@ -177,6 +179,7 @@ class Checkpoints:
         self._manifest, self._saved = _read(self.path)
         _agrees(self.path, self._manifest["identity"], self._identity)
         self._target = int(self._manifest["steps"])
+        self._told(_reached(self._manifest["time"], self._target))
         choice: dict[str, Any] | None = self._manifest.get("evaluation")
         return choice
 
@@ -195,7 +198,7 @@ class Checkpoints:
         elif self._stop():
             self._save(driver)
             stopped = KeyboardInterrupt("stopped; the checkpoint is written")
-            stopped.path = self.path  # type: ignore[attr-defined]
+            stopped.path, stopped.reached = self.path, _reached(driver.clock.now, self._steps)  # type: ignore[attr-defined]
             raise stopped
         elif self._due():
             self._save(driver)
@@ -244,6 +247,10 @@ class Checkpoints:
         for flight, loss in zip(flights, saved[IN_FLIGHT].tolist(), strict=True):
             flight.loss = loss
         registry.hollow, self._saved = False, {}
+
+
+def _reached(now: float, steps: int) -> str:
+    return f"{now:.6g} simulated seconds, {steps:,} steps begun"
 
 
 def _parts(driver: Driver) -> tuple[Numerics, Registry]:

@@ -127,11 +127,14 @@ def _unprinted(error: OSError) -> int:
 
 
 class Interrupted(Exception):
-    """Ctrl-C; carried past Typer, which would end the program without a word. ``path``: what was kept."""
+    """Ctrl-C; carried past Typer, which would end the program without a word.
 
-    def __init__(self, message: str, path: Path | None = None) -> None:
+    path  what was kept; reached: how far a run that was saved had come, in words
+    """
+
+    def __init__(self, message: str, path: Path | None = None, reached: str = "") -> None:
         super().__init__(message)
-        self.path = path
+        self.path, self.reached = path, reached
 
 
 def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
@@ -142,7 +145,8 @@ def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
         try:
             command(*args, **kwargs)
         except KeyboardInterrupt as stop:
-            raise Interrupted("stopped by Ctrl-C", getattr(stop, "path", None)) from None
+            kept, reached = getattr(stop, "path", None), getattr(stop, "reached", "")
+            raise Interrupted("stopped by Ctrl-C", kept, reached) from None
 
     return run
 
@@ -163,7 +167,6 @@ def _complain(error: Exception, code: int) -> None:
     kept = kept if isinstance(kept, Path) else None
     if code != STOPPED:
         say("error", f"{error}; what was recorded is in {kept}" if kept else str(error))
-    elif kept is None:
-        say("stopped", "by Ctrl-C")
-    else:
-        say("stopped", f"by Ctrl-C; what was finished is in {kept}")
+        return
+    reached = f", at {error.reached}" if isinstance(error, Interrupted) and error.reached else ""
+    say("stopped", f"by Ctrl-C{reached}" + ("" if kept is None else f"; what was finished is in {kept}"))

@@ -26,6 +26,9 @@ def run(driver: str, scenario: str, names: str, sets: list[str] | None, *, spans
         with common.progress() as advance:
             if driver == "sim":
                 options["on_clock"] = advance.clock
+                options["on_resume"] = lambda at: common.say(
+                    "resumed", f"from {options['checkpoint']}, at {at}"
+                )
             for result in api.runs(
                 scenario, names, driver=driver, overrides=overrides, on_progress=advance, **options
             ):

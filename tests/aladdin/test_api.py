@@ -156,6 +156,9 @@ def test_lists_hold_what_can_be_chosen() -> None:
     assert {one["name"] for one in aladdin.list_algorithms()} == set(ALGORITHMS)
     assert next(one for one in aladdin.list_algorithms() if one["name"] == "aladdin")["options"]["pi"] == 1
     assert {"demo", "paper/vgg16"} <= {one["name"] for one in aladdin.list_scenarios()}
+    named = {one["name"]: one["model"] for one in aladdin.list_scenarios()}
+    assert named["paper/dpsgd-resnet20"] == "272,474 parameters, timing only", "a size in place of a model"
+    assert (named["demo"], named["paper/vgg16"]) == ("mlp", "vgg16")
     models = {one["name"]: one["parameters"] for one in aladdin.list_workloads()["models"]}
     assert (models["resnet50"], models["vgg16"]) == (25_557_032, 138_357_544)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -51,11 +52,15 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(scenario: Path, tmp_path: Pat
         process.send_signal(signal.SIGINT)
         message = process.communicate(timeout=60)[1]
     assert process.returncode == 130, message
-    assert message == f"stopped: by Ctrl-C; what was finished is in {file}\n"
+    reached = r"[\d.]+ simulated seconds, [\d,]+ steps begun"
+    said = re.fullmatch(rf"stopped: by Ctrl-C, at ({reached}); what was finished is in (.*)\n", message)
+    assert said, message
+    assert said[2] == str(file)
     assert file.is_file()
     assert not out.exists()
     done = subprocess.run(command(*arguments), cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    assert done.stderr == f"resumed: from {file}, at {said[1]}\n"
     assert not file.exists()
     resumed, whole = read(out), api.simulate(scenario).record
     for name, table in whole.tables().items():
