@@ -140,16 +140,20 @@ def compare(
          "curves": None, "path": None}
         for name, error in refused.items() for seed in numbers
     ]  # fmt: skip
+    made = path is not None and not path.exists()
     if path:  # taken: nobody else writes there from now on
         for one in chosen:
             (path / api.slug(one.algorithm.name)).mkdir(parents=True, exist_ok=True)
-    return _performed(jobs_, processes, runs, on_progress, scenario=base, seeds=numbers, accuracy=accuracy,
-                      path=path)  # fmt: skip
+    return _performed(jobs_, processes, runs, on_progress, made=made, scenario=base, seeds=numbers,
+                      accuracy=accuracy, path=path)  # fmt: skip
 
 
 def _performed(jobs: list[dict[str, Any]], processes: int, runs: list[dict[str, Any]],
-               on_progress: Progress | None, **about: Any) -> Comparison:  # fmt: skip
-    """Perform all jobs and finish the comparison, whether or not it is stopped."""
+               on_progress: Progress | None, *, made: bool, **about: Any) -> Comparison:  # fmt: skip
+    """Perform all jobs and finish the comparison, whether or not it is stopped.
+
+    made  its directory is of its own making: without anything in it, it goes again
+    """
     shares = [0.0] * len(jobs)
     about["order"] = list(dict.fromkeys(one["algorithm"] for one in [*runs, *jobs]))
 
@@ -169,6 +173,8 @@ def _performed(jobs: list[dict[str, Any]], processes: int, runs: list[dict[str, 
         stop.comparison = found  # type: ignore[attr-defined]
         if found.path is not None and any(found.path.iterdir()):  # a run's directory precedes its outcome
             stop.path = found.path  # type: ignore[attr-defined]
+        elif found.path is not None and made:
+            found.path.rmdir()
         raise
     return _finished(runs, complete=True, **about)
 

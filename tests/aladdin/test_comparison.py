@@ -288,6 +288,25 @@ def test_ctrl_c_keeps_what_is_finished(
     assert (document["complete"], len(document["runs"])) == (False, 2)
 
 
+@pytest.mark.parametrize("there", [False, True])
+def test_ctrl_c_before_anything_is_finished_leaves_no_directory(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], there: bool
+) -> None:
+    """But for one that was there before."""
+
+    def run(_: Scenario) -> Record:
+        raise KeyboardInterrupt
+
+    stub(monkeypatch, run)
+    out = tmp_path / "c"
+    if there:
+        out.mkdir()
+    assert cli.main(["compare", "demo", "-a", "asp,bsp", "--out", str(out), "--jobs", "1"]) == 130
+    assert capsys.readouterr().err == "stopped: by Ctrl-C\n"
+    assert out.exists() == there
+    assert [*tmp_path.iterdir()] == [out] * there
+
+
 def test_the_number_of_processes_changes_nothing(tmp_path: Path) -> None:
     def figures(jobs: int) -> list[dict[str, Any]]:
         found = aladdin.compare("demo", "asp,aladdin", seeds=2, overrides=QUICK, jobs=jobs)
