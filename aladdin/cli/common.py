@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Algorithm", "Force", "Jobs", "Json", "Out", "ProfileFile", "Runs", "ScenarioName", "Set", "Spans",
-    "check", "console", "emit", "kept_in", "progress", "say", "spinner", "top", "warn", "written",
+    "check", "console", "emit", "given", "kept_in", "progress", "say", "spinner", "top", "warn", "written",
 ]  # fmt: skip
 
 ScenarioName = Annotated[
@@ -35,10 +35,15 @@ ScenarioName = Annotated[
 ]
 
 
+def given(context: typer.Context, name: str) -> bool:
+    """Whether the parameter ``name`` stands on the command line, be it empty."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
 def _some(context: typer.Context, value: str) -> str:
     """Refuse an ``--algorithm`` that is given but empty: it would mean the scenario's own."""
-    given = context.get_parameter_source("algorithm")
-    if given is not None and given.name == "COMMANDLINE" and not value.strip(" ,"):
+    if given(context, "algorithm") and not value.strip(" ,"):
         from scenarios.errors import ScenarioError
 
         raise ScenarioError(

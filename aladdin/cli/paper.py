@@ -14,11 +14,22 @@ if TYPE_CHECKING:
     from aladdin.paper import Paper
 
 
+def _some(context: typer.Context, value: str) -> str:
+    """Refuse an ``--only`` that is given but empty: it would mean the default."""
+    if common.given(context, "only") and not value.strip(" ,"):
+        from aladdin.paper import EXPERIMENTS
+        from scenarios.errors import ScenarioError
+
+        valid = f"some of {', '.join(EXPERIMENTS)}, or all; left out: all that concern time"
+        raise ScenarioError("--only", value, valid)
+    return value
+
+
 def command(
     only: Annotated[
         str,
         typer.Option(
-            "--only", metavar="A,B|all",
+            "--only", metavar="A,B|all", callback=_some,
             help="Some of them, such as [bold]table2,figure5[/]. Default: all that concern time.",
         ),
     ] = "",

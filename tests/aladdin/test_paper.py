@@ -172,6 +172,7 @@ def test_a_server_that_serves_one_at_a_time_is_slower_but_loses_nothing() -> Non
     [
         (["--only", "table9"], "table9"),
         (["--only", ","], "table2"),
+        (["--only", ""], "--only: '' is not valid; expected some of figure1a, "),
         (["--seeds", "0"], "seeds"),
         (["--jobs", "0"], "jobs"),
     ],
