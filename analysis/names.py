@@ -5,9 +5,22 @@ from __future__ import annotations
 from core.algorithms import ALGORITHMS
 from core.record import Record
 
-__all__ = ["DRIVERS", "count", "driver", "label", "rank", "sampled", "title"]
+__all__ = ["DRIVERS", "FAMILIES", "count", "driver", "family", "label", "rank", "sampled", "title"]
 
 DRIVERS = {"sim": "predicted", "real": "measured"}
+
+FAMILIES = {
+    "synchronous": ("bsp", "arsgd", "local_sgd", "post_local_sgd", "diloco"),
+    "asynchronous, with servers": ("asp", "ssp", "dssp", "easgd"),
+    "ALADDIN": ("aladdin", "aladdin_l1", "aladdin_l2"),
+    "gossip": ("dpsgd", "adpsgd", "sgp", "gosgd"),
+}
+"""Algorithms that are drawn together where there are too many for one panel."""
+
+
+def family(name: str) -> str:
+    """Which of ``FAMILIES`` an algorithm belongs to; those that are in none are ``others``."""
+    return next((family for family, members in FAMILIES.items() if name in members), "others")
 
 
 def label(name: str) -> str:

@@ -6,7 +6,7 @@ Rules this module obeys:
   global state (pyplot is never imported), no display needed.
 * One colour per part of a worker's time, and one look per algorithm (``look``), everywhere the same,
   from the palette of Okabe and Ito, which colour-blind readers can tell apart. Algorithms of one
-  family share a colour and differ in dashes and marker.
+  kind share a colour and differ in dashes and marker: synchronous gossip is violet, asynchronous brown.
 * Axes carry units. The same record gives the same picture.
 """
 
@@ -66,9 +66,9 @@ LOOKS = {
     "post_local_sgd": Look("#CC79A7", "s", DASHED),
     "diloco": Look("#CC79A7", "^", DOTTED),
     "dpsgd": Look("#5D3A9B", "h"),
-    "adpsgd": Look("#5D3A9B", "d", DASHED),
+    "adpsgd": Look("#7A4A12", "d", DASHED),
     "sgp": Look("#5D3A9B", "*", MIXED),
-    "gosgd": Look("#5D3A9B", "p", DOTTED),
+    "gosgd": Look("#7A4A12", "p", DOTTED),
 }
 
 OTHERS = tuple(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -50,9 +51,14 @@ def test_every_algorithm_has_a_look_of_its_own() -> None:
     assert plots.look("mine:New").colour not in {one.colour for one in looks}
 
 
+def test_d_psgd_and_ad_psgd_differ_in_colour() -> None:
+    assert plots.look("dpsgd").colour != plots.look("adpsgd").colour
+
+
 @pytest.mark.parametrize("by", seeds.AXES)
-def test_learning_curves_of_all_algorithms(by: str) -> None:
-    figure = curves.learning(lines(MANY), by, title="demo", accuracy=0.8)
+def test_learning_curves_of_some_algorithms_stand_together(by: str) -> None:
+    some = ["aladdin", "asp", "bsp"]
+    figure = curves.learning(lines(some), by, title="demo", accuracy=0.8)
     shown = [axes for axes in figure.axes if axes.get_visible()]
     assert [axes.get_ylabel().split("\n")[0] for axes in shown] == [
         "loss on the test set", "accuracy (%)", "consensus distance", "Lemma 1: global model's distance",
@@ -60,9 +66,33 @@ def test_learning_curves_of_all_algorithms(by: str) -> None:
     assert {axes.get_xlabel() for axes in shown} == {curves.X_LABELS[by]}
     assert [axes.get_yscale() for axes in shown] == ["linear", "linear", "log", "log"]
     (legend,) = figure.legends
-    assert [text.get_text() for text in legend.get_texts()] == [names.label(name) for name in MANY]
+    assert [text.get_text() for text in legend.get_texts()] == [names.label(name) for name in some]
     assert overlaps(figure) == []
     assert all(legend.get_window_extent().x0 >= axes.get_window_extent().x1 for axes in shown)
+
+
+@pytest.mark.parametrize("by", seeds.AXES)
+def test_learning_curves_of_all_algorithms_have_a_column_for_each_family(by: str) -> None:
+    """Every algorithm is drawn and named in one column, pale in the others, on the same axes."""
+    figure = curves.learning(lines([*MANY, "mine:New"]), by, title="demo", accuracy=0.8)
+    grid = np.array(figure.axes, dtype=object).reshape(4, 5)
+    shown = np.vectorize(lambda axes: axes.get_visible())(grid)
+    assert shown[:3].all()
+    assert shown[3].tolist() == [False, False, True, False, False], "Lemma 1 is ALADDIN's"
+    named = [[text.get_text() for text in axes.get_legend().get_texts()] for axes in grid[0]]
+    assert sorted(chain(*named)) == sorted(names.label(name) for name in [*MANY, "mine:New"])
+    assert [axes.get_legend().get_title().get_text() for axes in grid[0]] == [*names.FAMILIES, "others"]
+    for row, visible in zip(grid, shown, strict=True):
+        panels = row[visible]
+        assert len({(*axes.get_xlim(), *axes.get_ylim(), axes.get_yscale()) for axes in panels}) == 1
+        assert [bool(axes.get_ylabel()) for axes in panels] == [True] + [False] * (len(panels) - 1)
+    pale = [line for line in grid[0, 0].get_lines() if line.get_color() == curves.PALE]
+    assert len(pale) + len(named[0]) == len(MANY) + 1
+    assert overlaps(figure) == []
+
+
+def test_every_algorithm_has_a_family() -> None:
+    assert sorted(chain(*names.FAMILIES.values())) == sorted(ALGORITHMS)
 
 
 def test_a_line_is_the_mean_and_its_band_holds_all_seeds() -> None:
@@ -95,6 +125,15 @@ def test_axes_are_logarithmic_where_one_line_would_hide_the_others() -> None:
     assert scales(5.0, 2.0) == ("linear", "linear")
     assert scales(20.0, 2.0) == ("log", "linear")
     assert scales(5.0, 1e9) == ("linear", "log")
+
+
+def test_markers_are_as_far_apart_as_the_axis_shows_them() -> None:
+    x = np.geomspace(0.1, 100.0, 700)
+    assert np.diff(np.log(x[curves._marks(x, 0.0, True)])) == pytest.approx(np.log(1000) / 7, rel=0.02)
+    assert np.diff(x[curves._marks(x, 0.5, False)]) == pytest.approx(99.9 / 7, rel=0.05)
+    assert curves._marks(x, 0.5, True)[0] == pytest.approx(50, abs=1)
+    assert curves._marks(np.array([0.0, 1.0]), 0.0, True) == [1]
+    assert curves._marks(np.zeros(0), 0.0, True) == []
 
 
 def test_measured_runs_have_hollow_markers() -> None:
@@ -131,6 +170,25 @@ def test_bars_of_all_algorithms_carry_intervals_and_say_what_is_missing() -> Non
     assert overlaps(figure) == []
     widths = [patch.get_width() for patch in shown[0].patches]
     assert widths == pytest.approx([one["throughput"]["mean"] for one in statistics if one["throughput"]])
+
+
+@pytest.mark.parametrize(("lowest", "points"), [(0.55, True), (0.3, False)])
+def test_bars_of_accuracies_begin_at_zero_and_points_may_not(lowest: float, points: bool) -> None:
+    found = runs(["asp", "bsp", "aladdin"])
+    for run in found:
+        run["summary"]["accuracy"] = lowest if run["algorithm"] == "asp" else 0.97
+    figure = curves.bars(seeds.condense(found), "demo")
+    (axes,) = [axes for axes in figure.axes if axes.get_title(loc="left") == "final accuracy (%)"]
+    assert len(axes.patches) == (0 if points else 3)
+    low, high = axes.get_xlim()
+    assert (low > 0) == points
+    assert low < 100 * lowest < 97 < high
+    for other in figure.axes:
+        if other.patches and other.get_xscale() == "linear":
+            assert other.get_xlim()[0] == 0
+    if points:
+        drawn = sorted(line.get_xdata()[0] for line in axes.get_lines() if line.get_marker() in "s^o")
+        assert drawn == pytest.approx([55, 97, 97])
 
 
 def test_nothing_finished_is_nothing_to_draw(tmp_path: Path) -> None:
