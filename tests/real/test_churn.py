@@ -289,50 +289,22 @@ def test_the_command_line_keeps_the_record_and_exits_with_3(tmp_path: Path) -> N
     assert np.isfinite(read(out).nodes["end"]).all()
 
 
-@pytest.mark.slow
-def test_processes_that_wait_to_come_back_end_with_their_parent_too(tmp_path: Path) -> None:
-    """SIGKILL leaves it no time to tell them."""
-    script = tmp_path / "parent.py"
+def orphaned(folder: Path, fault: dict[str, Any], **run: Any) -> tuple[list[psutil.Process], list[str]]:
+    """All processes of a run under ``fault`` whose parent is killed amid it, and what state each was in.
+
+    SIGKILL leaves the parent no time to tell them. By then 100 steps are done: the fault has long struck.
+    """
+    script = folder / "parent.py"
     script.write_text(
         textwrap.dedent(
-            """
+            f"""
             import real
             from tests.real.test_churn import befallen
 
             if __name__ == "__main__":
-                fault = {"kind": "crash", "ranks": [1], "step": 3, "back": 600.0}
                 told = lambda done, _: print(done, flush=True)
-                real.train(befallen("asp", fault, run={"seconds": 600}), on_progress=told)
-            """
-        )
-    )
-    with subprocess.Popen(
-        [sys.executable, str(script)], stdout=subprocess.PIPE, cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    ) as parent:  # fmt: skip
-        assert parent.stdout is not None
-        while int(parent.stdout.readline()) < 100:  # worker 1 has long been killed, its next life waits
-            pass
-        family = psutil.Process(parent.pid).children(recursive=True)
-        parent.kill()
-    _, alive = psutil.wait_procs(family, timeout=20)
-    assert not alive
-
-
-def test_who_is_frozen_ends_with_its_parent_too(tmp_path: Path) -> None:
-    """Stopped, it cannot find out by itself that its launcher is gone."""
-    script = tmp_path / "parent.py"
-    script.write_text(
-        textwrap.dedent(
-            """
-            import real
-            from tests.real.test_churn import befallen
-
-            if __name__ == "__main__":
-                fault = {"kind": "freeze", "ranks": [1], "step": 3, "back": 600.0}
-                told = lambda done, _: print(done, flush=True)
-                run = {"seconds": 600, "heartbeat_timeout": "1000 s"}
-                real.train(befallen("asp", fault, run=run), on_progress=told)
+                run = {{"seconds": 600, **{run!r}}}
+                real.train(befallen("asp", {fault!r}, run=run), on_progress=told)
             """
         )
     )
@@ -344,9 +316,25 @@ def test_who_is_frozen_ends_with_its_parent_too(tmp_path: Path) -> None:
         while int(parent.stdout.readline()) < 100:
             pass
         family = psutil.Process(parent.pid).children(recursive=True)
-        assert [one for one in family if one.status() == psutil.STATUS_STOPPED]
+        states = [one.status() for one in family]
         parent.kill()
+    return family, states
+
+
+@pytest.mark.slow
+def test_processes_that_wait_to_come_back_end_with_their_parent_too(tmp_path: Path) -> None:
+    """Worker 1 is killed, its next life waits."""
+    family, _ = orphaned(tmp_path, {"kind": "crash", "ranks": [1], "step": 3, "back": 600.0})
+    _, alive = psutil.wait_procs(family, timeout=20)
+    assert not alive
+
+
+def test_who_is_frozen_ends_with_its_parent_too(tmp_path: Path) -> None:
+    """Stopped, it cannot find out by itself that its launcher is gone."""
+    fault = {"kind": "freeze", "ranks": [1], "step": 3, "back": 600.0}
+    family, states = orphaned(tmp_path, fault, heartbeat_timeout="1000 s")
     _, alive = psutil.wait_procs(family, timeout=20)
     for one in alive:
         one.kill()
+    assert psutil.STATUS_STOPPED in states
     assert not alive
