@@ -136,6 +136,15 @@ def refreshing(base: Scenario, kind: str, share: float) -> Iterator[Probe]:
         yield make.beside(kind)
 
 
+def _burst(kind: str) -> float:
+    """Bytes that links of a kind save while they are idle, as the test-bed sets them."""
+    if kind != "shaped":
+        return 0.0
+    from real.testbed import BURST
+
+    return float(BURST)
+
+
 def _slower(scenario: Scenario, kind: str) -> Scenario:
     """The same over links that carry a fraction of the rate."""
     share = Constant(1 / SLOWER, "1", 1 / SLOWER, 1 / SLOWER)
@@ -268,11 +277,13 @@ class _Maker:
             scenarios.append(_slower(self.scenario("LinkProbe", 2, repeats, run__links=kind, **few), kind))
 
         def learn(records: list[Record], _: Profile) -> Learned:
-            found = fits.fit_links(records[0], f"link.{kind}", rate)
+            found = fits.fit_links(records[0], f"link.{kind}", rate, _burst(kind))
             for slow in records[1:]:
                 cost = fits.fit_byte_cost(slow)
                 if cost is not None:
                     found[f"host.{kind}.byte_cost.slow"] = cost
+                carried = fits.fit_links(slow, f"link.{kind}", rate / SLOWER)[f"link.{kind}.efficiency"]
+                found[f"link.{kind}.efficiency.slow"] = carried
             return Learned(found, {f"link.{kind}": goodness.links(records[0])})
 
         return Probe(f"{kind} links", lambda _: scenarios, learn)

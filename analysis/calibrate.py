@@ -12,7 +12,8 @@ Rules this module obeys:
 
 Links. With latency L, overhead o per message and rate R, half a round trip of b bytes takes
 L + o + b/R and messages back to back take o + b/R each. So the streams' intercept over the sizes is
-o, their slope 1/R, and L is what a ping takes longer than a stream of the same size.
+o, their slope 1/R, and L is what a ping takes longer than a stream of the same size. Where a link saves
+up to B bytes while it is idle, a ping takes min(b, B)/R less, a stream nothing less.
 """
 
 from __future__ import annotations
@@ -179,11 +180,11 @@ def fit_ring_lag(measured: Record, simulated: Record, workers: int) -> Constant:
     return _constant(extra, lambda e: max(float(np.median(e)), 0.0), "s")
 
 
-def fit_links(record: Record, name: str, nominal: float = 0.0) -> dict[str, Constant]:
+def fit_links(record: Record, name: str, nominal: float = 0.0, burst: float = 0.0) -> dict[str, Constant]:
     """Constants of a link from a ``LinkProbe`` run: ``<name>.latency``, ``.overhead``, ``.bandwidth``.
 
-    ``.efficiency`` as well where the link has a ``nominal`` rate (bytes/s), and ``.shared``, the
-    bytes/s of both directions together when both are busy.
+    ``.efficiency`` as well where the link has a ``nominal`` rate (bytes/s), ``.burst`` where it saves so
+    many bytes while it is idle, and ``.shared``, the bytes/s of both directions together when both are busy.
     """
     pings, streams, duplex = (by_size(record, kind) for kind in (PING, STREAM, DUPLEX))
     if len(streams) < 2 or pings.keys() != streams.keys():
@@ -192,8 +193,10 @@ def fit_links(record: Record, name: str, nominal: float = 0.0) -> dict[str, Cons
         )
 
     def latency(drawn_pings: Mapping[float, np.ndarray], drawn: Mapping[float, np.ndarray]) -> float:
-        differences = [np.median(drawn_pings[size]) - np.median(drawn[size]) for size in drawn]
-        return max(float(np.median(differences)), 0.0)
+        slope = line(drawn)[1]
+        saved = {size: min(size, burst) * slope for size in drawn}
+        longer = [np.median(drawn_pings[size]) + saved[size] - np.median(drawn[size]) for size in drawn]
+        return max(float(np.median(longer)), 0.0)
 
     count = sum(len(times) for times in streams.values())
     found: dict[str, tuple[str, Callable[..., float], Sequence[Mapping[float, np.ndarray]]]] = {
@@ -210,6 +213,8 @@ def fit_links(record: Record, name: str, nominal: float = 0.0) -> dict[str, Cons
         f"{name}.{key}": _over_sizes(unit, estimate, data, count)
         for key, (unit, estimate, data) in found.items()
     }
+    if burst:
+        constants[f"{name}.burst"] = Constant(burst, "bytes", burst, burst, count, "as the links were set")
     cost = fit_byte_cost(record)
     if cost is not None:
         constants[f"{name}.byte_cost".replace("link.", "host.")] = cost

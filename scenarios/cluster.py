@@ -151,6 +151,8 @@ class Network:
     window               messages per (sender, receiver) not yet delivered; may be unlimited
     inbox                unread messages per (sender, receiver) before grants stop; may be unlimited
     overhead             seconds per message, in addition to latency
+    burst                bytes that every NIC direction saves while it is idle and then passes at once, like a
+                         token bucket; only where one message moves at a time (fifo, no links between)
     backplane            bytes/s that all traffic between machines shares (a switch's backplane, or
                          one host that plays them all); 0: no such limit
     collective           native (closed form; gloo or NCCL in reality) | messages (a program)
@@ -164,6 +166,7 @@ class Network:
     window: float = of_kind(1, integer(1, unlimited=True))
     inbox: float = of_kind(2, integer(1, unlimited=True))
     overhead: float = amount(0.0, "seconds")
+    burst: float = amount(0.0, "bytes")
     backplane: float = amount(0.0, "bytes/s")
     collective: str = choice("native", "native", "messages")
     allreduce: str = choice("ring", *ALGORITHMS)

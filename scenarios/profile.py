@@ -24,7 +24,9 @@ constant                   unit     meaning
 ``link.<kind>.overhead``   s        per message, beyond its latency
 ``link.<kind>.bandwidth``  bytes/s  of a link, each way; native ones take it
 ``link.<kind>.shared``     bytes/s  of both directions together when both are busy
-``link.<kind>.efficiency``  1       goodput of a paced or shaped link over its nominal rate
+``link.<kind>.efficiency``  1       goodput of a paced or shaped link over its nominal rate; ``.slow`` at the
+                                    lowest rate that was probed
+``link.<kind>.burst``      bytes    that a shaped link saves while it is idle, as it was set
 ``allreduce.alpha.<n>``    s        per ring step of the native all-reduce among n
 ``allreduce.bandwidth.<n>``  bytes/s  of its ring
 ``device.slots``           1        workers that the device serves at full speed at once, at best;
@@ -59,6 +61,7 @@ import numpy as np
 from core.tensors import OPERATIONS
 from scenarios.cluster import MOST, Cluster, Heterogeneity, Host, Layout, StepTime
 from scenarios.compute import MODELS, WIDEST
+from scenarios.emulated import carried
 from scenarios.errors import ScenarioError, unknown, unknown_field
 from scenarios.fields import LARGEST, SLOWEST, Kind, plain, real
 from scenarios.plan import players
@@ -86,7 +89,8 @@ _KNOWN: tuple[tuple[str, str, Kind], ...] = (
     (rf"tensor_seconds\.({'|'.join(OPERATIONS)})", "s", _WAIT),
     (rf"link\.({LINKS})\.(latency|overhead)", "s", _WAIT),
     (rf"link\.({LINKS})\.(bandwidth|shared)", "bytes/s", _RATE),
-    (rf"link\.({LINKS})\.efficiency", "1", real(above=0.0, high=10.0)),
+    (rf"link\.({LINKS})\.efficiency(\.slow)?", "1", real(above=0.0, high=10.0)),
+    (rf"link\.({LINKS})\.burst", "bytes", real(low=0.0, high=LARGEST["bytes"])),
     (r"allreduce\.alpha(\.\d+)?", "s", _WAIT),
     (r"allreduce\.bandwidth(\.\d+)?", "bytes/s", _RATE),
     (r"device\.slots(\.\d+)?", "1", real(low=0.01, high=MOST)),
@@ -201,14 +205,13 @@ class Profile:
         rates times the measured efficiency; native ones take the measured bandwidth.
         """
         cluster, kind = scenario.cluster, scenario.run.links
-        n = cluster.workers
+        n, old = cluster.workers, cluster.network
         network = replace(
-            cluster.network,
-            overhead=self.value(f"link.{kind}.overhead", cluster.network.overhead),
-            allreduce_alpha=self.by_workers("allreduce.alpha", n, cluster.network.allreduce_alpha),
-            allreduce_bandwidth=self.by_workers(
-                "allreduce.bandwidth", n, cluster.network.allreduce_bandwidth
-            ),
+            old,
+            overhead=self.value(f"link.{kind}.overhead", old.overhead),
+            burst=self.value(f"link.{kind}.burst", old.burst),
+            allreduce_alpha=self.by_workers("allreduce.alpha", n, old.allreduce_alpha),
+            allreduce_bandwidth=self.by_workers("allreduce.bandwidth", n, old.allreduce_bandwidth),
         )
         changed = replace(
             self._links(cluster, kind),
@@ -306,11 +309,10 @@ class Profile:
     def _links(self, cluster: Cluster, kind: str) -> Cluster:
         if cluster.topology is not None:
             return cluster  # its links are none of this machine's
-        share = self.value(f"link.{kind}.efficiency", 1.0)
         native = self.value("link.native.bandwidth")
 
         def rate(nominal: float) -> float:
-            return (native or nominal) if kind == "native" else nominal * share
+            return (native or nominal) if kind == "native" else carried(self, kind, nominal)
 
         latency = self.constants.get(f"link.{kind}.latency")
         if cluster.layout is not None:

@@ -24,6 +24,7 @@ from core.tensors import Phantom, Tensors
 from scenarios.errors import ScenarioError
 from scenarios.plan import Plan
 from scenarios.steptime import StepTimes
+from scenarios.streams import stream
 from sim.checkpoint import Checkpoints, Registered, Registry
 from sim.clock import Alarm, Clock
 from sim.collectives import NativeAllReduce
@@ -93,6 +94,7 @@ class Driver:
             admission=settings.admission,
             inbox=settings.inbox,
             overhead=settings.overhead,
+            burst=settings.burst,
             routes=routes(cluster),
         )
         if self.processor is not None:
@@ -166,6 +168,8 @@ class Driver:
         logs = self.logs
         steps, spans = logs.steps_of(id, server), logs.spans_of(id, server)
         host = self.kind_of_host(id, server, self.clock, self.roster, steps, spans)
+        if self.ring_lag:
+            host.lags = stream(self.plan.scenario.run.seed, id, "lag")
         self.network.attach(host, plan.machine_of[id])
         shared = plan.algorithm.centralized and not server
         host.told = inf if shared else 0

@@ -54,7 +54,7 @@ class Endpoint:
     out          its messages that move now
     blocked      asks for calls of ``turning``
     watching     asks for calls of ``released``
-    lag          seconds by which its messages ask late
+    lag          seconds by which its messages ask late, in the mean
     pairs        its connections by receiver
     sources      nodes that have a connection to it, where somebody asks
     """
@@ -77,6 +77,10 @@ class Endpoint:
         if self.queue is EMPTY:
             self.queue = deque()
         self.queue.append(transfer)
+
+    def late(self) -> float:
+        """Seconds by which its next message asks late."""
+        return self.lag
 
     def turning(self, now: float) -> None:
         """Its first bytes are about to move, or its last ones have just ceased to."""

@@ -201,7 +201,7 @@ FastPump.handlers = {
 def fast_pair(network: Network, source: Host, target: Host) -> Pair:
     """The connection from ``source`` to ``target``, of the kind that suits it."""
     pair = Pair(network, source, target)
-    if network.host is None and (pair.rate or pair.direct):
+    if network.host is None and network.savings is None and (pair.rate or pair.direct):
         pair.__class__ = _LonePair if pair.rate else _SharedPair
     return pair
 

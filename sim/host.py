@@ -22,6 +22,8 @@ from sim.endpoint import Endpoint
 from sim.network import Pair, Transfer
 
 if TYPE_CHECKING:
+    from numpy.random import Generator
+
     from sim.backward import Backward
     from sim.compute import Device
     from sim.programs import Pump
@@ -102,6 +104,7 @@ class Host(Endpoint):
         "idle",
         "inbox",
         "incoming",
+        "lags",
         "leaving",
         "lost",
         "mark",
@@ -131,6 +134,7 @@ class Host(Endpoint):
     tensors: Any
     gradient: Any
     device: Device | None
+    lags: Generator
 
     def __init__(
         self,
@@ -243,6 +247,10 @@ class Host(Endpoint):
             self.matched -= 1
 
     # Messages
+
+    def late(self) -> float:
+        """Drawn anew for every message: it waits for cores that others happen to use."""
+        return self.lag * float(self.lags.standard_exponential()) if self.lag else 0.0
 
     def delivered(self, transfer: Transfer) -> None:
         """Hand the message to the program that waits for it, or put it into the inbox."""

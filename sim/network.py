@@ -13,6 +13,7 @@ Rules this module obeys:
   when its predecessor ends if that is later. A message refused for a full inbox steps aside, and
   what is behind it, to other receivers, goes on. From its grant on a message occupies its slots for
   the overhead and for its bytes.
+* Links with a ``burst`` are ahead after a pause, for messages that move alone (``sim.buckets``).
 * Messages inside one machine use its local bandwidth and latency and no slot.
 * Every operation costs O(log n) at most, however many requests are queued, withheld or put aside.
 
@@ -27,6 +28,7 @@ from heapq import heappop, heappush
 from math import inf
 from typing import Any
 
+from sim.buckets import Savings
 from sim.clock import NORMAL, Alarm, Clock
 from sim.endpoint import EMPTY, Endpoint, MachineLike
 from sim.fluid import Flow, Fluid, Link
@@ -117,7 +119,7 @@ class Pair:
     """The connection from one node to another."""
 
     __slots__ = (
-        "behind", "busy", "bytes", "current", "direct", "latency", "messages", "network", "overhead",
+        "ahead", "behind", "busy", "bytes", "current", "direct", "latency", "messages", "network", "overhead",
         "path", "rate", "source", "target", "undelivered", "unread", "withheld",
     )  # fmt: skip
 
@@ -130,6 +132,8 @@ class Pair:
         self.latency = a.local_latency if a is b else a.latency + b.latency + further
         self.direct = a is b or network.slots == inf
         self.rate = 0.0 if self.direct or extra or network.slots > 1 else min(a.up.capacity, b.down.capacity)
+        ends = (a.index, a.up.capacity, b.index, b.down.capacity)
+        self.ahead = network.savings.path(*ends) if self.rate and network.savings is not None else None
         self.overhead = network.overhead + overhead
         self.busy = self.rate * network.byte_cost + network.moving if self.rate else 0.0
         self.current: Transfer | None = None
@@ -194,6 +198,11 @@ class Pair:
             heappush(nic.requests, entry)
             nic.grant()
 
+    def due(self, now: float, nbytes: float) -> float:
+        """When a message that has the path to itself from ``now`` on is delivered."""
+        start = now + self.overhead
+        return start + nbytes / self.rate if self.ahead is None else self.ahead.last(start, nbytes)
+
     def follow(self) -> None:
         """The current transfer is over: the next one's turn."""
         self.current = None
@@ -234,7 +243,7 @@ class Transfer(Flow):
         if arrival < now:
             arrival = now
         if network.host is None or arrival == now:
-            self.request(now, arrival + pair.source.lag)
+            self.request(now, arrival + pair.source.late())
         else:
             self.phase = CALLING
             network.host.run(self, arrival - now, 1.0)
@@ -274,9 +283,14 @@ class Transfer(Flow):
         clock = pair.network.clock
         if pair.rate:
             self.phase = TIMED
-            due = now + pair.overhead + self.nbytes / pair.rate
+            due = pair.due(now, self.nbytes)
+            if pair.ahead is not None:
+                pair.ahead.spend(now + pair.overhead, self.nbytes)
             if pair.busy:
                 host = pair.network.host
+                if pair.ahead is not None:  # its bytes cost what they cost, however soon they have passed
+                    cost = pair.network.byte_cost * self.nbytes
+                    pair.busy = pair.network.moving + cost / max(due - now, 1e-4)
                 if pair.network.elastic:
                     host.run(self, due - now, 1.0, pair.busy)
                     return
@@ -310,7 +324,7 @@ class Transfer(Flow):
             self.flow()
         elif self.phase == CALLING:
             now = self.pair.network.clock._now
-            self.request(now, now + self.pair.source.lag)
+            self.request(now, now + self.pair.source.late())
 
     def arrived(self) -> None:
         pair = self.pair
@@ -363,12 +377,14 @@ class Network:
         admission: str | int = "fifo",
         inbox: float = 2,
         overhead: float = 0.0,
+        burst: float = 0.0,
         routes: Routes | None = None,
     ) -> None:
         self.clock = clock
         self.fluid = Fluid(clock)
         self.slots: float = {"fifo": 1, "fair": inf}.get(admission, admission)  # type: ignore[arg-type]
         self.inbox, self.overhead = inbox, overhead
+        self.savings = Savings(burst) if burst else None
         self.sequence = 0
         self.observer: Callable[[Transfer], None] | None = None
         self.nics = [Nic(self, i, machine) for i, machine in enumerate(machines)]

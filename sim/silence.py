@@ -153,7 +153,7 @@ class RestingTransfer(Transfer):
         if pair.silent:
             self.rest_in_slots(WHOLE, 0.0)
             return
-        self.due = now + pair.overhead + (self.nbytes / pair.rate if pair.rate else 0.0)
+        self.due = pair.due(now, self.nbytes) if pair.rate else now + pair.overhead
         super().move(now)
 
     def go_on(self) -> None:
