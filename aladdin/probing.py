@@ -46,6 +46,10 @@ SLOWER = 5.0
 """How many times slower the links are over which a byte's cost is probed once more."""
 
 
+DRAWN = 24
+"""All-reduces in a simulation that a ring's lag is fitted by: what is drawn must not decide."""
+
+
 OVERRUN = 0.1
 """Lateness of paced steps, as a share of them, that is no lateness any more: the machine cannot keep pace."""
 
@@ -119,6 +123,9 @@ def probes(base: Scenario, counts: Sequence[int], kinds: Sequence[str], share: f
         for kind in kinds:
             if kind != "native":
                 yield make.ring(n, kind)
+    for kind in kinds:
+        if kind != "native":
+            yield make.ring(max(counts), kind, slow=True)
     for kind in kinds:
         yield make.beside(kind)
 
@@ -299,20 +306,33 @@ class _Maker:
             ),
         )
 
-    def ring(self, n: int, kind: str) -> Probe:
-        """An all-reduce by messages, against a simulation of it."""
-        repeats = _times(self.share, PARTS * 2 * self.transfer(kind), 3, 8)
-        fields = {"run__links": kind, "cluster__network__collective": "messages"}
+    def ring(self, n: int, kind: str, slow: bool = False) -> Probe:
+        """An all-reduce by messages, against simulations of it; on ``slow`` links only the whole vector."""
+        fields: dict[str, Any] = {"run__links": kind, "cluster__network__collective": "messages"}
+        whole = {"algorithm__options__parts": [1.0]}
+        if slow:
+            fields |= whole
+            repeats = _times(self.share, 2 * SLOWER * self.transfer(kind), 2, 8)
+        else:
+            repeats = _times(self.share, PARTS * 2 * self.transfer(kind), 3, 8)
         scenario = self.scenario("AllReduceProbe", n, repeats, **fields)
+        expected = self.scenario("AllReduceProbe", n, DRAWN, **fields | whole)
+        if slow:
+            scenario, expected = _slower(scenario, kind), _slower(expected, kind)
 
         def learn(records: list[Record], profile: Profile) -> Learned:
             from sim import simulate
 
-            without = {key: value for key, value in profile.constants.items() if not key.startswith("ring.")}
-            expected = simulate(replace(profile, constants=without).apply(scenario))
-            return Learned({f"ring.{kind}.lag.{n}": fits.fit_ring_lag(records[0], expected, n)})
+            calibrated = profile.apply(expected)
 
-        return Probe(f"all-reduce by messages among {n} over {kind} links", lambda _: [scenario], learn)
+            def simulated(lag: float) -> Record:
+                return simulate(calibrated.override({"cluster.host.ring_lag": lag}))
+
+            name = f"ring.{kind}.lag.{n}" + (".slow" if slow else "")
+            return Learned({name: fits.fit_ring_lag(records[0], simulated, n)})
+
+        rate = "slow " if slow else ""
+        return Probe(f"all-reduce by messages among {n} over {rate}{kind} links", lambda _: [scenario], learn)
 
     def beside(self, kind: str) -> Probe:
         """Steps while messages come and go."""

@@ -164,20 +164,38 @@ def fit_tensors(record: Record) -> dict[str, Constant]:
     return found
 
 
-def fit_ring_lag(measured: Record, simulated: Record, workers: int) -> Constant:
-    """``ring.<kind>.lag.<n>``: what a ring step takes longer than in a simulation without it, seconds.
+def fit_ring_lag(measured: Record, simulated: Callable[[float], Record], workers: int) -> Constant:
+    """``ring.<kind>.lag.<n>``: seconds by which messages of a ring ask late, in the mean.
 
-    Both records are of the same ``AllReduceProbe`` with ``collective: messages``. Its largest size
-    counts, the model's own.
+    The lag with which a simulation of the same ``AllReduceProbe`` (``collective: messages``), ``simulated(lag)``,
+    takes as long as was measured; 0 where that took no longer than without. The largest size counts, the
+    model's own. Raises ``CalibrationError`` where it was not measured and simulated alike.
     """
-    ours, theirs = (by_size(record, ALLREDUCE, over_nodes=np.max) for record in (measured, simulated))
-    if len(ours) < 2 or ours.keys() != theirs.keys():
-        raise CalibrationError(
-            f"ring probe: {len(ours)} sizes; expected two or more, measured and simulated alike"
-        )
-    largest = max(ours)
-    extra = (ours[largest] - np.median(theirs[largest])) / (2 * (workers - 1))
-    return _constant(extra, lambda e: max(float(np.median(e)), 0.0), "s")
+    ours = by_size(measured, ALLREDUCE, over_nodes=np.max)
+    largest, steps = max(ours, default=0.0), 2 * (workers - 1)
+
+    def step(lag: float) -> float:
+        theirs = by_size(simulated(lag), ALLREDUCE, over_nodes=np.max)
+        if largest not in theirs:
+            raise CalibrationError("ring probe: not measured and simulated alike, or without an all-reduce")
+        return float(np.median(theirs[largest])) / steps
+
+    least = step(0.0)
+
+    def lag(target: float) -> float:
+        if target <= least:
+            return 0.0
+        most = target - least
+        while step(most) < target:
+            most *= 2
+        return float(optimize.brentq(lambda late: step(late) - target, 0.0, most, rtol=1e-2, xtol=1e-5))
+
+    times = ours[largest] / steps
+    rng = np.random.default_rng(0)
+    draws = [float(np.median(_resampled(times, rng))) for _ in range(RESAMPLES)]
+    taken = _interval(float(np.median(times)), draws, "s", len(times))
+    low, value, high = lag(taken.low), lag(taken.value), lag(taken.high)
+    return Constant(value, "s", min(low, value), max(high, value), taken.samples)
 
 
 def fit_links(record: Record, name: str, nominal: float = 0.0, burst: float = 0.0) -> dict[str, Constant]:

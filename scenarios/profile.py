@@ -31,8 +31,8 @@ constant                   unit     meaning
 ``allreduce.bandwidth.<n>``  bytes/s  of its ring
 ``device.slots``           1        workers that the device serves at full speed at once, at best;
                                     ``device.slots.<n>`` with n processes, where measured
-``ring.<kind>.lag.<n>``    s        by which messages of an all-reduce by messages among n ask late, at
-                                    the probed rate; less, byte for byte, at lower ones
+``ring.<kind>.lag.<n>``    s        by which messages of an all-reduce by messages among n ask late, in
+                                    the mean; ``.slow`` at the lowest rate that was probed
 ``host.<kind>.byte_cost``  s        of one core, to move a byte over such a link, both ends;
                                     ``.byte_cost.slow`` at the lowest rate that was probed
 ``host.<kind>.beside``     s        the same while native steps keep the cores busy: what these lose;
@@ -61,7 +61,7 @@ import numpy as np
 from core.tensors import OPERATIONS
 from scenarios.cluster import MOST, Cluster, Heterogeneity, Host, Layout, StepTime
 from scenarios.compute import MODELS, WIDEST
-from scenarios.emulated import carried
+from scenarios.emulated import carried, ring_lag
 from scenarios.errors import ScenarioError, unknown, unknown_field
 from scenarios.fields import LARGEST, SLOWEST, Kind, plain, real
 from scenarios.plan import players
@@ -94,7 +94,7 @@ _KNOWN: tuple[tuple[str, str, Kind], ...] = (
     (r"allreduce\.alpha(\.\d+)?", "s", _WAIT),
     (r"allreduce\.bandwidth(\.\d+)?", "bytes/s", _RATE),
     (r"device\.slots(\.\d+)?", "1", real(low=0.01, high=MOST)),
-    (rf"ring\.({LINKS})\.lag(\.\d+)?", "s", _WAIT),
+    (rf"ring\.({LINKS})\.lag(\.\d+(\.slow)?)?", "s", _WAIT),
     (rf"host\.({LINKS})\.(byte_cost|beside)(\.slow)?", "s", _WAIT),
 )
 """Names of constants, their unit, and what is valid, as in the module's table."""
@@ -241,7 +241,7 @@ class Profile:
             gradient=0.0 if native else self.value("step_time.mean"),
             cold=max(self.value("step_time.cold"), 0.0) if native else 0.0,
             pause=PAUSE * self.value("step_time.mean") if native else 0.0,
-            ring_lag=self._ring_lag(scenario.cluster, kind),
+            ring_lag=ring_lag(self, scenario.cluster, kind),
         )
 
     def _moving(self, kind: str, native: bool) -> tuple[float, float]:
@@ -267,22 +267,6 @@ class Profile:
             return fast, 0.0
         moving = min(max((slow - fast) / (1 / low - 1 / high), 0.0), fast * high)
         return fast - moving / high, moving
-
-    def _ring_lag(self, cluster: Cluster, kind: str) -> float:
-        """Seconds by which messages of a ring ask late, at the rates that ``cluster`` has.
-
-        What a byte is late depends on how busy all the ring's bytes keep the host's cores: on the number
-        of nodes times the rate of the slowest, which sets the pace. So a ring of eight at a fifth of the
-        rate that was probed is late, byte for byte, as one of less than two was at that rate.
-        """
-        n, points = cluster.workers, self._points(f"ring.{kind}.lag")
-        if not points:
-            return self.value(f"ring.{kind}.lag")
-        used = [cluster.machines[place] for place in cluster.placement]
-        probed = self.ranges.get("link_rate", (0.0, 0.0))[1]
-        pace = min(min(machine.up, machine.down) for machine in used) / probed if probed else 1.0
-        by_load = [lag * m for m, lag in points.items()]  # a message is one part in m of the vector
-        return float(np.interp(n * min(pace, 1.0), list(points), by_load)) / n
 
     def _slots(self, scenario: Scenario) -> float:
         """Workers that the device serves at full speed beside all processes of ``scenario``.

@@ -87,20 +87,50 @@ def ring_of(n: int, *rates: str) -> Scenario:
     return Scenario.from_dict({**tree, "run": {"steps": 1, "links": "paced", "device": "cpu"}})
 
 
-def test_a_ring_is_as_late_for_every_byte_as_one_that_keeps_the_cores_as_busy() -> None:
+def test_a_ring_is_less_late_at_a_slower_pace_by_the_power_that_was_probed() -> None:
     late = {f"ring.paced.lag.{n}": constant(value) for n, value in ((2, 1e-3), (4, 2e-3), (8, 6e-3))}
     host = {"host.paced.byte_cost": constant(1e-9)}
-    profile = Profile({**PROFILE.constants, **late, **host}, ranges={"link_rate": (125e6, 125e6)})
+    ranges = {"link_rate": (31.25e6, 125e6)}
+    profile = Profile({**PROFILE.constants, **late, **host}, ranges=ranges)
+    slow = {"ring.paced.lag.8.slow": constant(3e-3)}  # half as late at a quarter of the rate
+    probed = Profile({**profile.constants, **slow}, ranges=ranges)
+    odd = Profile({**profile.constants, "ring.paced.lag.8.slow": constant(9e-3)}, ranges=ranges)
 
-    def lag(n: int, *rates: str) -> float:
+    def lag(profile: Profile, n: int, *rates: str) -> float:
         return profile.apply(ring_of(n, *rates)).cluster.host.ring_lag
 
-    assert [lag(n, "1 Gbit/s") for n in (2, 4, 8)] == pytest.approx([1e-3, 2e-3, 6e-3])
-    assert lag(8, "500 Mbit/s") == pytest.approx(4 * 2e-3 / 8)  # the bytes of four at twice the rate
-    assert lag(8, "1 Gbit/s", "500 Mbit/s") == lag(8, "500 Mbit/s")  # the slowest sets the pace
-    assert lag(8, "200 Mbit/s") == pytest.approx(2 * 1e-3 / 8)  # less busy than any that was probed
-    assert lag(6, "1 Gbit/s") == pytest.approx((4 * 2e-3 + 8 * 6e-3) / 2 / 6)
-    assert lag(8, "10 Gbit/s") == pytest.approx(6e-3)
+    for one in (profile, probed, odd):
+        assert [lag(one, n, "1 Gbit/s") for n in (2, 4, 6, 8)] == pytest.approx([1e-3, 2e-3, 4e-3, 6e-3])
+        assert lag(one, 8, "10 Gbit/s") == pytest.approx(6e-3)
+        assert lag(one, 8, "1 Gbit/s", "500 Mbit/s") == lag(one, 8, "500 Mbit/s")  # the slowest sets the pace
+    assert lag(probed, 8, "250 Mbit/s") == pytest.approx(3e-3)
+    assert lag(probed, 4, "250 Mbit/s") == pytest.approx(1e-3)
+    assert lag(probed, 8, "62.5 Mbit/s") == pytest.approx(1.5e-3)
+    assert lag(profile, 8, "250 Mbit/s") == pytest.approx(1.5e-3)  # in proportion
+    assert lag(odd, 8, "250 Mbit/s") == pytest.approx(6e-3)  # never later than at the nominal rate
+
+
+def test_slow_links_carry_what_was_probed_of_them() -> None:
+    """What a byte takes of its own counts for less at lower rates; nothing is made of a slower slow probe."""
+    shares = {"link.paced.efficiency": constant(0.96, "1"), "link.paced.efficiency.slow": constant(0.99, "1")}
+    ranges = {"link_rate": (25e6, 125e6)}
+    profile = Profile({**PROFILE.constants, **shares}, ranges=ranges)
+    worse = Profile({**profile.constants, "link.paced.efficiency.slow": constant(0.95, "1")}, ranges=ranges)
+
+    def carried(profile: Profile, rate: str) -> float:
+        return profile.apply(ring_of(2, rate)).cluster.machines[0].up
+
+    assert carried(profile, "1 Gbit/s") == pytest.approx(0.96 * 125e6)
+    assert carried(profile, "200 Mbit/s") == pytest.approx(0.99 * 25e6)
+    assert 0.96 * 62.5e6 < carried(profile, "500 Mbit/s") < 0.99 * 62.5e6
+    assert carried(worse, "200 Mbit/s") == pytest.approx(0.96 * 25e6)
+
+
+def test_a_shaped_link_saves_what_it_was_set_to() -> None:
+    burst = {"link.shaped.burst": constant(131072.0, "bytes")}
+    profile = Profile({**PROFILE.constants, **burst})
+    network = profile.apply(scenario(links="shaped")).cluster.network
+    assert network.burst == 131072.0 and profile.apply(scenario()).cluster.network.burst == 0.0
 
 
 def test_slots_are_those_of_all_processes_at_once_servers_included() -> None:
