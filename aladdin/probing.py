@@ -46,7 +46,7 @@ SLOWER = 5.0
 """How many times slower the links are over which a byte's cost is probed once more."""
 
 
-DRAWN = 24
+DRAWN = 12
 """All-reduces in a simulation that a ring's lag is fitted by: what is drawn must not decide."""
 
 
@@ -289,8 +289,7 @@ class _Maker:
                 cost = fits.fit_byte_cost(slow)
                 if cost is not None:
                     found[f"host.{kind}.byte_cost.slow"] = cost
-                carried = fits.fit_links(slow, f"link.{kind}", rate / SLOWER)[f"link.{kind}.efficiency"]
-                found[f"link.{kind}.efficiency.slow"] = carried
+                found[f"link.{kind}.efficiency.slow"] = fits.fit_carried(slow, rate / SLOWER)
             return Learned(found, {f"link.{kind}": goodness.links(records[0])})
 
         return Probe(f"{kind} links", lambda _: scenarios, learn)

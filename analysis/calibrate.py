@@ -33,11 +33,17 @@ from scenarios.profile import Constant
 
 __all__ = [
     "CalibrationError", "StepFit", "by_size", "distribution", "fit_allreduce", "fit_beside", "fit_byte_cost",
-    "fit_cold", "fit_links", "fit_pacing", "fit_ring_lag", "fit_slots", "fit_steps", "fit_tensors", "line",
+    "fit_carried", "fit_cold", "fit_links", "fit_pacing", "fit_ring_lag", "fit_slots", "fit_steps", "fit_tensors", "line",
     "nonnegative_line", "observed",
 ]  # fmt: skip
 
 RESAMPLES = 400
+
+SHORTEST = 1e-5
+"""Seconds below which a lag is none."""
+
+LAGS = (0.03, 0.06, 0.12, 0.25, 0.5, 1.0)
+"""Shares of the greatest lag in question with which a ring is simulated; between them it is a line."""
 
 
 class CalibrationError(Exception):
@@ -181,21 +187,14 @@ def fit_ring_lag(measured: Record, simulated: Callable[[float], Record], workers
         return float(np.median(theirs[largest])) / steps
 
     least = step(0.0)
-
-    def lag(target: float) -> float:
-        if target <= least:
-            return 0.0
-        most = target - least
-        while step(most) < target:
-            most *= 2
-        return float(optimize.brentq(lambda late: step(late) - target, 0.0, most, rtol=1e-2, xtol=1e-5))
-
-    times = ours[largest] / steps
-    rng = np.random.default_rng(0)
-    draws = [float(np.median(_resampled(times, rng))) for _ in range(RESAMPLES)]
-    taken = _interval(float(np.median(times)), draws, "s", len(times))
-    low, value, high = lag(taken.low), lag(taken.value), lag(taken.high)
-    return Constant(value, "s", min(low, value), max(high, value), taken.samples)
+    taken = _constant(ours[largest] / steps, np.median, "s")
+    most = max(taken.high - least, SHORTEST)
+    while step(most) < taken.high:
+        most *= 2
+    lags = [0.0, *(most * share for share in LAGS)]
+    longer = np.maximum.accumulate([least, *map(step, lags[1:])])
+    low, value, high = (float(np.interp(t, longer, lags)) for t in (taken.low, taken.value, taken.high))
+    return Constant(value, "s", low, high, taken.samples)
 
 
 def fit_links(record: Record, name: str, nominal: float = 0.0, burst: float = 0.0) -> dict[str, Constant]:
@@ -237,6 +236,17 @@ def fit_links(record: Record, name: str, nominal: float = 0.0, burst: float = 0.
     if cost is not None:
         constants[f"{name}.byte_cost".replace("link.", "host.")] = cost
     return constants
+
+
+def fit_carried(record: Record, nominal: float) -> Constant:
+    """Goodput of a ``LinkProbe``'s streams, all together, over the link's ``nominal`` rate (bytes/s).
+
+    For few messages: where one is late the next one is as much earlier, so sums say more than medians.
+    """
+    streams = np.stack(observed(record, STREAM), axis=1)
+    if not len(streams):
+        raise CalibrationError("link probe: no streams")
+    return _constant(streams, lambda each: each[:, 0].sum() / each[:, 1].sum() / nominal, "1")
 
 
 def line(times: Mapping[float, np.ndarray]) -> tuple[float, float]:

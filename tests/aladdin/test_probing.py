@@ -15,7 +15,7 @@ from aladdin.designs.basic import Basic
 from aladdin.designs.fraction import Fraction
 from aladdin.probing import alike, nominal, probes
 from aladdin.validation import crosscheck
-from analysis.calibrate import CalibrationError
+from analysis.calibrate import CalibrationError, fit_carried, fit_links
 from core.probes import PHASE
 from core.record import Record
 from scenarios import Scenario, ScenarioError
@@ -357,3 +357,29 @@ def test_cells_under_faults_that_cannot_be_run_are_left_out(monkeypatch: pytest.
     assert len(found.cells) == len(found.measured) == 2
     assert found.left_out == ["ASP under crash left out: faults: ['crash'] is not valid; expected none"]
     assert found.figures["left_out"] == found.left_out
+
+
+@pytest.mark.parametrize("burst", [0.0, 131072.0])
+def test_a_rings_lag_and_the_latency_of_links_that_save_are_found_again(burst: float) -> None:
+    """On a simulated machine whose shaped links save a burst: it hides neither what a message is late by nor
+    how long a path is, and both are found at both rates."""
+    truth = {"cluster.network.burst": burst, "cluster.latency": 1.5e-3, "cluster.host.ring_lag": 4e-3}
+    base = MACHINE.override({**truth, "run.links": "shaped", "cluster.workers": 4})
+    known = Profile({}, ranges={"link_rate": (nominal(base) / 5, nominal(base))})
+    (links,) = [one for one in probes(base, [4], ["shaped"], 2.0) if one.what == "shaped links"]
+    records = [simulate(scene) for scene in links.scenarios(known)]
+    found = fit_links(records[0], "link.shaped", nominal(base), burst)
+    alone = found["link.shaped.latency"].value + found["link.shaped.overhead"].value
+    assert alone == pytest.approx(1.5e-3 + 1e-4, rel=1e-6)  # behind others a saving link hides the overhead
+    assert found["link.shaped.efficiency"].value == pytest.approx(1.0, rel=1e-6)
+    assert fit_carried(records[1], nominal(base) / 5).value == pytest.approx(1.0, rel=2e-3)  # overhead
+
+    set_to = {"link.shaped.burst": Constant(burst, "bytes", burst, burst)}
+    profile = replace(known, constants={**found, **set_to})
+    rings = [one for one in probes(base, [4], ["shaped"], 2.0) if "all-reduce" in one.what]
+    for ring, name in zip(rings, ("ring.shaped.lag.4", "ring.shaped.lag.4.slow"), strict=True):
+        (scene,) = ring.scenarios(profile)
+        said = ring.learn([simulate(scene.override({"algorithm.options.repeats": 40}))], profile)
+        assert said.constants[name].value == pytest.approx(4e-3, rel=0.25), name
+    without = ring.learn([simulate(scene.override({"cluster.host.ring_lag": 0.0}))], profile)
+    assert without.constants[name].value == pytest.approx(0.0, abs=2e-3)
