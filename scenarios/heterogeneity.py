@@ -167,12 +167,12 @@ def measured(path: Any) -> dict[str, list[float]]:
         text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError, ValueError) as error:
         raise ScenarioError("file", path, hint=f"cannot be read: {error}") from error
-    reader = csv.reader(text.splitlines())
     header: list[tuple[str, str]] = []
     columns: dict[str, list[float]] = {}
-    try:
-        for row in reader:
-            if not row or not any(cell.strip() for cell in row) or row[0].lstrip().startswith("#"):
+    for place, line in enumerate(text.split("\n"), 1):
+        try:
+            row = _cells(line)
+            if not row:
                 continue
             if not header:
                 header = _header(row)
@@ -184,10 +184,8 @@ def measured(path: Any) -> dict[str, list[float]]:
             for (name, unit), cell in zip(header, row, strict=True):
                 if name != "name":
                     columns[name].append(_cell(name, unit, cell))
-    except csv.Error as error:
-        raise ScenarioError("file", path, hint=f"line {reader.line_num}: {error}") from None
-    except ScenarioError as error:
-        raise ScenarioError("file", path, hint=f"line {reader.line_num}: {error}") from None
+        except ScenarioError as error:
+            raise ScenarioError("file", path, hint=f"line {place}: {error}") from None
     if header and not columns:
         raise ScenarioError(
             "file", path, hint=f"measures nothing: expected some of {', '.join((*COLUMNS, 'bandwidth'))}"
@@ -198,6 +196,17 @@ def measured(path: Any) -> dict[str, list[float]]:
         both = columns.pop("bandwidth")
         columns |= {"up": both, "down": both}
     return columns
+
+
+def _cells(line: str) -> list[str]:
+    """The cells of one line, none of a blank line or a comment; a quoted cell ends where its line does."""
+    if not line.strip(" \t,") or line.lstrip().startswith("#"):
+        return []
+    try:
+        [row] = csv.reader([line], strict=True, skipinitialspace=True)
+    except csv.Error as error:
+        raise ScenarioError(f"cannot be read: {error}") from None
+    return row
 
 
 def _header(row: list[str]) -> list[tuple[str, str]]:

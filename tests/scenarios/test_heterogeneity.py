@@ -124,6 +124,8 @@ def test_the_path_is_relative_to_the_scenarios_file(tmp_path, monkeypatch) -> No
     [
         ("speed,up\n1,5\n1,5,6\n", "line 3: has 3 columns; expected 2: speed, up"),
         ("speed\n1\n\n2,3\n", "line 4: has 2 columns; expected 1: speed"),
+        ('speed,up\n1,"5\n6"\n', "line 2: cannot be read: unexpected end of data"),
+        ("name,speed\na\x0cb,1\nc\n", "line 3: has 1 columns; expected 2: name, speed"),
         ("speed,up\n1,quick\n", "line 2: up: 'quick' is not valid; expected a quantity such as '10 Gbit/s'"),
         ("speed,up\n0,5\n", "line 2: speed: '0' is not valid; expected a finite number above 0"),
         ("speed\nnan\n", "line 2: speed: 'nan'"),
