@@ -2,8 +2,9 @@
 
 Rules this module obeys:
 
-* Ctrl-C is only noted; the simulation saves, or keeps its record, when a worker begins its next step, where
-  nothing is half done, and ends there. A second Ctrl-C ends it at once, and keeps nothing.
+* Ctrl-C is only noted; the simulation saves when a worker begins its next step, or keeps its record then or
+  between two events, where nothing is half done, and ends there. A second one ends it at once, and keeps
+  nothing.
 * Signals are handled in the main thread only; elsewhere Ctrl-C is not ours. Without checkpoints it is not
   either where it has another meaning already.
 * Importing this costs nothing: the command line does so for its help.
@@ -76,7 +77,7 @@ def taking(
 
 @contextmanager
 def stopping() -> Iterator[Stop]:
-    """While inside, Ctrl-C asks the simulation that is given this to end at its next step."""
+    """While inside, Ctrl-C asks the simulation that is given this to end."""
     from sim.interrupts import Stop
 
     asking = Stop()

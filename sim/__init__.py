@@ -35,7 +35,8 @@ def simulate(
                  seconds and the steps that workers have begun, all together
     timer        seconds of real time, by which ``run.batched: auto`` measures; without it, it guesses
     checkpoints  where to save a run with numerics, and to resume it from
-    stop         set its ``asked``, from a signal handler or a callback, to end the run at the next step
+    stop         set its ``asked``, from a signal handler or a callback, to end the run at the next step,
+                 or, where that is far, after ``sim.clock.BEAT`` events at the latest
 
     Raises ``Deadlock`` when programs wait for what cannot happen; with the ``record`` of what there was by
     then ``Diverged`` when a loss is not finite, ``Interrupted`` (a ``KeyboardInterrupt``) when stopped,

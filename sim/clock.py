@@ -12,15 +12,20 @@ Rules this module obeys:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from heapq import heappop, heappush
+from itertools import repeat
 from typing import Any
 
 import simpy
 
-__all__ = ["LATE", "NORMAL", "Alarm", "Clock"]
+__all__ = ["BEAT", "LATE", "NORMAL", "Alarm", "Clock"]
 
 NORMAL, LATE = 1, 2
 """Priorities: LATE fires after everything else of the same instant."""
+
+BEAT = 16_384
+"""Events after which whoever watches is told; a tenth of a second or so."""
 
 
 class Alarm:
@@ -53,9 +58,17 @@ class Clock(simpy.Environment):
         else:
             super().step()
 
-    def drain(self) -> None:
-        """Fire alarms until none is left; the clock's only loop in a simulation."""
+    def drain(self, beat: Callable[[], None] | None = None) -> None:
+        """Fire alarms until none is left; the clock's only loop in a simulation.
+
+        ``beat`` is called between two of them after every ``BEAT``; what it raises ends the loop.
+        """
         queue: list[Any] = self._queue
         while queue:
-            self._now, _, _, alarm = heappop(queue)
-            alarm.fire()
+            for _ in repeat(None, BEAT):
+                self._now, _, _, alarm = heappop(queue)
+                alarm.fire()
+                if not queue:
+                    return
+            if beat is not None:
+                beat()

@@ -157,6 +157,7 @@ class Driver:
         unit = batch if samples else 1
         self._stride = unit * min(max(1, self._total // 200), STRIDE)
         self._watched = self.on_progress is not None or self._on_clock is not None
+        self._told = False
 
     def _host(self, id: int) -> Host:
         """Node ``id``, without programs yet.
@@ -218,7 +219,7 @@ class Driver:
                     for program in host.programs:
                         program.run(None)
             with seldom():
-                self.clock.drain()
+                self.clock.drain(self._beat)
             self._check()
             if self.numerics is not None and self.plan.scenario.run.evaluate:
                 self.numerics.evaluate(length(self))
@@ -306,7 +307,16 @@ class Driver:
         batch = self.plan.scenario.workload.batch
         return self._started // batch if self._samples != inf else self._started
 
+    def _beat(self) -> None:
+        """Between two events, now and then: a step may last long, for whoever waits for the run, too."""
+        if self._stop.asked:
+            raise Interrupted(self.clock._now, self.begun)
+        if self._watched and not self._told:
+            self._progress()
+        self._told = False
+
     def _progress(self) -> None:
+        self._told = True
         done = self.begun if self._seconds == inf else round(self.clock._now * 1000)
         if self.on_progress is not None:
             self.on_progress(min(done, self._total), self._total)

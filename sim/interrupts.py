@@ -2,8 +2,8 @@
 
 Rules this module obeys:
 
-* A run ends when a worker is about to begin a step: nothing is half done then. Whoever wants it to end
-  only says so, which a signal handler may.
+* A run ends when a worker is about to begin a step, or, where steps last long, between two events: nothing
+  is half done then. Whoever wants it to end only says so, which a signal handler may.
 * What was recorded by then is kept, and says that it is not complete.
 """
 
@@ -15,7 +15,7 @@ __all__ = ["Interrupted", "Stop"]
 
 
 class Stop:
-    """Set ``asked`` to end the simulation that it was given to at its next step."""
+    """Set ``asked`` to end the simulation that it was given to, at its next step or soon after."""
 
     __slots__ = ("asked",)
 

@@ -11,6 +11,8 @@ import sim
 from analysis import metrics
 from core.record import KINDS, PARTS, Record
 from scenarios import Scenario
+from sim import clock
+from sim.driver import Driver
 
 TREE = {
     "cluster": {"workers": 6, "bandwidth": "1 Gbit/s", "latency": "50 us", "servers": {"count": 2},
@@ -80,6 +82,36 @@ def test_every_second_until_then_is_booked(algorithm: Any, after: int) -> None:
         assert own == pytest.approx(part.duration)
 
 
+RING = {"cluster.network.collective": "messages"}
+
+
+@pytest.mark.parametrize("after", [150, 151, 153, 156, 160, 400])
+@pytest.mark.parametrize("algorithm", ["asp", "bsp", "aladdin", "arsgd", OVERLAPPED, "dpsgd", "adpsgd"])
+def test_between_any_two_events_every_second_is_booked(
+    algorithm: Any, after: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step may last long: a run that is asked to end does so in its midst."""
+    beat = Driver._beat
+
+    def asked(driver: Driver) -> None:
+        driver._stop.asked = True
+        beat(driver)
+
+    monkeypatch.setattr(clock, "BEAT", after)
+    monkeypatch.setattr(Driver, "_beat", asked)
+    with pytest.raises(sim.Interrupted) as caught:
+        sim.simulate(scenario(algorithm, spans=True).override(RING))
+    part = caught.value.record
+    assert part is not None
+    workers = part.nodes["role"] == "worker"
+    booked = sum(part.nodes[name][workers] for name in PARTS if name != "idle")
+    assert booked == pytest.approx(np.full(6, part.duration))
+    row = sum(part.steps[name] for name in PARTS if name != "idle")
+    assert row == pytest.approx(part.steps["end"] - part.steps["start"])
+    monkeypatch.undo()
+    assert part.duration < sim.simulate(scenario(algorithm).override(RING)).duration
+
+
 def test_the_record_says_that_it_is_not_complete() -> None:
     part, moment = stopped(scenario("asp"), 60)
     (flag,) = part.manifest["flags"]
@@ -115,6 +147,21 @@ def test_progress_tells_simulated_seconds_and_steps() -> None:
     assert [steps for _, steps in told] == list(range(1, 241))
     assert told == sorted(told)
     assert told[-1][0] <= record.duration
+
+
+def test_progress_is_told_within_long_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two steps of six workers lie 60 messages: time goes on, steps do not. The record is as ever."""
+    one = scenario("arsgd", steps=5).override(RING)
+    monkeypatch.setattr(clock, "BEAT", 40)
+    told: list[tuple[float, int]] = []
+    record = sim.simulate(one, on_clock=lambda now, steps: told.append((now, steps)))
+    assert told == sorted(told)
+    within = [now for now, steps in told if steps == 12]
+    assert len(set(within)) >= 3
+    monkeypatch.undo()
+    plain = sim.simulate(one)
+    for name, values in plain.steps.items():
+        assert record.steps[name].tobytes() == values.tobytes(), name
 
 
 def test_progress_in_a_run_of_many_steps_is_told_often() -> None:
