@@ -29,7 +29,7 @@ from core.record import EVENT_COLUMNS, EVENTS, StepLog
 from real.errors import TransportError
 from real.member import Member
 from scenarios.errors import ScenarioError
-from scenarios.faults import late, returns
+from scenarios.faults import coming, late, returns
 from scenarios.plan import Plan
 from scenarios.timetable import Event, Timetable
 
@@ -50,9 +50,9 @@ def check(plan: Plan) -> None:
             why = "another kind, or collective: messages (connections of gloo and NCCL are not ours to cut)"
             raise ScenarioError(f"faults[{i}].kind", "cut", why)
         if plan.algorithm.collective and returns([fault]):
-            field, value = ("kind", fault.kind) if fault.kind == "join" else ("back", fault.back)
+            field = coming(fault)
             why = "no joins or returns: real all-reduces take in nobody while they run; simulate it"
-            raise ScenarioError(f"faults[{i}].{field}", value, why)
+            raise ScenarioError(f"faults[{i}].{field}", getattr(fault, field), why)
 
 
 def _kept(plan: Plan) -> dict[int, float]:

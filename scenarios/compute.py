@@ -17,7 +17,8 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from scenarios.errors import ScenarioError
-from scenarios.fields import amount, check, choice, integer, listed, number, of_kind, real, sequence
+from scenarios.fields import amount, check, choice, listed, number, numbers, of_kind, real
+from scenarios.machines import MOST
 
 __all__ = ["MODELS", "SLOWDOWNS", "Slowdown", "StepTime"]
 
@@ -77,7 +78,7 @@ class StepTime:
 
 
 def _ranks(value: Any, name: str) -> tuple[int, ...]:
-    ranks: tuple[int, ...] = () if value == "all" else sequence(integer(0))(value, name)
+    ranks: tuple[int, ...] = () if value == "all" else numbers(MOST)(value, name)
     if len(set(ranks)) != len(ranks):
         raise ScenarioError(name, value, "each rank once")
     return ranks

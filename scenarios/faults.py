@@ -16,7 +16,8 @@ kind       what happens
 ``crash``  dies at once; what it had not delivered is lost
 ``leave``  finishes its step, sends what it has to send, says goodbye
 ``join``   starts late, or comes again after it has gone
-``churn``  every rank crashes and leaves at ``crash`` and ``leave`` (rates), again and again
+``churn``  every rank crashes and leaves at ``crash`` and ``leave`` (rates), again and again; who is away
+           comes after ``back`` seconds, or at ``join`` (a rate). With ``join`` alone all ranks start late
 ``freeze`` stops for ``back`` seconds, then goes on where it was
 ``cut``    goes on, but for ``back`` seconds nothing moves to or from it; what was to move does so later
 =========  =============================================================================================
@@ -32,15 +33,19 @@ from typing import Any, ClassVar
 
 from core.node import Algorithm
 from scenarios.errors import ScenarioError
-from scenarios.fields import LARGEST, check, choice, integer, listed, of_kind, real
+from scenarios.fields import LARGEST, check, choice, integer, numbers, of_kind, real
+from scenarios.machines import MOST
 from scenarios.units import DIMENSIONS
 
-__all__ = ["SILENT", "Fault", "check_faults", "late", "rate", "returns", "silences", "too_long"]
+__all__ = ["SILENT", "Fault", "check_faults", "coming", "late", "rate", "returns", "silences", "too_long"]
 
 SILENT = ("freeze", "cut")
 """Kinds after which a node is silent for a while."""
 
 KINDS = ("crash", "leave", "join", "churn", *SILENT)
+
+RATES = ("crash", "leave", "join")
+"""Fields of ``churn``."""
 
 _RATE = re.compile(r"\s*([-+]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(?:per|/)\s*(\S+)\s*", re.ASCII)
 _LONG = {"second": 1.0, "minute": 60.0, "hour": 3600.0, "d": 86400.0, "day": 86400.0, "week": 604800.0}
@@ -82,32 +87,34 @@ class Fault:
     """One line of ``faults``.
 
     kind     crash | leave | join | churn | freeze | cut
-    ranks    workers it befalls; ``churn``: left out, all of them
+    ranks    workers it befalls, also as text such as ``8-15``; ``churn``: left out, all of them
     servers  servers it befalls, by number from 0 (not ``leave``, not ``join``)
     at       seconds; of ``churn``: from when on
     step     instead of ``at``: when the worker has completed so many steps
     back     seconds after which the victim comes back; left out: never. ``freeze``, ``cut``: how long
     crash, leave  rates of ``churn``: events per second of each rank, or ``0.5 per hour``
+    join     likewise, of each rank that is away: instead of ``back``, or alone, of ranks that start late
     checkpoint_every  seconds between a real server's checkpoints; 0: as often as its journal has grown enough
     """
 
     kind: str = choice("crash", *KINDS)
-    ranks: tuple[int, ...] = listed(integer(0))
-    servers: tuple[int, ...] = listed(integer(0))
+    ranks: tuple[int, ...] = of_kind((), numbers(MOST))
+    servers: tuple[int, ...] = of_kind((), numbers(MOST))
     at: float | None = _maybe(_seconds)
     step: int | None = _maybe(integer(1))
     back: float | None = _maybe(_later)
     crash: float = of_kind(0.0, rate)
     leave: float = of_kind(0.0, rate)
+    join: float = of_kind(0.0, rate)
     checkpoint_every: float = of_kind(0.0, _seconds)
 
     NOT: ClassVar[dict[str, tuple[str, ...]]] = {
-        "crash": ("crash", "leave"),
-        "leave": ("crash", "leave", "servers", "checkpoint_every"),
-        "join": ("crash", "leave", "servers", "checkpoint_every", "step", "back"),
+        "crash": RATES,
+        "leave": (*RATES, "servers", "checkpoint_every"),
+        "join": (*RATES, "servers", "checkpoint_every", "step", "back"),
         "churn": ("step",),
-        "freeze": ("crash", "leave", "checkpoint_every"),
-        "cut": ("crash", "leave", "checkpoint_every", "step"),
+        "freeze": (*RATES, "checkpoint_every"),
+        "cut": (*RATES, "checkpoint_every", "step"),
     }
     """Fields that a kind does not have."""
 
@@ -120,16 +127,28 @@ class Fault:
             if len(set(getattr(self, name))) < len(getattr(self, name)):
                 raise ScenarioError(name, getattr(self, name), "every number once")
         if self.kind == "churn":
-            if not (self.crash or self.leave):
-                raise ScenarioError("crash", self.crash, "a rate above 0 for crash or leave")
-            if self.servers and (self.leave or self.ranks):
-                raise ScenarioError("servers", self.servers, "a churn of their own, with crash alone")
+            self._check_rates()
         else:
             self._check_moment()
         if 0 < self.checkpoint_every < 1e-3:
             raise ScenarioError("checkpoint_every", self.checkpoint_every, "0 or at least 1 ms")
         if self.checkpoint_every and not self.servers:
             raise ScenarioError("checkpoint_every", self.checkpoint_every, "nothing where no server crashes")
+
+    @property
+    def arrivals(self) -> bool:
+        """Whether its ranks start late, and join by rate."""
+        return bool(self.join) and not (self.crash or self.leave)
+
+    def _check_rates(self) -> None:
+        if not (self.crash or self.leave or self.join):
+            raise ScenarioError("crash", self.crash, "a rate above 0 for crash, leave or join")
+        if self.servers and (self.leave or self.join or self.ranks):
+            raise ScenarioError("servers", self.servers, "a churn of their own, with crash and back alone")
+        if self.join and self.back is not None:
+            raise ScenarioError("join", self.join, f"nothing beside back ({self.back:g} s): one of the two")
+        if self.arrivals and not self.ranks:
+            raise ScenarioError("ranks", self.ranks, "the ranks that start late and join at this rate")
 
     def _check_moment(self) -> None:
         if self.at is not None and self.step is not None:
@@ -157,7 +176,7 @@ class Fault:
 
 def late(faults: Iterable[Fault]) -> frozenset[int]:
     """Ranks that are not there at the start: their first event by time is a join, and none by step is
-    listed before it."""
+    listed before it; or they join by rate."""
     timed: dict[int, str] = {}
     for _, kind, rank in _moments(faults):
         timed.setdefault(rank, kind)
@@ -165,14 +184,26 @@ def late(faults: Iterable[Fault]) -> frozenset[int]:
     for fault in faults:
         for rank in fault.ranks:
             listed.setdefault(rank, fault.step is not None)
-    return frozenset(rank for rank, kind in timed.items() if kind == "join" and not listed[rank])
+    first = {rank for rank, kind in timed.items() if kind == "join" and not listed[rank]}
+    return frozenset(first | _arriving(faults))
+
+
+def _arriving(faults: Iterable[Fault]) -> set[int]:
+    """Ranks that start late and join by rate."""
+    return {rank for fault in faults if fault.arrivals for rank in fault.ranks}
 
 
 def returns(faults: Iterable[Fault]) -> bool:
     """Whether any worker may come while the run is under way."""
     return any(
-        f.kind == "join" or (f.back is not None and not f.servers and f.kind not in SILENT) for f in faults
+        f.kind == "join" or f.join or (f.back is not None and not f.servers and f.kind not in SILENT)
+        for f in faults
     )
+
+
+def coming(fault: Fault) -> str:
+    """The field by which workers come in a fault that lets any come."""
+    return "kind" if fault.kind == "join" else "join" if fault.join else "back"
 
 
 def silences(faults: Iterable[Fault]) -> bool:
@@ -222,7 +253,7 @@ def check_faults(
                     valid = f"numbers below {count}" if count else f"nothing: {algorithm.name} has no servers"
                     raise ScenarioError(f"faults[{i}].{name}", number, valid)
         if returns([fault]) and not joins:
-            field = "kind" if fault.kind == "join" else "back"
+            field = coming(fault)
             why = f"{algorithm.name} takes in nobody while it runs (docs/churn.md says who does)"
             raise ScenarioError(f"faults[{i}].{field}", getattr(fault, field), f"no joins or returns: {why}")
     _check_order(faults, workers, algorithm.centralized, timeout)
@@ -235,6 +266,8 @@ def _check_order(faults: Sequence[Fault], workers: int, centralized: bool, timeo
     away = set(late(faults))
     if len(away) == workers:
         raise ScenarioError("faults", hint="all workers join later: somebody must be there from the start")
+    arriving = _arriving(faults)
+    away -= arriving  # some time or other
     for moment, kind, rank in _moments(faults, timeout):
         unsure = churned or rank in by_step
         if kind in ("join", "back"):
@@ -256,7 +289,7 @@ def _check_order(faults: Sequence[Fault], workers: int, centralized: bool, timeo
                 "faults", hint=f"nobody is left at {moment:g} s: all workers have gone by then"
             )
     gone = away | {rank for f in faults if f.step is not None and _for_good(f, timeout) for rank in f.ranks}
-    joined = {rank for f in faults if f.kind == "join" for rank in f.ranks}
+    joined = arriving | {rank for f in faults if f.kind == "join" for rank in f.ranks}
     if len(gone - joined | away) == workers:
         raise ScenarioError("faults", hint="nobody is left in the end: all workers go, and none comes back")
 

@@ -17,8 +17,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import Any, TypeVar
 
 from scenarios.errors import ScenarioError, unknown, unknown_field
@@ -26,7 +28,7 @@ from scenarios.units import quantity
 
 __all__ = [
     "LARGEST", "SLOWEST", "Kind", "amount", "boolean", "build", "check", "choice", "each", "integer",
-    "listed", "nested", "number", "of_kind", "plain", "real", "sequence", "table", "text", "whole",
+    "listed", "nested", "number", "numbers", "of_kind", "plain", "real", "sequence", "table", "text", "whole",
 ]  # fmt: skip
 
 LARGEST = {"": 1e12, "seconds": 1e9, "bytes": 1e18, "bytes/s": 1e18}
@@ -127,6 +129,28 @@ def sequence(item: Kind) -> Kind:
         if not isinstance(value, (list, tuple)):
             raise ScenarioError(name, value, "a list")
         return tuple(item(v, f"{name}[{i}]") for i, v in enumerate(value))
+
+    return read
+
+
+_FROM_TO = re.compile(r"\s*(\d{1,12})\s*-\s*(\d{1,12})\s*", re.ASCII)
+
+
+def numbers(high: int) -> Kind:
+    """Tuples of whole numbers in [0, high]; text such as ``8-15`` stands for all of them, both included."""
+    single = integer(0, high)
+
+    def item(value: Any, name: str) -> Sequence[int]:
+        match = _FROM_TO.fullmatch(value) if isinstance(value, str) else None
+        if match is None:
+            return (single(value, name),)
+        first, last = (int(single(end, name)) for end in match.groups())
+        if last < first:
+            raise ScenarioError(name, value, "a range whose end is not below its beginning, such as 8-15")
+        return range(first, last + 1)
+
+    def read(value: Any, name: str) -> tuple[int, ...]:
+        return tuple(chain.from_iterable(sequence(item)(value, name)))
 
     return read
 

@@ -41,7 +41,8 @@ class StepTimes:
         self._overhead = cluster.compute.overhead
         n = cluster.workers
         self._scale = cluster.scale or (1.0,) * n
-        concerned = [[s for s in cluster.slowdowns if not s.ranks or rank in s.ranks] for rank in range(n)]
+        slowed = [(s, frozenset(s.ranks)) for s in cluster.slowdowns]
+        concerned = [[s for s, ranks in slowed if not ranks or rank in ranks] for rank in range(n)]
         self._fixed = [
             math.prod((s.factor for s in slows if s.kind == "fixed"), start=1.0) for slows in concerned
         ]

@@ -4,7 +4,8 @@ Rules this module obeys:
 
 * Nothing here depends on a driver: the same scenario and seed give the same times to both.
 * Crashes and leaves by rate are Poisson processes, one per rank and kind, with streams of their own; an
-  event that finds nobody there does nothing, which changes no later one.
+  event that finds nobody there does nothing, which changes no later one. Who joins by rate is away for an
+  exponential time: from the start, or from when it has gone.
 * A rank that nothing happens to costs one number, not an object.
 """
 
@@ -69,7 +70,7 @@ class Timetable:
 
     def _draw_first(self, index: int, fault: Fault, nodes: Sequence[int]) -> None:
         """First times by rate of all nodes: the stream's value at a node's place is its own."""
-        for kind in ("crash", "leave"):
+        for kind in ("join",) if fault.arrivals else ("crash", "leave"):
             often = getattr(fault, kind)
             if often:
                 ids = np.asarray(nodes)
@@ -77,6 +78,7 @@ class Timetable:
                 times = (fault.at or 0.0) + rng.exponential(1 / often, int(ids.max()) + 1)[ids]
                 order = np.argsort(times, kind="stable")[::-1]
                 self._first.append((index, kind, times[order], ids[order]))
+                self.coming += len(ids) if kind in ARRIVALS else 0
 
     def add(self, event: Event) -> None:
         """One more event."""
@@ -95,7 +97,11 @@ class Timetable:
         for place, (index, kind, times, ids) in enumerate(self._first):
             if len(times) and times[-1] == self.next:
                 self._first[place] = (index, kind, times[:-1], ids[:-1])
-                event = Event(float(times[-1]), kind, int(ids[-1]), self._faults[index].back, index)
+                event = Event(float(times[-1]), kind, int(ids[-1]), None, index)
+                if kind in ARRIVALS:
+                    self.coming -= 1
+                    return event
+                event = event._replace(back=self._away(event))
                 self._renew(event)
                 return event
         _, _, event = heappop(self._heap)
@@ -106,8 +112,17 @@ class Timetable:
 
     def _renew(self, event: Event) -> None:
         """The same again, one exponential time later."""
-        key = (event.fault, event.kind, event.node)
+        wait = self._draw(event, event.kind)
+        self.add(event._replace(time=event.time + wait, back=self._away(event)))
+
+    def _away(self, event: Event) -> float | None:
+        """Seconds after which it comes back, if it does."""
+        fault = self._faults[event.fault]
+        return self._draw(event, "join") if fault.join else fault.back
+
+    def _draw(self, event: Event, kind: str) -> float:
+        """The next exponential time of its node, at the rate of ``kind``."""
+        key = (event.fault, kind, event.node)
         self._drawn[key] += 1
-        rng = stream(self._seed, event.node, f"faults.{event.fault}.{event.kind}", self._drawn[key])
-        wait = rng.exponential(1 / getattr(self._faults[event.fault], event.kind))
-        self.add(event._replace(time=event.time + wait))
+        rng = stream(self._seed, event.node, f"faults.{event.fault}.{kind}", self._drawn[key])
+        return float(rng.exponential(1 / getattr(self._faults[event.fault], kind)))

@@ -29,6 +29,15 @@ def test_faults_from_yaml_from_dict_and_from_python_are_equal() -> None:
     assert made.to_dict()["faults"][0] == {"kind": "crash", "ranks": [3], "at": 60.0, "back": 5.0}
 
 
+def test_ranks_may_be_ranges() -> None:
+    crash, freeze = {"ranks": [0, "2 - 3"], "at": 2}, {"kind": "freeze", "ranks": "0-1", "at": 1, "back": 0.5}
+    made = load(crash, freeze)
+    assert [fault.ranks for fault in made.faults] == [(0, 2, 3), (0, 1)]
+    assert Scenario.from_dict(made.to_dict()) == made
+    slow = load(**{"cluster.slowdowns": [{"ranks": "1-2", "factor": 4}]}).cluster.slowdowns
+    assert slow[0].ranks == (1, 2)
+
+
 def test_a_scenario_without_faults_says_nothing_of_them() -> None:
     assert "faults" not in load().to_dict()
 
@@ -48,6 +57,11 @@ BAD = [
     ([{"kind": "crsh", "ranks": [0], "at": 1}], "kind: 'crsh' — did you mean 'crash'?"),
     ([{**CRASH, "ranks": [9]}], "ranks: 9 is not valid; expected numbers below 4"),
     ([{"kind": "crash", "servers": [5], "at": 1}], "servers: 5 is not valid; expected numbers below 1"),
+    ([{**CRASH, "ranks": "3-1"}], "ranks[0]: '3-1' is not valid; expected a range whose end is not"),
+    ([{**CRASH, "ranks": [0, "1-2-3"]}], "ranks[1]: '1-2-3' is not valid; expected a whole number"),
+    ([{**CRASH, "ranks": "1-9999999"}], "ranks[0]: '9999999' is not valid; expected a whole number of at"),
+    ([{**CRASH, "ranks": ["0-2", 1]}], "ranks: (0, 1, 2, 1) is not valid; expected every number once"),
+    ([{**CRASH, "ranks": "2-5"}], "ranks: 4 is not valid; expected numbers below 4"),
     ([{**CRASH, "at": -1}], "at: -1 is not valid; expected a finite time in seconds of at least 0"),
     ([{**CRASH, "step": 4}], "step: 4 is not valid; expected nothing beside at (3 s): one of the two"),
     ([{**CRASH, "back": 0}], "back: 0 is not valid; expected a finite time in seconds above 0"),
@@ -60,7 +74,12 @@ BAD = [
     ([{**CRASH, "servers": [0]}], "servers: (0,) is not valid; expected a fault of their own, without"),
     ([{**CRASH, "back": 2}, {**CRASH, "at": 5}], "faults: rank 1 cannot crash at 5 s: it is not there"),
     ([{"kind": "churn", "crash": 10**400}], "expected a rate of at least 0"),
-    ([{"kind": "churn"}], "crash: 0.0 is not valid; expected a rate above 0 for crash or leave"),
+    ([{"kind": "churn"}], "crash: 0.0 is not valid; expected a rate above 0 for crash, leave"),
+    ([{"kind": "churn", "join": "1 per hour"}], "ranks: () is not valid; expected the ranks that start late"),
+    ([{"kind": "churn", "crash": 1, "join": 2, "back": 3}], "join: 2.0 is not valid; expected nothing"),
+    ([{"kind": "churn", "servers": [0], "crash": 1, "join": 2}], "servers: (0,) is not valid; expected a"),
+    ([{"kind": "churn", "ranks": [0, 1, 2, 3], "join": 1}], "faults: all workers join later"),
+    ([{**CRASH, "join": 1}], "join: 1.0 is not valid; expected nothing: kind crash has no such field"),
     ([{"kind": "churn", "crash": "-1 per hour"}], "crash: '-1 per hour' is not valid; expected a rate"),
     ([{"kind": "churn", "crash": "1 per year"}], "such as '0.5 per hour'; units: s, ms"),
     ([{"kind": "churn", "leave": 1e6}], "leave: 1000000.0 is not valid; expected a rate of at most 1000"),
@@ -150,6 +169,20 @@ def test_who_starts_late() -> None:
     assert late(load(join, {"kind": "crash", "ranks": [1], "step": 3}).faults) == {1}
     assert late(load({"kind": "crash", "ranks": [1], "step": 3}, join).faults) == set()
 
+    arrivals = {"kind": "churn", "ranks": [1, 2], "join": "2 per hour"}
+    assert late(load(arrivals, join | {"ranks": [3]}).faults) == {1, 2, 3}
+    assert late(load(arrivals | {"crash": "1 per hour"}).faults) == set()
+
+
+def test_who_comes_by_rate_must_be_taken_in_too() -> None:
+    for name in ("dpsgd", "sgp"):
+        with pytest.raises(ScenarioError, match=rf"faults\[0\].join: 2.0 .*{name} takes in nobody"):
+            load({"kind": "churn", "ranks": [1], "join": 2}, algorithm=name)
+
+
+def test_all_may_go_where_somebody_comes_by_rate() -> None:
+    load({"kind": "churn", "ranks": [1, 2, 3], "join": 2}, {"kind": "leave", "ranks": [0], "at": 50})
+
 
 def times(workers: int, seconds: float, *faults: Fault) -> list[tuple[float, int]]:
     table, found = Timetable(faults, workers, seed=1), []
@@ -167,3 +200,29 @@ def test_times_by_rate_are_in_order_exponential_and_each_ranks_own() -> None:
     gaps = np.diff([time for time, node in many if node == 3])
     assert gaps.mean() == pytest.approx(0.5, rel=0.1)
     assert gaps.std() == pytest.approx(0.5, rel=0.1)
+
+
+def test_arrivals_by_rate_are_exponential_and_happen_once() -> None:
+    table = Timetable([Fault("churn", ranks=tuple(range(5, 405)), join=0.5, at=10.0)], 1000, seed=1)
+    assert table.coming == 400
+    found = [table.pop() for _ in range(400)]
+    assert (table.coming, table.next) == (0, np.inf)
+    assert {event.kind for event in found} == {"join"}
+    assert sorted(event.node for event in found) == list(range(5, 405))
+    waits = np.array([event.time for event in found]) - 10
+    assert (np.diff(waits) >= 0).all()
+    assert waits.mean() == pytest.approx(2, rel=0.15)
+    assert waits.std() == pytest.approx(2, rel=0.15)
+
+
+def test_who_goes_by_rate_may_come_by_rate() -> None:
+    """Every absence has a length of its own; the times of going are those without it."""
+    fixed = Timetable([Fault("churn", ranks=(0, 1), crash=1.0, back=3.0)], 4, seed=1)
+    drawn = Timetable([Fault("churn", ranks=(0, 1), crash=1.0, join=0.25)], 4, seed=1)
+    events = [(fixed.pop(), drawn.pop()) for _ in range(600)]
+    assert [one.time for one, _ in events] == [other.time for _, other in events]
+    assert {one.back for one, _ in events} == {3.0}
+    away = np.array([other.back for _, other in events])
+    assert len(set(away)) == 600
+    assert away.mean() == pytest.approx(4, rel=0.15)
+    assert away.std() == pytest.approx(4, rel=0.2)

@@ -114,6 +114,32 @@ def test_churn_comes_at_its_rate() -> None:
     assert abs(crashes - expected) < 5 * expected**0.5
 
 
+def test_workers_arrive_and_return_by_rate() -> None:
+    """Sixty of eighty start late, two a second each; each of eighty is away for half a second every two."""
+    small = {"cluster__workers": 80, "run__steps": 0, "workload__parameters": 1000}
+    arrive = {"kind": "churn", "ranks": "20-79", "join": "2 per s"}
+    record = run("gosgd", [arrive], run__seconds=4, **small)
+    times = record.events["time"].tolist()
+    joins = {node: time for time, (event, node) in zip(times, events(record), strict=True) if event == "join"}
+    assert sorted(joins) == list(range(20, 80))
+    assert np.mean([*joins.values()]) == pytest.approx(0.5, rel=0.4)
+    come_and_go = {"kind": "churn", "crash": "30 per min", "join": "2 per s"}
+    record = run("gosgd", [come_and_go], run__seconds=10, **small)
+    crashes = sum(event == "crash" for event, _ in events(record))
+    expected = 80 * 10 / (2 + 0.5)
+    assert abs(crashes - expected) < 5 * expected**0.5
+    there = 1 - record.nodes["idle"][:80].sum() / (80 * record.duration)
+    assert there == pytest.approx(2 / 2.5, rel=0.15)
+
+
+@pytest.mark.parametrize("name", JOINING)
+def test_every_algorithm_that_takes_in_joiners_does_so_by_rate(name: str) -> None:
+    arrive = {"kind": "churn", "ranks": [2, 3], "join": "4 per s"}
+    record = run(name, [arrive, {"kind": "churn", "ranks": [1], "leave": 1, "join": "5 per s"}])
+    reconcile(name, record)
+    assert {("join", 2), ("join", 3)} <= set(events(record))
+
+
 def test_a_returned_replica_goes_on_alike_momentum_included() -> None:
     """AR-SGD with momentum: whoever is there at the end has the same replica, bit for bit."""
     driver = numbers("arsgd", [{"kind": "crash", "ranks": [1], "at": 0.3, "back": 0.1}])
