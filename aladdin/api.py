@@ -284,11 +284,14 @@ def _option_defaults(name: str) -> dict[str, Any]:
     return {f.name: f.default for f in known if f.init}
 
 
-def verify(path: str | Path) -> list[Any]:
-    """Run every case of an oracle file on the simulator; one row per case (``sim.verify.Row``)."""
+def verify(path: str | Path, *, on_progress: Progress | None = None) -> list[Any]:
+    """Run every case of an oracle file on the simulator; one row per case (``sim.verify.Row``).
+
+    ``on_progress`` is called with the cases done and those in all.
+    """
     from sim.verify import verify as run
 
-    return list(run(path))
+    return list(run(path, on_progress=on_progress))
 
 
 def plot(runs: Sequence[str | Path], out: str | Path) -> list[Path]:

@@ -69,7 +69,8 @@ class Comparison:
         from analysis.names import count
 
         workers, seeds = count(self.scenario.cluster.workers, "worker"), count(len(self.seeds), "seed")
-        return f"{self.scenario.name}: {workers}, {seeds}"
+        made_up = self.scenario.run.numerics and self.scenario.workload.data == "synthetic"
+        return f"{self.scenario.name}: {workers}, {seeds}{', made-up images' if made_up else ''}"
 
     @property
     def flags(self) -> list[str]:

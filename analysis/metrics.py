@@ -336,6 +336,7 @@ def summary(record: Record) -> dict[str, Any]:
         "scenario": scenario.get("name", "unnamed"),
         "algorithm": _scenario(record, "algorithm").get("name", "unknown"),
         "driver": record.manifest.get("driver", "unknown"),
+        "data": _scenario(record, "workload").get("data", "unknown"),
         "workers": workers,
         "servers": len(record.nodes["node"]) - workers,
         "steps": int(record.nodes["steps"].sum()),

@@ -51,7 +51,8 @@ def draw(runs: Mapping[str, Record], out: Path) -> list[Path]:
             )
             for index in chosen
         ]
-        found += _learning(lines, out, suffix, f"{scenario}, {names.count(workers, 'worker')}")
+        made_up = ", made-up images" if means[chosen[0]]["data"] == "synthetic" else ""
+        found += _learning(lines, out, suffix, f"{scenario}, {names.count(workers, 'worker')}{made_up}")
     ordered = [means[index] for index in order]
     if len({summary["workers"] for summary in ordered}) > 1:
         found.append(plots.save(plots.speedup(ordered), out / "speedup.png"))

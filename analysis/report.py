@@ -52,6 +52,9 @@ BROAD = 136
 
 GROUPS = ("rates", "parts", "rest")
 
+MADE_UP = "accuracy: on synthetic images, which are made up; it says nothing of any real data"
+"""What is said beside an accuracy (or a loss) that no real data were learned for."""
+
 
 def tables(summaries: Sequence[Mapping[str, Any]], title: str = "", width: int = WIDE) -> list[Table]:
     """``table`` as one table, or as two where ``width`` columns do not hold one."""
@@ -332,6 +335,8 @@ def notes(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
             found.append(f"{name}: gradients that travel summed up count with the mean of their staleness")
         if summary["pending"] > 0.05 * summary["steps"]:
             found.append(f"{name}: {summary['pending']} gradients were still held in accumulators at the end")
+    if any(summary.get("data") == "synthetic" and "accuracy" in summary for summary in summaries):
+        found.append(MADE_UP)
     flags = dict.fromkeys(flag for summary in summaries for flag in summary["flags"])
     return found + [f"* {flag}" for flag in flags]
 

@@ -19,7 +19,7 @@ Rules this module obeys:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
@@ -84,10 +84,16 @@ class Row:
     what: str
 
 
-def verify(path: str | Path) -> list[Row]:
-    """Run every case of an oracle file. Raises ``ScenarioError`` for a malformed one."""
-    rows = []
-    for case in read(path):
+def verify(path: str | Path, *, on_progress: Callable[[int, int], None] | None = None) -> list[Row]:
+    """Run every case of an oracle file. Raises ``ScenarioError`` for a malformed one.
+
+    on_progress  called with the cases done and those in all
+    """
+    rows: list[Row] = []
+    cases = read(path)
+    for case in cases:
+        if on_progress is not None:
+            on_progress(len(rows), len(cases))
         try:
             rows.append(_check(case))
         except ScenarioError as error:

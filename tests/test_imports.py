@@ -108,6 +108,14 @@ def test_files_stay_readable() -> None:
     assert {name: length for name, length in lengths.items() if length > 500} == {}
 
 
+def test_algorithms_can_be_read_beside_their_papers() -> None:
+    """One file each, under 150 lines."""
+    paths = sorted((ROOT / "core" / "algorithms").glob("*.py"))
+    assert len(paths) > 10
+    lengths = {path.name: len(path.read_text(encoding="utf-8").splitlines()) for path in paths}
+    assert {name: length for name, length in lengths.items() if length >= 150} == {}
+
+
 @pytest.mark.parametrize(
     "module", ["aladdin", "aladdin.cli", "sim", "scenarios", "scenarios.workloads", "analysis"]
 )

@@ -36,7 +36,8 @@ def run(driver: str, scenario: str, names: str, sets: list[str] | None, *, spans
     except BaseException as error:
         stop = error
         kept = getattr(error, "record", None)
-        if isinstance(error, KeyboardInterrupt) and kept is not None:
+        asked = isinstance(error, KeyboardInterrupt) or type(error).__name__ == "Interrupted"
+        if asked and kept is not None:  # by Ctrl-C, whichever driver noticed it
             results.append(api.Result(kept, getattr(error, "path", None)))
     if results:
         _print(results, as_json, stopped=stop is not None)

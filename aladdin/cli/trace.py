@@ -36,7 +36,8 @@ def command(
     if not force and out.exists():
         hint = "exists already and is never overwritten; give another --out, or --force"
         raise ScenarioError("--out", str(out), hint=hint)
-    path = api.trace(runs, out)
+    with common.spinner("writing"):
+        path = api.trace(runs, out)
     if json:
         common.emit({"file": str(path)})
         return

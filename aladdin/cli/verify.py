@@ -29,8 +29,8 @@ def command(
     """
     from aladdin import api
 
-    with common.spinner(f"running the cases of {file}"):
-        rows = api.verify(file)
+    with common.progress("cases") as bar:
+        rows = api.verify(file, on_progress=lambda done, total: bar("checking", done, total))
     failed = [row for row in rows if not row.ok]
     if json:
         common.emit({"cases": [_plain(row) for row in rows], "failed": len(failed)})

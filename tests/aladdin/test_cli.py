@@ -241,8 +241,13 @@ def test_ctrl_c_in_training_keeps_the_partial_run(
     driver(monkeypatch, run)
     done = shell("train", "demo", "-o", tmp_path / "run")
     assert done.code == 130
-    assert done.err == f"stopped: by Ctrl-C; what was finished is in {tmp_path / 'run'}\n"
+    assert done.err.startswith("warning: interrupted: the run is not complete\n")
+    assert done.err.endswith(f"\nstopped: by Ctrl-C; what was finished is in {tmp_path / 'run'}\n")
+    assert "ALADDIN*" in done.out
     assert (tmp_path / "run" / "manifest.json").exists()
+    done = shell("train", "demo", "-o", tmp_path / "other", "--json")
+    found = json.loads(done.out)
+    assert (done.code, found["stopped"], found["runs"][0]["path"]) == (130, True, str(tmp_path / "other"))
 
 
 def test_flags_are_warnings_and_part_of_the_output(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -265,7 +270,7 @@ def rows(*oks: bool) -> list[SimpleNamespace]:
 def test_verify_prints_a_row_per_case(
     shell: Shell, monkeypatch: pytest.MonkeyPatch, oks: tuple[bool, ...], code: int
 ) -> None:
-    monkeypatch.setattr(api, "verify", lambda _: rows(*oks))
+    monkeypatch.setattr(api, "verify", lambda _, **__: rows(*oks))
     done = shell("verify", "file.json")
     assert done.code == code
     assert "case 0" in done.out

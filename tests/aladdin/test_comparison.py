@@ -17,7 +17,7 @@ import pytest
 
 import aladdin
 from aladdin import api, cli, pool
-from aladdin.comparison import _evaluated
+from aladdin.comparison import Comparison, _evaluated
 from analysis import report
 from core.algorithms import ALGORITHMS, make
 from core.errors import OptionError
@@ -103,6 +103,13 @@ def test_every_algorithm_runs_on_every_seed(drivers: list[Scenario], tmp_path: P
 def test_its_directory_can_be_plotted(drivers: list[Scenario], tmp_path: Path) -> None:
     aladdin.compare("demo", "asp,bsp", seeds=[3, 5], out=tmp_path / "c", jobs=1)
     assert [file.name for file in aladdin.plot([tmp_path / "c"], tmp_path / "p")] == ["breakdown.png"]
+
+
+@pytest.mark.parametrize(("data", "learns"), [("digits", True), ("synthetic", True), ("synthetic", False)])
+def test_made_up_images_are_called_so_where_something_is_learned(data: str, learns: bool) -> None:
+    overrides = {"workload.data": data, "run.numerics": learns}
+    title = Comparison(aladdin.load("demo", overrides=overrides), (0,), None, []).title
+    assert ("made-up images" in title) == (data == "synthetic" and learns)
 
 
 def test_all_is_the_whole_table(drivers: list[Scenario]) -> None:

@@ -81,7 +81,7 @@ def make(
                 "name": names["scenario"],
                 "algorithm": {"name": names["algorithm"]},
                 "cluster": cluster,
-                "workload": {"model": "mlp", "batch": batch},
+                "workload": {"model": "mlp", "batch": batch, **manifest.pop("workload", {})},
                 "run": {"warmup_steps": warmup, **manifest.pop("run", {})},
             },
             "driver": "sim",

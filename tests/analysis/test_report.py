@@ -89,6 +89,17 @@ def test_notes_say_what_a_reader_must_know() -> None:
     assert found[-1] == "* another hardware"
 
 
+def test_an_accuracy_on_made_up_images_is_called_so() -> None:
+    real, made_up = (
+        metrics.summary(make([STEP], curves=True, workload={"data": data}))
+        for data in ("digits", "synthetic")
+    )
+    assert report.MADE_UP in report.notes([real, made_up])
+    assert report.MADE_UP not in report.notes([real])
+    del made_up["accuracy"]
+    assert report.MADE_UP not in report.notes([made_up])
+
+
 def test_comparison_shows_the_error() -> None:
     pair = {"label": "ASP, n=2", "algorithm": "asp", "predicted": 103.0, "measured": 100.0}
     assert "+3.0" in text(report.comparison([pair]))

@@ -25,6 +25,12 @@ def test_every_case_of_the_oracle_is_within_tolerance() -> None:
     assert {row.tolerance for row in rows if row.kind in ("network", "bsp", "aladdin", "ring")} == {1e-8}
 
 
+def test_every_case_is_progress(tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    verify(write(tmp_path, cases=[case("bsp_n4"), case("asp_n2")]), on_progress=lambda *at: told.append(at))
+    assert told == [(0, 2), (1, 2)]
+
+
 def write(path: Path, **sections: Any) -> Path:
     file = path / "cases.json"
     file.write_text(json.dumps(sections), encoding="utf-8")
