@@ -18,6 +18,7 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 from core.collectives import ALGORITHMS
+from core.tensors import OPERATIONS
 from scenarios.compute import Slowdown, StepTime
 from scenarios.errors import ScenarioError, unknown
 from scenarios.fields import (
@@ -260,8 +261,8 @@ class Cluster:
     workers_per_device: int = whole(1, low=1, high=MOST)
     device_slots: float = number(1.0, low=0.01, high=MOST)
     host: Host = nested(Host)
-    tensor_rates: Mapping[str, float] = table(real(dimension="bytes/s", above=0.0))
-    tensor_seconds: Mapping[str, float] = table(real(dimension="seconds", low=0.0))
+    tensor_rates: Mapping[str, float] = table(real(dimension="bytes/s", above=0.0), *OPERATIONS)
+    tensor_seconds: Mapping[str, float] = table(real(dimension="seconds", low=0.0), *OPERATIONS)
     layout: Layout | None = of_kind(None, _optional_layout)
     topology: Topology | None = of_kind(None, _optional_topology)
     heterogeneity: Heterogeneity = nested(Heterogeneity)

@@ -196,18 +196,21 @@ def listed(item: Kind) -> Any:
     return of_kind((), sequence(item))
 
 
-def _table(item: Kind) -> Kind:
+def _table(item: Kind, names: tuple[str, ...]) -> Kind:
     def read(value: Any, name: str) -> dict[str, Any]:
         if not isinstance(value, Mapping):
             raise ScenarioError(name, value, "a table of names and values")
+        for key in value:
+            if key not in names:
+                raise unknown_field(f"{name}.{key}", names)
         return {str(key): item(v, f"{name}.{key}") for key, v in value.items()}
 
     return read
 
 
-def table(item: Kind) -> Any:
-    """A mapping from names to ``item``, empty by default."""
-    return dataclasses.field(default_factory=dict, metadata={"kind": _table(item)})
+def table(item: Kind, *names: str) -> Any:
+    """A mapping from some of ``names`` to ``item``, empty by default."""
+    return dataclasses.field(default_factory=dict, metadata={"kind": _table(item, names)})
 
 
 def _instance(cls: type[Any]) -> Kind:
