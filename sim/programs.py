@@ -405,7 +405,9 @@ class Pump(Alarm):
     def describe(self) -> str:
         """Who waits for what, for ``Deadlock``."""
         host = self.host
-        who = f"{'server' if host.server else 'worker'} {host.id}" + ("" if self.main else " (companion)")
+        first = host.node.workers  # servers are counted from 0, as in faults and timelines
+        who = f"server {host.id - first} (node {host.id})" if host.server else f"worker {host.id}"
+        who += "" if self.main else " (companion)"
         if self.state == RECEIVING:
             want = self.want
             tags = want.tag if type(want.tag) is str else "/".join(want.tag)

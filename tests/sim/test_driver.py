@@ -408,6 +408,18 @@ def test_a_dead_server_leaves_workers_in_a_deadlock_that_names_them() -> None:
         made.run()
 
 
+def test_servers_in_a_deadlock_are_counted_as_elsewhere() -> None:
+    def worker(node: Node) -> Program:
+        yield Receive(MODEL)
+
+    def server(node: Node) -> Program:
+        yield Receive("gradient")
+
+    with pytest.raises(Deadlock) as caught:
+        driver(scenario(2), Programs(worker, server)).run()
+    assert "server 0 (node 2) waits to receive gradient" in caught.value.waiting
+
+
 def test_deadlock_says_who_waits_for_what() -> None:
     def worker(node: Node) -> Program:
         yield Compute()
