@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+JOBS ?= 2  # processes that share the tests out, file by file; half of their time they wait for one another
 READY := $(VENV)/.ready
 
 .PHONY: help demo test lint format types check slow gpu clean setup
@@ -27,7 +28,7 @@ types: $(READY)  ## mypy, strict
 	$(BIN)/mypy
 
 check: $(READY)  ## the tests, without the long ones
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
 
 slow: $(READY)  ## the long tests
 	$(BIN)/python -m pytest -q -m "slow and not gpu"
