@@ -33,8 +33,8 @@ from scenarios.profile import Constant
 
 __all__ = [
     "CalibrationError", "StepFit", "by_size", "distribution", "fit_allreduce", "fit_beside", "fit_byte_cost",
-    "fit_carried", "fit_cold", "fit_links", "fit_pacing", "fit_ring_lag", "fit_slots", "fit_steps", "fit_tensors", "line",
-    "nonnegative_line", "observed",
+    "fit_carried", "fit_cold", "fit_links", "fit_pacing", "fit_ring_lag", "fit_slots", "fit_steps",
+    "fit_tensors", "line", "nonnegative_line", "observed",
 ]  # fmt: skip
 
 RESAMPLES = 400
@@ -173,9 +173,9 @@ def fit_tensors(record: Record) -> dict[str, Constant]:
 def fit_ring_lag(measured: Record, simulated: Callable[[float], Record], workers: int) -> Constant:
     """``ring.<kind>.lag.<n>``: seconds by which messages of a ring ask late, in the mean.
 
-    The lag with which a simulation of the same ``AllReduceProbe`` (``collective: messages``), ``simulated(lag)``,
-    takes as long as was measured; 0 where that took no longer than without. The largest size counts, the
-    model's own. Raises ``CalibrationError`` where it was not measured and simulated alike.
+    The lag with which a simulation of the same ``AllReduceProbe`` by messages, ``simulated(lag)``, takes as
+    long as was measured; 0 where that took no longer than without. The largest size counts, the model's own.
+    Raises ``CalibrationError`` where it was not measured and simulated alike.
     """
     ours = by_size(measured, ALLREDUCE, over_nodes=np.max)
     largest, steps = max(ours, default=0.0), 2 * (workers - 1)

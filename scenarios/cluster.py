@@ -195,8 +195,8 @@ class Host:
     cold       seconds that a native step takes longer after its worker has been blocked or slowed down for
                ``pause`` seconds (caches gone cold, a processor that slept); a shorter pause costs its share
     pause      seconds of that pause; 0: any pause costs the whole
-    ring_lag   seconds by which the messages of an all-reduce by messages ask late: all its nodes reach
-               a ring step at once and queue for the cores
+    ring_lag   seconds by which the messages of an all-reduce by messages ask late, in the mean (drawn for
+               every message, exponentially): all its nodes reach a ring step at once and queue for the cores
     """
 
     cores: float = number(0.0, low=0.0, high=MOST)

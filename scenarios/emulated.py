@@ -46,7 +46,7 @@ def ring_lag(profile: Profile, cluster: Cluster, kind: str) -> float:
     high = profile.ranges.get("link_rate", (0.0, 0.0))[1]
     pace = min(min(machine.up, machine.down) for machine in used) / high if high else 1.0
     lag = profile.by_workers(f"ring.{kind}.lag", cluster.workers)
-    return lag * min(pace, 1.0) ** _power(profile, f"ring.{kind}.lag")
+    return float(lag * min(pace, 1.0) ** _power(profile, f"ring.{kind}.lag"))
 
 
 def _power(profile: Profile, name: str) -> float:

@@ -29,7 +29,7 @@ class Bucket:
     def after(self, start: float, nbytes: float) -> float:
         """What ``spent`` will be when it has carried ``nbytes`` more, from ``start`` on."""
         saved = start - self._pause
-        return (self.spent if self.spent > saved else saved) + nbytes / self._rate
+        return max(saved, self.spent) + nbytes / self._rate
 
 
 class Path:

@@ -129,8 +129,8 @@ def test_slow_links_carry_what_was_probed_of_them() -> None:
 def test_a_shaped_link_saves_what_it_was_set_to() -> None:
     burst = {"link.shaped.burst": constant(131072.0, "bytes")}
     profile = Profile({**PROFILE.constants, **burst})
-    network = profile.apply(scenario(links="shaped")).cluster.network
-    assert network.burst == 131072.0 and profile.apply(scenario()).cluster.network.burst == 0.0
+    assert profile.apply(scenario(links="shaped")).cluster.network.burst == 131072.0
+    assert profile.apply(scenario()).cluster.network.burst == 0.0
 
 
 def test_slots_are_those_of_all_processes_at_once_servers_included() -> None:
