@@ -184,7 +184,11 @@ def several_lives(faults: list[dict[str, Any]]) -> bool:
     """Whether anybody comes while the run is under way, or any server crashes."""
     return any(
         fault["kind"] not in ("freeze", "cut")
-        and (fault["kind"] == "join" or fault.get("back") is not None or bool(fault.get("servers")))
+        and (
+            fault["kind"] == "join"
+            or bool(fault.get("join") or fault.get("servers"))
+            or fault.get("back") is not None
+        )
         for fault in faults
     )
 
@@ -196,7 +200,9 @@ def _faults(dice: _Dice, workers: int, servers: int, joins: bool, steps: int) ->
         found += [_of_worker(dice, rank, joins, steps, span) for _ in range(dice.of(0, 0, 1, 1, 2))]
     if dice.luck(0.2):
         rates = {dice.of("crash", "leave"): dice.real(0.2, 2)}
-        found.append({"kind": "churn", **rates, **({"back": dice.scale(-3, 0)} if joins else {})})
+        away = dice.scale(-3, 0) if joins else 0.0
+        comes = {"join": 1 / away} if away > 0.1 else {"back": away} if away else {}
+        found.append({"kind": "churn", **rates, **comes})
     for server in range(servers):
         if dice.luck(0.3):
             found.append(_of_server(dice, server, span))
@@ -218,7 +224,9 @@ def _of_worker(dice: _Dice, rank: int, joins: bool, steps: int, span: float) -> 
     elif kind != "join" and joins and dice.luck(0.7):
         fault["back"] = dice.scale(-4, -0.3)
     elif kind == "join":
-        fault["at"] = fault["at"] + 1e-3
+        fault["at"] = at = fault["at"] + 1e-3
+        if at > 0.7 * span:
+            return {"kind": "churn", "ranks": [rank], "join": 1 / at}
     return fault
 
 
