@@ -16,6 +16,7 @@ empirical, drawn from the measured samples with replacement.
 from __future__ import annotations
 
 import math
+from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 
@@ -31,6 +32,13 @@ _BITS = 6
 _BLOCK = 1 << _BITS
 
 Draw = tuple[float, float]
+
+_NONE: array[float] = array("d")
+
+
+def _packed(values: np.ndarray) -> array[float]:
+    """Eight bytes each, for there may be a hundred thousand workers, and quicker to look up than NumPy's."""
+    return array("d", values.astype(float).tobytes())
 
 
 class StepTimes:
@@ -52,7 +60,8 @@ class StepTimes:
             for rank, slows in enumerate(concerned)
         ]
         steady = cluster.compute.model == "constant" or (not cluster.compute.spread)
-        self._blocks: list[list[Draw]] = [[] for _ in range(n)]
+        self._blocks: list[array[float]] = [_NONE] * n
+        self._factors: list[array[float] | None] = [None] * n
         self._block_of = [-1] * n
         if steady and not any(self._tails) and not any(self._timed):
             self._pairs = [
@@ -60,7 +69,8 @@ class StepTimes:
             ]
             self.draw: Callable[[int, int, float], Draw] = self._steady
         else:
-            self.draw = self._general if any(self._timed) else self._drawn
+            plain = self._whole if self._overhead else self._drawn
+            self.draw = self._general if any(self._timed) else plain
 
     def _steady(self, rank: int, step: int, now: float) -> Draw:
         """(base seconds, factor) of worker ``rank``'s step that starts at ``now``; it takes base * factor.
@@ -72,7 +82,11 @@ class StepTimes:
     def _drawn(self, rank: int, step: int, now: float) -> Draw:
         if self._block_of[rank] != step >> _BITS:
             self._refill(rank, step >> _BITS)
-        return self._blocks[rank][step & (_BLOCK - 1)]
+        place, tails = step & (_BLOCK - 1), self._factors[rank]
+        return self._blocks[rank][place], self._fixed[rank] if tails is None else tails[place]
+
+    def _whole(self, rank: int, step: int, now: float) -> Draw:
+        return self._pair(*self._drawn(rank, step, now))
 
     def _general(self, rank: int, step: int, now: float) -> Draw:
         base, factor = self._drawn(rank, step, now)
@@ -87,13 +101,12 @@ class StepTimes:
 
     def _refill(self, rank: int, block: int) -> None:
         rng = stream(self._seed, rank, "step-time", block)
-        factors = np.full(_BLOCK, self._fixed[rank])
-        bases = _sample(self._model, rng) * self._scale[rank]
-        for shape in self._tails[rank]:
-            factors *= 1.0 + rng.pareto(shape, _BLOCK)
-        pairs = zip(bases.tolist(), factors.tolist(), strict=True)
-        final = self._overhead and self.draw != self._general
-        self._blocks[rank] = [self._pair(*pair) for pair in pairs] if final else list(pairs)
+        self._blocks[rank] = _packed(_sample(self._model, rng) * self._scale[rank])
+        if self._tails[rank]:
+            factors = np.full(_BLOCK, self._fixed[rank])
+            for shape in self._tails[rank]:
+                factors *= 1.0 + rng.pareto(shape, _BLOCK)
+            self._factors[rank] = _packed(factors)
         self._block_of[rank] = block
 
     def _by_time(self, slow: Slowdown, rank: int, index: int) -> Callable[[float], float]:

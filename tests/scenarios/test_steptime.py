@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -112,3 +113,18 @@ def test_streams_are_independent_by_seed_node_purpose_and_index() -> None:
     firsts = [stream(*key).random() for key in keys]
     assert len(set(firsts)) == len(keys)
     assert firsts == [stream(*key).random() for key in keys]
+
+
+def test_draws_of_many_workers_are_small() -> None:
+    """A block for each of a hundred thousand workers must fit beside them: 64 numbers of eight bytes."""
+    cluster = Cluster(2000, compute=StepTime(model="lognormal", mean=1.0, spread=0.3))
+    tracemalloc.start()
+    try:
+        times = StepTimes(cluster, 0)
+        before, _ = tracemalloc.get_traced_memory()
+        for rank in range(cluster.workers):
+            times.draw(rank, 0, 0.0)
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert after - before < 1000 * cluster.workers
