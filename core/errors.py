@@ -36,17 +36,20 @@ class Diverged(RuntimeError):
     """A loss is no longer a finite number. ``record`` holds what was recorded until then.
 
     ``worker`` whose mini-batch of ``step`` gave that loss, ``now`` seconds after the start of the run
-    (simulated ones in simulations); None: the test set did, after ``step`` steps of all workers.
+    (simulated ones in simulations); None: the test set did, after ``step`` steps of all workers, the
+    ``last`` of which was that of (worker, step).
     """
 
-    def __init__(self, loss: float, now: float, *, step: int, worker: int | None = None) -> None:
-        self.loss, self.now, self.step, self.worker = loss, now, step, worker
+    def __init__(
+        self, loss: float, now: float, *, step: int, worker: int | None = None,
+        last: tuple[int, int] | None = None,
+    ) -> None:  # fmt: skip
+        self.loss, self.now, self.step, self.worker, self.last = loss, now, step, worker, last
         self.record: Any = None
-        whose = (
-            f"the loss of worker {worker} at its step {step}"
-            if worker is not None
-            else f"the model's test loss after {step} steps of all workers"
-        )
+        whose = f"the loss of worker {worker} at its step {step}"
+        if worker is None:
+            latest = "" if last is None else f" (the last: worker {last[0]}'s step {last[1]})"
+            whose = f"the model's test loss after {step} steps of all workers{latest}"
         super().__init__(
             f"training diverged: {whose}, {now:.6g} s after the start, is {loss}; a smaller algorithm.lr, "
             "algorithm.lr_scaling: none or algorithm.warmup_epochs may help"

@@ -6,11 +6,13 @@ import time
 from array import array
 from collections import Counter
 from collections.abc import Mapping
+from math import isfinite
 from typing import Any
 
 import numpy as np
 import torch
 
+from core.errors import Diverged
 from core.quality import judged
 from core.record import (
     CURVE_COLUMNS,
@@ -30,7 +32,7 @@ from scenarios import hardware
 from scenarios.plan import Plan
 from scenarios.workloads import load
 
-__all__ = ["assemble", "environment", "merged", "remains"]
+__all__ = ["assemble", "diverged", "environment", "merged", "remains"]
 
 _LOSS_POINTS = 100
 
@@ -313,6 +315,16 @@ def _curves(
         epoch = samples / plan.samples_per_epoch
         log.append((duration, steps, epoch, samples, loss, accuracy, distance, lemma))
     return log.table(("step", "samples"))
+
+
+def diverged(record: Record) -> Diverged | None:
+    """What ends a run whose final model has a test loss that is no finite number; else None."""
+    curves, steps = record.curves, record.steps
+    if not len(curves["loss"]) or isfinite(curves["loss"][-1]):
+        return None
+    row = int(steps["end"].argmax())
+    last = int(steps["node"][row]), int(steps["step"][row])
+    return Diverged(float(curves["loss"][-1]), record.duration, step=int(curves["step"][-1]), last=last)
 
 
 def _losses(tables: Mapping[int, dict[str, Any]]) -> dict[str, np.ndarray]:

@@ -143,7 +143,7 @@ class _Launch:
 
     def run(self) -> Record:
         """Start, watch, gather; in any case end all processes."""
-        from real.gather import assemble, merged
+        from real.gather import assemble, diverged, merged
 
         with tempfile.TemporaryDirectory(prefix="aladdin-") as folder, test_bed(self.plan) as self.bed:
             try:
@@ -165,7 +165,7 @@ class _Launch:
                 record = assemble(self.plan, tables, params, self.left, complete=complete, events=events)
             finally:
                 self._end()
-        stop = self.diverged or failure
+        stop = self.diverged or failure or diverged(record)
         if stop is not None:
             record.manifest["flags"].insert(0, f"incomplete: {str(stop).splitlines()[0]}")
             stop.record = record

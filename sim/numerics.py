@@ -108,6 +108,7 @@ class Numerics:
         self.curve_log, self.loss_log = StepLog(CURVE_COLUMNS), StepLog(LOSS_COLUMNS)
         run = plan.scenario.run
         self._batch, self._steps = plan.scenario.workload.batch, 0
+        self._last: tuple[int, int] | None = None
         self._every = run.evaluate_every * plan.samples_per_epoch
         self._due = self._every or float("inf")
         self._evaluations = 0
@@ -138,7 +139,7 @@ class Numerics:
             if not isfinite(flight.loss) and not self.hollow:
                 rank, step = flight.key
                 raise Diverged(flight.loss, now, worker=rank, step=step)
-        self._steps += 1
+        self._steps, self._last = self._steps + 1, flight.key
         return gradient
 
     def drop(self, flight: InFlight | None) -> None:
@@ -193,7 +194,7 @@ class Numerics:
         row = [nan] * 4 if self.hollow else self._quality()
         self.curve_log.append((now, self._steps, samples / plan.samples_per_epoch, samples, *row))
         if not self.hollow and not isfinite(row[0]):
-            raise Diverged(row[0], now, step=self._steps)
+            raise Diverged(row[0], now, step=self._steps, last=self._last)
 
     def _quality(self) -> list[float]:
         """Loss and accuracy of the model, the replicas' consensus distance, the model's from their mean."""

@@ -277,6 +277,19 @@ def test_a_diverged_run_ends_says_where_and_keeps_its_record() -> None:
     assert not np.isfinite(record.losses["loss"]).all()
 
 
+def test_a_run_whose_last_step_ruins_the_model_has_diverged_too() -> None:
+    """No step's loss shows it, for there is none after; the model that is evaluated does."""
+    scenario = tiny({"name": "arsgd", "lr": 1e6}, run={"steps": 5})
+    with pytest.raises(
+        Diverged, match=r"test loss after 10 steps .*worker \d's step 4\).* is (nan|inf)"
+    ) as caught:
+        real.train(scenario)
+    record = caught.value.record
+    assert np.isfinite(record.losses["loss"]).all()
+    assert record.nodes["steps"].tolist() == [5, 5]
+    assert "diverged" in record.manifest["flags"][0]
+
+
 @pytest.mark.parametrize("collective", ["native", "messages"])
 def test_a_worker_that_dies_amid_buckets_does_not_take_the_others_along(collective: str) -> None:
     chosen = {"name": "arsgd", "options": {"overlap": "backward", "buckets": 3}}

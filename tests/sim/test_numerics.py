@@ -261,6 +261,35 @@ def test_a_diverged_run_says_which_worker_and_step() -> None:
     assert np.isnan(record.losses["loss"]).sum() == 1
 
 
+def test_a_model_that_is_no_good_is_told_with_the_last_step_before_it_was_looked_at() -> None:
+    class Worthless:
+        """Gradients and losses as they should be; but the model's test loss is infinite."""
+
+        initial = np.zeros(4, dtype=np.float32)
+        chunk = 1
+
+        def several(
+            self, params: Sequence[Any], keys: Sequence[tuple[int, int]]
+        ) -> tuple[list[Any], list[float]]:
+            return [x.copy() for x in params], [1.0]
+
+        def evaluate(self, params: Any) -> tuple[float, float]:
+            return float("inf"), 0.1
+
+        def __call__(self, params: Any, rank: int, step: int) -> Any:
+            raise AssertionError("several is there")
+
+    with pytest.raises(Diverged, match="test loss after 15 steps of all workers") as caught:
+        sim.simulate(scenario("bsp", 3, 5, **{"workload.parameters": 4}), gradients=Worthless())
+    stop = caught.value
+    assert stop.worker is None
+    assert stop.last is not None
+    worker, step = stop.last
+    ended = stop.record.losses
+    assert (worker, step) == (ended["node"][ended["time"].argmax()], 4)
+    assert f"(the last: worker {worker}'s step 4)" in str(stop)
+
+
 # How gradients are evaluated
 
 
