@@ -332,6 +332,7 @@ def summary(record: Record) -> dict[str, Any]:
     scenario = record.manifest.get("scenario", {})
     distance = consensus(record.curves)
     befell = churn.happened(record)
+    evaluation = record.manifest.get("environment", {}).get("numerics")
     return {
         "scenario": scenario.get("name", "unnamed"),
         "algorithm": _scenario(record, "algorithm").get("name", "unknown"),
@@ -361,6 +362,7 @@ def summary(record: Record) -> dict[str, Any]:
         **accuracy(record),
         **({} if distance is None else {"consensus": distance}),
         **({} if befell is None else {"churn": befell}),
+        **({} if evaluation is None else {"evaluation": dict(evaluation)}),
         "flags": list(record.manifest.get("flags", [])),
     }
 

@@ -338,7 +338,24 @@ def notes(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
     if any(summary.get("data") == "synthetic" and "accuracy" in summary for summary in summaries):
         found.append(MADE_UP)
     flags = dict.fromkeys(flag for summary in summaries for flag in summary["flags"])
-    return found + [f"* {flag}" for flag in flags]
+    return found + _evaluations(summaries) + [f"* {flag}" for flag in flags]
+
+
+def _evaluations(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """How gradients were evaluated where ``run.batched: auto`` measured what is faster."""
+    ways: dict[tuple[bool, int, int], list[float]] = {}
+    for summary in summaries:
+        way = summary.get("evaluation", {})
+        if way.get("ratio"):
+            ways.setdefault((way["batched"], way["chunk"], way["threads"]), []).append(way["ratio"])
+    found = []
+    for (batched, chunk, threads), ratios in ways.items():
+        how = f"{chunk} at a time" if batched else "one by one"
+        span = " to ".join(dict.fromkeys(f"{ratio:.2g}" for ratio in (min(ratios), max(ratios))))
+        times = f"{span} times as fast as one by one" if batched else f"batched at {span} of that speed"
+        crew = f"{threads} thread{'' if threads == 1 else 's'}"
+        found.append(f"gradients evaluated {how}, with {crew} (measured: {times})")
+    return found
 
 
 def sheet(title: str) -> Table:

@@ -100,6 +100,22 @@ def test_an_accuracy_on_made_up_images_is_called_so() -> None:
     assert report.MADE_UP not in report.notes([made_up])
 
 
+def test_notes_say_how_gradients_were_evaluated_where_that_was_measured() -> None:
+    def notes(*ways: tuple[bool, float]) -> list[str]:
+        found = []
+        for batched, ratio in ways:
+            way = {"batched": batched, "chunk": 32, "threads": 1 if batched else 2, "ratio": ratio}
+            found.append(metrics.summary(make([STEP] * 4, environment={"numerics": way})))
+        return report.notes(found)
+
+    together = "gradients evaluated 32 at a time, with 1 thread (measured: {} times as fast as one by one)"
+    assert notes((True, 4.21)) == [together.format("4.2")]
+    assert notes((True, 4.94), (True, 4.2), (True, 4.5)) == [together.format("4.2 to 4.9")]
+    singly = "gradients evaluated one by one, with 2 threads (measured: batched at 0.5 of that speed)"
+    assert notes((False, 0.5), (True, 4.2)) == [singly, together.format("4.2")]
+    assert notes((True, 0.0)) == []
+
+
 def test_comparison_shows_the_error() -> None:
     pair = {"label": "ASP, n=2", "algorithm": "asp", "predicted": 103.0, "measured": 100.0}
     assert "+3.0" in text(report.comparison([pair]))
