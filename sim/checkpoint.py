@@ -167,12 +167,19 @@ class Checkpoints:
         self.taken = 0
 
     def open(self, scenario: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Read the file, if there is one; how gradients were evaluated. Raises ``CheckpointError``."""
+        """Read the file, if there is one; how gradients were evaluated. Raises ``CheckpointError``.
+
+        A folder that is not there yet is made.
+        """
         self._identity = _identity(scenario)
         if self.path.is_dir():
             raise CheckpointError(f"checkpoint {self.path}: it is a folder; give a file")
         if not self.path.exists():
             probe = self.path.with_name(f".{self.path.name}.probe")
+            try:
+                probe.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise CheckpointError(f"checkpoint {self.path}: cannot be written ({error})") from error
             _write(probe, {}, {}, named=self.path)
             probe.unlink()
             return None

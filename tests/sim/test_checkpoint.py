@@ -178,11 +178,17 @@ def test_a_checkpoint_that_the_run_never_comes_to_is_refused(tmp_path: Path) -> 
 
 
 def test_a_place_that_cannot_be_written_to_is_refused_before_the_run(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="cannot be written") as caught:
-        sim.simulate(scenario(), checkpoints=Checkpoints(tmp_path / "no" / "c"))
-    assert str(tmp_path / "no" / "c") in str(caught.value)
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "file" / "c", tmp_path / "file" / "folder" / "c"):
+        with pytest.raises(CheckpointError, match="cannot be written") as caught:
+            sim.simulate(scenario(), checkpoints=Checkpoints(place))
+        assert str(place) in str(caught.value)
     with pytest.raises(CheckpointError, match="it is a folder; give a file"):
         sim.simulate(scenario(), checkpoints=Checkpoints(tmp_path))
+
+
+def test_a_folder_that_is_not_there_yet_is_made(tmp_path: Path) -> None:
+    stopped(scenario("asp", 3, 8), tmp_path / "runs" / "today" / "c", 10)
 
 
 def test_runs_without_numerics_have_nothing_to_save(tmp_path: Path) -> None:
