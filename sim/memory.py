@@ -6,7 +6,8 @@ Rules this module obeys:
   still collected, only less often.
 * What was set before is set again afterwards, whatever happens.
 * What runs leave behind is in the collector's oldest generation, where it hardly ever looks by itself: so
-  now and then a run that has ended makes it look.
+  now and then a run that has ended makes it look; and one with tensors does before it makes its own, where
+  those before it had large ones, which count as single objects.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["seldom", "undisturbed"]
+__all__ = ["LEFT", "Room", "seldom", "undisturbed"]
 
 SELDOM = 50_000
 """Objects that a run makes, over those that it lets go, between two looks of the collector."""
@@ -24,7 +25,24 @@ SELDOM = 50_000
 OFTEN = 32
 """Runs between two looks at all that they left behind."""
 
+LEFT = 2**28
+"""Bytes that tensors of ended runs may hold before the next run makes the collector look for them."""
+
 _runs = itertools.count(1)
+
+
+class Room:
+    """Bytes of tensors of all runs since the collector last looked for those that have ended."""
+
+    def __init__(self, most: int = LEFT) -> None:
+        self._most, self._made = most, 0
+
+    def make(self, size: int) -> None:
+        """A run is about to make tensors of ``size`` bytes: what others left goes first, if it is much."""
+        if self._made > self._most:
+            gc.collect()
+            self._made = 0
+        self._made += size
 
 
 @contextmanager

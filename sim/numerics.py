@@ -24,6 +24,7 @@ from core.quality import judged
 from core.record import CURVE_COLUMNS, LOSS_COLUMNS, StepLog, losses
 from core.tensors import Tensors
 from sim.errors import Diverged
+from sim.memory import Room
 
 if TYPE_CHECKING:
     from sim.checkpoint import Registry
@@ -34,6 +35,9 @@ __all__ = ["Gradients", "InFlight", "Numerics", "TaskGradients", "evaluator"]
 
 RETAINED = 2**30
 """Bytes that gradients of one batched call, which share their memory, may keep alive in all."""
+
+
+ROOM = Room()
 
 
 class Gradients(Protocol):
@@ -102,6 +106,9 @@ class Numerics:
         self._evaluate = getattr(gradients, "evaluate", None)
         self.chunk = int(getattr(gradients, "chunk", 1)) if self._several is not None else 1
         plan = driver.plan
+        ROOM.make(
+            3 * len(plan.machine_of) * gradients.initial.nbytes
+        )  # parameters, momentum, what is under way
         held = plan.workers * self.chunk * gradients.initial.nbytes
         shared = bool(getattr(gradients, "shares", False))
         self._own = registry is not None or (shared and held > RETAINED)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import gc
+from typing import ClassVar
 
+import numpy as np
 import pytest
 
+import sim
 from sim import memory
 
 
@@ -36,6 +39,41 @@ def test_what_was_set_before_is_set_again() -> None:
     assert during == [memory.SELDOM]
     assert gc.get_threshold() == before
     assert gc.get_freeze_count() == 0
+
+
+def test_large_tensors_of_ended_runs_go_before_the_next_are_made() -> None:
+    Cycle.alive, room = 0, memory.Room(100)
+    with memory.undisturbed():
+        Cycle()
+        room.make(60)
+        room.make(60)
+        assert Cycle.alive == 1
+        room.make(1)
+        assert Cycle.alive == 0
+        Cycle()
+        room.make(100)
+        assert Cycle.alive == 1
+
+
+def test_runs_with_numerics_say_how_large_their_tensors_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sim import numerics
+    from tests.sim.test_numerics import scenario
+
+    class Watched(memory.Room):
+        asked: ClassVar[list[int]] = []
+
+        def make(self, size: int) -> None:
+            self.asked.append(size)
+
+    class Nothing:
+        initial = np.zeros(4, dtype=np.float32)
+
+        def __call__(self, params: np.ndarray, rank: int, step: int) -> np.ndarray:
+            return np.zeros_like(params)
+
+    monkeypatch.setattr(numerics, "ROOM", Watched())
+    sim.simulate(scenario("asp", 3, 2, **{"workload.parameters": 4}), gradients=Nothing())
+    assert Watched.asked == [3 * 4 * 16]
 
 
 def test_what_runs_leave_behind_does_not_pile_up() -> None:
