@@ -83,5 +83,5 @@ def test_neighbours_in_a_ring_do_not_keep_step_where_their_messages_ask_late() -
     even, late = ring(), ring(ring_lag=2e-3)
     assert even["send"] < 1e-5  # parts differ by an element
     assert late["send"] > 0.003
-    assert late["wait"] - even["wait"] > 0.6 * 6 * 2e-3
+    assert late["wait"] - even["wait"] > 0.4 * 6 * 2e-3  # less: while one asks, its neighbour may move
     assert sum(late.values()) - sum(even.values()) < 0.5 * 6 * 2e-3
