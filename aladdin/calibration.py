@@ -3,8 +3,11 @@
 Rules this module obeys:
 
 * Constants come from probes only (``aladdin.probing``).
-* Every probe runs once, in a fixed order. Then, as long as the budget lasts, every one runs again, for two
-  moments of a machine say more than one; then those whose constants are in doubt, at most ``MOST`` times.
+* Every probe runs once, in a fixed order. Before each, what all that are left cost is estimated, by what is
+  known by then of the machine and of how wrong estimates were: all get the same share, as large as the
+  budget allows.
+* Then, as long as the budget lasts, every one runs again, for two moments of a machine say more than one;
+  then those whose constants are in doubt, at most ``MOST`` times.
 * What is still in doubt at the end is told: in the profile's notes, and as a flag of every prediction.
 """
 
@@ -20,23 +23,37 @@ from typing import Any
 
 from aladdin import api, quiet
 from aladdin.api import Source
-from aladdin.probing import SLOWER, Learned, Probe, nominal, probes, refreshing
+from aladdin.probing import SLOWER, Learned, Probe, covered, nominal, probes, refreshing
 from analysis.calibrate import CalibrationError
 from analysis.repetitions import doubts, merged, middle
 from core.record import Record
 from scenarios import Scenario, ScenarioError
 from scenarios.profile import Profile
-from scenarios.workloads.layers import layer_sizes
 
-__all__ = ["Progress", "Runner", "alone", "calibrate", "needed", "pooled", "refresh", "run_for_real"]
+__all__ = [
+    "Progress", "Runner", "alone", "calibrate", "needed", "planned", "pooled", "refresh",
+    "refreshed_in", "run_for_real",
+]  # fmt: skip
 
 Progress = Callable[[str, int, int], None]
 """Called with the stage, how many of its parts are done and how many there are."""
 
 Runner = Callable[[Scenario], Record]
 
+SHARE = 1.5
+"""Seconds that each probe measures which follows a machine: before a run that is predicted, and after it."""
+
 BUDGET = 60.0
-"""Seconds that a calibration takes at most, unless one round of all probes takes longer."""
+"""Seconds that a calibration takes at most, unless the fewest repetitions of all probes take longer."""
+
+RESERVE = 0.05
+"""Share of the budget that plans leave for what they do not know."""
+
+FIRST = 3.0
+"""Seconds, for plans, that the first start of processes takes longer than others: torch is loaded."""
+
+SURPRISE = 4.0
+"""How many times as long as was estimated others are at most believed to take, for those so far have."""
 
 MOST = 4
 """Repetitions of a probe."""
@@ -61,6 +78,7 @@ def calibrate(
     budget: float = BUDGET,
     run: Runner | None = None,
     on_progress: Progress | None = None,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Profile:
     """Probe this machine with the workload and emulation that ``scenario`` asks for; fit a profile.
 
@@ -68,8 +86,10 @@ def calibrate(
     workers  numbers of workers at which steps and all-reduce are probed; default: 2 and the
              scenario's own
     links    kinds of links that are probed; default: native, paced, and shaped if the scenario's are
-    budget   seconds; a first round of all probes always runs, what follows only where there is time
+    budget   seconds; a first round of all probes always runs, if need be with the least that can be
+             fitted, and what follows only where there is time
     run      what runs a probe's scenario; default: the real driver
+    clock    tells the seconds that this takes
 
     Raises ``CalibrationError`` where a probe cannot be fitted at first, ``ScenarioError`` for bad input.
     """
@@ -79,39 +99,73 @@ def calibrate(
         raise ScenarioError("budget", budget, "seconds above 0")
     counts = sorted({*(workers or (base.cluster.workers,)), 2} - {1})
     kinds = tuple(dict.fromkeys(links)) or tuple(dict.fromkeys(("native", "paced", base.run.links)))
-    message = 4.0 * sum(layer_sizes(base.workload))
-    rates = {} if kinds == ("native",) else {"link_rate": (nominal(base) / SLOWER, nominal(base))}
-    profile = Profile(
-        constants={},
-        hardware=api.hardware(),
-        workload={name: getattr(base.workload, name) for name in ("model", "data", "batch")},
-        ranges={"message_bytes": (message / 8, message), "workers": (1, max(counts)), **rates},
-    )
-    todo = list(probes(base, counts, kinds, 0.0))
-    todo = list(probes(base, counts, kinds, budget / ROUNDS / len(todo)))
-    profile = _Calibration(profile, todo, budget, run or run_for_real, on_progress).run()
+    profile = _blank(base, counts, kinds)
+    todo = list(probes(base, counts, kinds))
+    profile = _Calibration(profile, todo, budget, run or run_for_real, on_progress, clock).run()
     if path is not None:
         profile.write(path)
     return profile
+
+
+def planned(scenario: Source, workers: Sequence[int], links: Sequence[str], budget: float = BUDGET) -> float:
+    """Seconds that the first round of a calibration takes, as it is planned before anything is known."""
+    base = api.load(scenario)
+    blank, todo, left = _blank(base, workers, links), list(probes(base, workers, links)), budget - FIRST
+    share = _share(todo, blank, budget / ROUNDS / len(todo), left - RESERVE * budget)
+    needed = [probe for probe in todo if not probe.spare]
+    return FIRST + _seconds(todo if _seconds(todo, blank, share) <= left else needed, blank, share)
+
+
+def _blank(base: Scenario, counts: Sequence[int], kinds: Sequence[str]) -> Profile:
+    """A profile that knows nothing yet."""
+    rates = {} if tuple(kinds) == ("native",) else {"link_rate": (nominal(base) / SLOWER, nominal(base))}
+    return Profile(
+        constants={},
+        hardware=api.hardware(),
+        workload={name: getattr(base.workload, name) for name in ("model", "data", "batch")},
+        ranges={"message_bytes": covered(base, kinds), "workers": (1, max(counts)), **rates},
+    )
+
+
+def _seconds(todo: Sequence[Probe], known: Profile, share: float) -> float:
+    return sum(probe.seconds(known, share) for probe in todo)
+
+
+def _share(todo: Sequence[Probe], known: Profile, most: float, seconds: float) -> float:
+    """The largest share up to ``most`` with which ``todo`` takes no longer than ``seconds``, or 0."""
+    low, high = 0.0, most
+    if _seconds(todo, known, most) <= seconds:
+        return most
+    for _ in range(20):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _seconds(todo, known, middle) <= seconds else (low, middle)
+    return low
 
 
 class _Calibration:
     """Probes under way: what each repetition of each has said."""
 
     def __init__(
-        self, blank: Profile, probes: list[Probe], budget: float, run: Runner, on_progress: Progress | None
-    ) -> None:
+        self, blank: Profile, probes: list[Probe], budget: float, run: Runner,
+        on_progress: Progress | None, clock: Callable[[], float],
+    ) -> None:  # fmt: skip
         self.blank, self.probes, self.budget, self.runner = blank, probes, budget, run
         self.learned: list[list[Learned]] = [[] for _ in probes]
         self.took = [0.0] * len(probes)
-        self.on_progress = on_progress
-        self.when, self.begun = "", time.perf_counter()
+        self.shares = [budget / ROUNDS / len(probes)] * len(probes)
+        self.estimated = self.measured = 0.0
+        self.first_round = 0.0
+        self.on_progress, self.clock = on_progress, clock
+        self.when, self.begun = "", clock()
         self.others = quiet.busy()
 
     def run(self) -> Profile:
         """All probes, all again, the doubtful again and again."""
         for i in range(len(self.probes)):
-            self._measure(i)
+            self._plan(i)
+            if not (self.probes[i].spare and self._passed() + self._expected(i) > self.budget):
+                self._measure(i)
+        self.first_round = self._passed()
         for i in range(len(self.probes)):
             if self._affordable(i):
                 self._measure(i)
@@ -125,28 +179,51 @@ class _Calibration:
             self.on_progress("probing", count, count)
         return self.profile()
 
+    def _plan(self, i: int) -> None:
+        """Settle the share of probe ``i``: that of all that are left, by what is left of the budget."""
+        left = self.budget * (1 - RESERVE) - self._passed() - (0.0 if i else FIRST)
+        most = self.budget / ROUNDS / len(self.probes)
+        self.shares[i] = _share(self.probes[i:], self.profile(), most, left / self._pace())
+
+    def _pace(self) -> float:
+        """How many times as long as was estimated the probes so far have taken."""
+        if not self.estimated:
+            return 1.0
+        return min(max(self.measured / self.estimated, 1 / SURPRISE), SURPRISE)
+
+    def _expected(self, i: int) -> float:
+        return self.probes[i].seconds(self.profile(), self.shares[i]) * self._pace()
+
+    def _passed(self) -> float:
+        return self.clock() - self.begun
+
     def _measure(self, i: int) -> None:
         if self.on_progress:
             done = sum(map(len, self.learned))
             self.on_progress("probing", done, max(done + 1, ROUNDS * len(self.probes)))
-        begun, known = time.perf_counter(), self.profile()
-        records = [self.runner(scenario) for scenario in self.probes[i].scenarios(known)]
-        self.when = str(records[-1].manifest.get("environment", {}).get("when", ""))
+        begun, known, probe = self.clock(), self.profile(), self.probes[i]
+        records = [self.runner(scenario) for scenario in probe.scenarios(known, self.shares[i])]
+        if records:
+            self.when = str(records[-1].manifest.get("environment", {}).get("when", ""))
         try:
-            said = self.probes[i].learn(records, known)
+            said = probe.learn(records, known)
         except CalibrationError as error:
             if not self.learned[i]:
                 raise
             said = Learned(failed=str(error))
         self.learned[i].append(said)
-        self.took[i] = time.perf_counter() - begun
+        self.took[i] = self.clock() - begun
+        if i:  # the first also loads torch
+            self.estimated += probe.seconds(known, self.shares[i])
+            self.measured += self.took[i]
 
     def _affordable(self, i: int) -> bool:
-        return time.perf_counter() - self.begun + self.took[i] <= self.budget
+        took = self.took[i] if self.learned[i] else self._expected(i)
+        return self._passed() + took <= self.budget
 
     def _doubtful(self, i: int) -> bool:
         own = self.learned[i]
-        if len(own) >= MOST:
+        if not own or len(own) >= MOST:
             return False
         return all(one.failed for one in own) or bool(doubts(merged([one.constants for one in own])))
 
@@ -174,7 +251,7 @@ class _Calibration:
         notes["repetitions"] = {
             probe.what: len(own) for probe, own in zip(self.probes, self.learned, strict=True)
         }
-        notes["seconds"] = round(time.perf_counter() - self.begun, 1)
+        notes["seconds"], notes["first_round"] = round(self._passed(), 1), round(self.first_round, 1)
         models = [one.model for several in self.learned for one in several if one.model]
         return replace(
             self.blank,
@@ -203,21 +280,21 @@ def needed(*packages: str) -> None:
         )
 
 
-def refresh(profile: Profile, scenario: Source, run: Runner | None = None, share: float = 1.5) -> Profile:
+def refresh(profile: Profile, scenario: Source, run: Runner | None = None, share: float = SHARE) -> Profile:
     """``profile`` with the constants of what ``scenario`` has native, steps or links, measured anew.
 
-    A machine that others use too changes its speed within minutes; a few short probes, of about
-    ``share`` seconds each, follow it. What one that is disturbed beyond use would have measured is left out,
-    and in doubt. Raises ``CalibrationError`` where one cannot be fitted.
+    A machine that others use too changes its speed within minutes; a few short probes, of about ``share``
+    seconds each or the least that can be fitted, follow it. What one that is disturbed beyond use would have
+    measured is left out, and in doubt. Raises ``CalibrationError`` where one cannot be fitted.
     """
     base, run = api.load(scenario), run or run_for_real
     known = profile
     if base.run.compute == "native":
         kept = {name: c for name, c in profile.constants.items() if not re.fullmatch(_OF_STEPS, name)}
         profile = replace(profile, constants=kept)
-    for probe in refreshing(base, base.run.links, share):
+    for probe in refreshing(base, base.run.links):
         guess = profile if "step_time.mean" in profile.constants else known
-        records = [run(one) for one in probe.scenarios(guess)]
+        records = [run(one) for one in probe.scenarios(guess, share)]
         learned = probe.learn(records, profile)
         model = learned.model or profile.step_time_model
         constants, notes = {**profile.constants, **learned.constants}, profile.notes
@@ -227,10 +304,17 @@ def refresh(profile: Profile, scenario: Source, run: Runner | None = None, share
     return profile
 
 
-def alone(profile: Profile, scenario: Scenario, run: Runner, share: float = 1.5) -> float:
+def refreshed_in(profile: Profile, scenario: Scenario) -> float:
+    """Seconds, for plans, that ``refresh`` takes, and ``alone`` where steps are native."""
+    todo = list(refreshing(scenario, scenario.run.links))
+    after = todo[:1] if scenario.run.compute == "native" else []
+    return _seconds([*todo, *after], profile, SHARE)
+
+
+def alone(profile: Profile, scenario: Scenario, run: Runner, share: float = SHARE) -> float:
     """Seconds of a native step of ``scenario``'s workload now, of a worker that has the machine to itself."""
-    probe = next(refreshing(scenario, scenario.run.links, share))
-    learned = probe.learn([run(one) for one in probe.scenarios(profile)], profile)
+    probe = next(refreshing(scenario, scenario.run.links))
+    learned = probe.learn([run(one) for one in probe.scenarios(profile, share)], profile)
     return learned.constants["step_time.mean"].value
 
 

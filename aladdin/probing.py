@@ -1,4 +1,4 @@
-"""The probes that measure a machine: what each runs, and what a profile learns from it.
+"""The probes that measure a machine: what each runs and costs, and what a profile learns from it.
 
 Rules this module obeys:
 
@@ -6,36 +6,42 @@ Rules this module obeys:
   probe never runs an algorithm that its constants are to predict.
 * Probes run with numbers of workers of their own, so on machines of their own: equal ones, one for each
   worker, with the NIC of the scenario's first. Who has which machine is no constant of this one.
-* A probe may use the constants of earlier ones: to fit its own, and to know how much of it is affordable.
-* Each lasts ``share`` seconds at most, as far as can be told before: fewer repetitions of long steps and
-  large messages, never so few that they cannot be fitted.
+* A probe may use the constants of earlier ones: to fit its own, and to know what is affordable.
+* Each is told its ``share``, the seconds that it may measure. Where repetitions are long there are fewer,
+  never so few that they cannot be fitted; and messages are cut to what moves in ``LONGEST`` seconds.
+* Each says beforehand what it costs, so that a calibration can plan: its share or, if that is more, its least
+  repetitions, and what starting and ending its processes takes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
+from aladdin.prices import LONGEST, NATIVE, RING, Prices, nominal, times
 from analysis import calibrate as fits
 from analysis import goodness
-from core.probes import PHASE
+from core.probes import PHASE, fewest
 from core.record import Record
 from scenarios import Scenario
 from scenarios.cluster import Layout
 from scenarios.plan import players
 from scenarios.profile import PAUSE, Constant, Profile
 from scenarios.topology import Topology
-from scenarios.workloads.layers import layer_sizes
 
-__all__ = ["Learned", "Probe", "alike", "fixed", "nominal", "probes", "refreshing"]
+__all__ = ["Learned", "Probe", "alike", "covered", "fixed", "nominal", "probes", "refreshing"]
 
-PARTS = 1.875
-"""Messages of the full size that those of a probe with parts 1/8, 1/4, 1/2 and 1 amount to."""
+SIZES = (0.125, 0.25, 0.5, 1.0)
+"""Sizes of the messages of a probe, as shares of its largest."""
+
+
+PINGS = 2
+"""How many of them, the smallest, make round trips; all make streams one way and both ways."""
 
 
 LITTLE = 4e6
-"""Bytes of the largest message that goes over slow links, where only what its bytes cost is asked."""
+"""Bytes of a frame of the transport, in which longer messages move: what a byte of them costs is the same."""
 
 
 MOST_BESIDE = 3e-8
@@ -46,12 +52,20 @@ SLOWER = 5.0
 """How many times slower the links are over which a byte's cost is probed once more."""
 
 
+WHOLE = 1.0
+"""Seconds that a message may take to move where whole vectors are asked for over slow links."""
+
+
 DRAWN = 12
 """All-reduces in a simulation that a ring's lag is fitted by: what is drawn must not decide."""
 
 
 OVERRUN = 0.1
 """Lateness of paced steps, as a share of them, that is no lateness any more: the machine cannot keep pace."""
+
+
+FULL = 0.8
+"""Share of a paced step that its gradient may take where they are probed; of a step, a message beside it."""
 
 
 @dataclass(frozen=True)
@@ -69,16 +83,18 @@ class Learned:
 
 @dataclass(frozen=True)
 class Probe:
-    """Scenarios to run one after the other, and what their records say beside a profile's constants."""
+    """Scenarios to run one after the other, and what their records say beside a profile's constants.
+
+    scenarios  by what is known and the share (seconds); none where the probe is known to say nothing
+    seconds    what all that takes, by what is known and the share
+    spare      whether predictions can do without, for another probe says the same
+    """
 
     what: str
-    scenarios: Callable[[Profile], list[Scenario]]
+    scenarios: Callable[[Profile, float], list[Scenario]]
     learn: Callable[[list[Record], Profile], Learned]
-
-
-def nominal(base: Scenario) -> float:
-    """Bytes/s at which the first machine's links are paced or shaped."""
-    return min(base.cluster.machines[0].up, base.cluster.machines[0].down)
+    seconds: Callable[[Profile, float], float]
+    spare: bool = False
 
 
 def alike(base: Scenario) -> Scenario:
@@ -107,13 +123,23 @@ def fixed(base: Scenario) -> bool:
     return layout is None or layout.machines > 0 or base.cluster.topology is not None
 
 
-def probes(base: Scenario, counts: Sequence[int], kinds: Sequence[str], share: float) -> Iterator[Probe]:
+def covered(base: Scenario, kinds: Sequence[str]) -> tuple[float, float]:
+    """Smallest and largest message (bytes) that constants of ``kinds`` of links hold for.
+
+    Those that are sent; or up to whole gradients, where more than a frame is sent of each.
+    """
+    make = _Maker(alike(base))
+    largest = max(make.bytes * make.part(make.rate(kind)) for kind in kinds)
+    return SIZES[0] * largest, make.bytes if largest >= LITTLE else largest
+
+
+def probes(base: Scenario, counts: Sequence[int], kinds: Sequence[str]) -> Iterator[Probe]:
     """All probes that predictions of ``base`` need, with ``counts`` workers and ``kinds`` of links."""
-    make = _Maker(base, share)
+    make = _Maker(alike(base))
     yield make.steps()
     yield make.slots(counts)
     yield make.cold(kinds)
-    yield make.pacing(max(counts))
+    yield make.pacing(counts)
     yield make.tensors()
     for kind in kinds:
         yield make.links(kind)
@@ -124,15 +150,16 @@ def probes(base: Scenario, counts: Sequence[int], kinds: Sequence[str], share: f
             if kind != "native":
                 yield make.ring(n, kind)
     for kind in kinds:
-        if kind != "native":
-            yield make.ring(max(counts), kind, slow=True)
-    for kind in kinds:
         yield make.beside(kind)
+    for kind in kinds:
+        if kind != "native":
+            yield replace(make.ring(max(counts), kind, SLOWER), spare=True)
+            yield replace(make.beside(kind, SLOWER), spare=True)
 
 
-def refreshing(base: Scenario, kind: str, share: float) -> Iterator[Probe]:
+def refreshing(base: Scenario, kind: str) -> Iterator[Probe]:
     """Probes of what ``base`` has native, steps or links; short ones. Emulated links do not drift."""
-    make = _Maker(base, share)
+    make = _Maker(alike(base))
     if base.run.compute == "native":
         yield make.steps()
         yield make.slots([max(2, players(base))])
@@ -141,6 +168,8 @@ def refreshing(base: Scenario, kind: str, share: float) -> Iterator[Probe]:
         yield make.links(kind)
     if base.run.compute == "native":
         yield make.beside(kind)
+        if kind != "native":
+            yield make.beside(kind, SLOWER)
 
 
 def _burst(kind: str) -> float:
@@ -152,27 +181,20 @@ def _burst(kind: str) -> float:
     return float(BURST)
 
 
-def _slower(scenario: Scenario, kind: str) -> Scenario:
+def _slower(scenario: Scenario, kind: str, by: float = SLOWER) -> Scenario:
     """The same over links that carry a fraction of the rate."""
-    share = Constant(1 / SLOWER, "1", 1 / SLOWER, 1 / SLOWER)
+    share = Constant(1 / by, "1", 1 / by, 1 / by)
     return Profile({f"link.{kind}.efficiency": share}).apply(scenario)
 
 
-def _times(seconds: float, each: float, least: int, most: int) -> int:
-    """How often something that takes ``each`` fits into ``seconds``, in bounds."""
-    return most if each <= 0 else max(least, min(most, int(seconds / each)))
-
-
-class _Maker:
+class _Maker(Prices):
     """Makes the probes for one scenario."""
 
-    def __init__(self, base: Scenario, share: float) -> None:
-        self.base, self.share = alike(base), share
-        self.bytes = 4.0 * sum(layer_sizes(base.workload))
-        self.nominal = nominal(base)
+    def scenario(self, name: str, n: int, repeats: int = 2, **changes: Any) -> Scenario:
+        """The scenario of probe ``name`` among ``n`` workers; ``changes``: paths with ``__`` for dots.
 
-    def scenario(self, name: str, n: int, repeats: int, **changes: Any) -> Scenario:
-        """The scenario of probe ``name`` among ``n`` workers; ``changes``: paths with ``__`` for dots."""
+        Where no steps are measured a small batch will do for the gradient that every process computes first.
+        """
         fields = {
             "name": f"probe/{name}", "algorithm.name": f"core.probes:{name}",
             "algorithm.options.repeats": repeats, "faults": [],
@@ -180,191 +202,276 @@ class _Maker:
             "cluster.servers.count": 1, "cluster.network.collective": "native", "run.steps": 1,
             "run.evaluate": False, "run.spans": False, "run.links": "native", "run.compute": "native",
         }  # fmt: skip
+        if "run__steps" not in changes:
+            fields["workload.batch"] = min(2, self.base.workload.batch)
         return self.base.override(fields | {key.replace("__", "."): value for key, value in changes.items()})
 
-    def transfer(self, kind: str) -> float:
-        """Seconds that a whole message takes, where its link's rate is told."""
-        return self.bytes / (1e9 if kind == "native" else self.nominal)
-
-    def count(self, profile: Profile, n: int, most: int, extra: float = 0.0) -> int:
-        """Steps of ``n`` workers at once that fit into the share."""
-        crowd = max(1.0, n / profile.value("device.slots", 1.0 if n > 2 else 2.0))
-        return _times(self.share, profile.value("step_time.mean") * crowd + extra, 10, most)
+    # Steps
 
     def steps(self) -> Probe:
         """Steps of a worker that is alone."""
 
         def learn(records: list[Record], _: Profile) -> Learned:
-            fit, constants = fits.fit_steps(records[0], "step_time")
-            found = {"step_time": goodness.steps(records[0], fit), "step_time.fit": asdict(fit)}
+            fit, constants = fits.fit_steps(records[0], "step_time", 1)
+            found = {"step_time": goodness.steps(records[0], fit, 1), "step_time.fit": asdict(fit)}
             return Learned(constants, found, fit.model)
 
-        return Probe(
-            "steps of one worker",
-            lambda profile: [self.scenario("StepProbe", 1, 2, run__steps=self.count(profile, 1, 40))],
-            learn,
-        )
+        return self._at_once("steps of one worker", [1], learn)
 
     def slots(self, counts: Sequence[int]) -> Probe:
         """Steps of several at once: how many the device serves at full speed."""
 
         def learn(records: list[Record], profile: Profile) -> Learned:
             alone, found = profile.constants["step_time.mean"], {}
-            for n, record in zip(counts, records, strict=True):
-                cores = record.manifest.get("environment", {}).get("cores", float("inf"))
-                _, full = fits.fit_steps(record, "full")
+            cores = records[0].manifest.get("environment", {}).get("cores", float("inf"))
+            for n in counts:
+                _, full = fits.fit_steps(records[0], "full", n)
                 found[f"device.slots.{n}"] = fits.fit_slots(alone, full["full.mean"], n, cores)
             best = max(found.values(), key=lambda constant: constant.value)
             return Learned({"device.slots": best, **found})
 
-        return Probe(
-            f"steps of {', '.join(map(str, counts))} workers at once",
-            lambda p: [self.scenario("StepProbe", n, 2, run__steps=self.count(p, n, 40)) for n in counts],
-            learn,
-        )
+        return self._at_once(f"steps of {', '.join(map(str, counts))} workers at once", counts, learn)
+
+    def _at_once(
+        self, what: str, groups: Sequence[int], learn: Callable[[list[Record], Profile], Learned]
+    ) -> Probe:
+        """One run in which first as many workers compute as ``groups`` says first, and so on."""
+        most, n = 40, max(groups)
+
+        def scenarios(_: Profile, share: float) -> list[Scenario]:
+            options: dict[str, Any] = {"groups": list(groups), "seconds": share, "most": most}
+            fields = {f"algorithm__options__{name}": value for name, value in options.items()}
+            return [self.scenario("StepProbe", n, run__steps=10 * most * len(groups), **fields)]
+
+        def seconds(profile: Profile, share: float) -> float:
+            each = [(self.step(profile, g), fewest(g)) for g in groups]
+            turns = sum(max(least * step, min(share + step, most * step)) for step, least in each)
+            surplus = sum(step for (step, _), g in zip(each, groups, strict=True) if g > 1)
+            return self.start(n, self.step(profile, n)) + turns + surplus
+
+        return Probe(what, scenarios, learn, seconds)
 
     def cold(self, kinds: Sequence[str]) -> Probe:
         """Steps after a pause: of workers that wait for each other, and of slowed ones."""
         kind = "paced" if "paced" in kinds else kinds[0]
+        rate = self.rate(kind)
         slowed = {"kind": "fixed", "ranks": [0, 1], "factor": 1 + PAUSE}
 
-        def scenarios(profile: Profile) -> list[Scenario]:
-            steps = self.count(profile, 1, 25, self.transfer(kind)) // 2
-            few = _times(self.share, (1 + PAUSE) * profile.value("step_time.mean"), 6, 10)
+        def turn(profile: Profile) -> float:
+            """Both workers' steps and messages."""
+            return 2 * (self.step(profile) + self.transfer(rate))
+
+        def long(profile: Profile) -> float:
+            """A step and its pause, of two workers at once."""
+            return self.step(profile, 2) + PAUSE * self.step(profile)
+
+        def turns(profile: Profile, share: float) -> tuple[int, int]:
+            return times(share, turn(profile), 5, 12), times(share, long(profile), 5, 10)
+
+        def scenarios(profile: Profile, share: float) -> list[Scenario]:
+            relayed, paused = turns(profile, share)
+            fields: dict[str, Any] = {"run__links": kind, "algorithm__options__part": self.part(rate)}
             return [
-                self.scenario("RelayProbe", 2, 2, run__steps=max(8, steps), run__links=kind),
-                self.scenario("StepProbe", 2, 2, run__steps=few, cluster__slowdowns=[slowed]),
+                self.scenario("RelayProbe", 2, run__steps=relayed, **fields),
+                self.scenario("StepProbe", 2, run__steps=paused, cluster__slowdowns=[slowed]),
             ]
+
+        def seconds(profile: Profile, share: float) -> float:
+            relayed, paused = turns(profile, share)
+            starts = 2 * self.start(2, self.step(profile, 2))
+            return starts + relayed * turn(profile) + paused * long(profile)
 
         def learn(records: list[Record], profile: Profile) -> Learned:
             rested = [fits.fit_steps(one, "rested")[1]["rested.mean"] for one in records]
             rested[1] = rested[1].times(1 / (1 + PAUSE))
             return Learned({"step_time.cold": fits.fit_cold(profile.constants["step_time.mean"], rested)})
 
-        return Probe("steps after pauses", scenarios, learn)
+        return Probe("steps after pauses", scenarios, learn, seconds)
 
-    def pacing(self, n: int) -> Probe:
-        """Paced steps: how late they end."""
+    def pacing(self, counts: Sequence[int]) -> Probe:
+        """Paced steps of as many workers as keep pace: how late they end."""
         mean = self.base.cluster.compute.mean
-        steps = _times(self.share, mean, 10, 40)
-        paced = {"run__steps": steps, "run__compute": "paced", "cluster__compute__spread": 0.0}
+        what = "paced steps"
 
-        def learn(records: list[Record], _: Profile) -> Learned:
+        def keep(profile: Profile) -> int:
+            """The largest number of workers whose gradients end in time; 0 where that of one does not."""
+            return max((n for n in (1, *counts) if self.step(profile, n) <= FULL * mean), default=0)
+
+        def steps(n: int, share: float) -> int:
+            return times(share, mean, max(5, fewest(n)), 40)
+
+        def scenarios(profile: Profile, share: float) -> list[Scenario]:
+            n = keep(profile)
+            paced: dict[str, Any] = {"run__compute": "paced", "cluster__compute__spread": 0.0}
+            return [self.scenario("StepProbe", n, run__steps=steps(n, share), **paced)] if n else []
+
+        def learn(records: list[Record], profile: Profile) -> Learned:
+            if not records:
+                why = f"a gradient takes {self.step(profile):.3g} s, too long for steps of {mean:g} s"
+                return Learned(failed=why)
             late = fits.fit_pacing(records[0], mean)
             if late.value > OVERRUN * mean:
                 why = f"they took {late.value:.3g} s longer than {mean:g} s: gradients did not end in time"
                 return Learned(failed=why)
             return Learned({"pacing.overhead": late})
 
-        return Probe(
-            f"{n} workers' paced steps", lambda _: [self.scenario("StepProbe", n, 2, **paced)], learn
-        )
+        def seconds(profile: Profile, share: float) -> float:
+            n = keep(profile)
+            return self.start(n, self.step(profile, n)) + steps(n, share) * mean if n else 0.0
 
-    def tensors(self) -> Probe:
-        """Tensor operations."""
-        repeats = _times(self.share, 6 * 3 * self.bytes / 1e10, 4, 30)
-        return Probe(
-            "tensor operations",
-            lambda _: [self.scenario("TensorProbe", 1, repeats)],
-            lambda records, _: Learned(
-                fits.fit_tensors(records[0]), {"tensor_rate": goodness.tensors(records[0])}
-            ),
-        )
+        return Probe(what, scenarios, learn, seconds)
 
-    def links(self, kind: str) -> Probe:
-        """Messages between two: pings, streams, both ways."""
-        most = 20 if kind == "native" else 8
-        repeats = _times(self.share, 4 * PARTS * self.transfer(kind), 3, most)
-        scenarios, rate = [self.scenario("LinkProbe", 2, repeats, run__links=kind)], 0.0
-        if kind != "native":
-            rate = self.nominal
-            part = min(1.0, LITTLE / self.bytes)
-            few = {"algorithm__options__parts": [part / 2, part]}
-            repeats = _times(self.share, 6 * part * SLOWER * self.transfer(kind), 2, most)
-            scenarios.append(_slower(self.scenario("LinkProbe", 2, repeats, run__links=kind, **few), kind))
+    def beside(self, kind: str, slower: float = 1.0) -> Probe:
+        """Steps while messages come and go, perhaps over slower links."""
+        slow = slower > 1
+        name = f"host.{kind}.beside{'.slow' if slow else ''}"
+        what = f"steps beside messages over {'slow ' if slow else ''}{kind} links"
 
-        def learn(records: list[Record], _: Profile) -> Learned:
-            found = fits.fit_links(records[0], f"link.{kind}", rate, _burst(kind))
-            for slow in records[1:]:
-                cost = fits.fit_byte_cost(slow)
-                if cost is not None:
-                    found[f"host.{kind}.byte_cost.slow"] = cost
-                found[f"link.{kind}.efficiency.slow"] = fits.fit_carried(slow, rate / SLOWER)
-            return Learned(found, {f"link.{kind}": goodness.links(records[0])})
+        def turns(profile: Profile, share: float) -> int:
+            turn = 2 * PHASE * self.step(profile, 2)
+            return 2 * PHASE * times(share, turn, 1, 4)
 
-        return Probe(f"{kind} links", lambda _: scenarios, learn)
-
-    def allreduce(self, n: int) -> Probe:
-        """The native all-reduce."""
-        repeats = _times(self.share, PARTS * 4 * self.transfer("native"), 5, 20)
-        return Probe(
-            f"native all-reduce among {n}",
-            lambda _: [self.scenario("AllReduceProbe", n, repeats)],
-            lambda records, _: Learned(
-                fits.fit_allreduce(records[0], n), {f"allreduce.{n}": goodness.allreduce(records[0], n)}
-            ),
-        )
-
-    def ring(self, n: int, kind: str, slow: bool = False) -> Probe:
-        """An all-reduce by messages, against simulations of it; on ``slow`` links only the whole vector."""
-        fields: dict[str, Any] = {"run__links": kind, "cluster__network__collective": "messages"}
-        whole = {"algorithm__options__parts": [1.0]}
-        if slow:
-            fields |= whole
-            repeats = _times(self.share, 2 * SLOWER * self.transfer(kind), 2, 8)
-        else:
-            repeats = _times(self.share, PARTS * 2 * self.transfer(kind), 3, 8)
-        scenario = self.scenario("AllReduceProbe", n, repeats, **fields)
-        expected = self.scenario("AllReduceProbe", n, DRAWN, **fields | whole)
-        if slow:
-            scenario, expected = _slower(scenario, kind), _slower(expected, kind)
+        def scene(profile: Profile, steps: int) -> Scenario:
+            part = self.part(self.rate(kind) / slower, FULL * self.step(profile))
+            fields: dict[str, Any] = {"run__links": kind, "algorithm__options__part": part}
+            fast = self.scenario("BesideProbe", 2, run__steps=steps, **fields)
+            return _slower(fast, kind, slower) if slow else fast
 
         def learn(records: list[Record], profile: Profile) -> Learned:
             from sim import simulate
 
-            calibrated = profile.apply(expected)
+            calibrated = profile.apply(scene(profile, int(records[0].steps["step"].max()) + 1))
+            calibrated = calibrated.override({"cluster.host.moving": 0.0})
+            if not calibrated.cluster.host.cores:
+                return Learned()
+            most = MOST_BESIDE * slower
+            found = fits.fit_beside(
+                records[0],
+                lambda cost: simulate(calibrated.override({"cluster.host.byte_cost": cost})),
+                most,
+            )
+            if found.value >= most:
+                return Learned(failed=f"steps lost more than {most:g} s a byte to messages: disturbed")
+            return Learned({name: found})
+
+        return Probe(
+            what,
+            lambda profile, share: [scene(profile, turns(profile, share))],
+            learn,
+            lambda p, share: self.start(2, self.step(p, 2)) + turns(p, share) * self.step(p, 2),
+        )
+
+    # Tensors and messages
+
+    def tensors(self) -> Probe:
+        """Tensor operations."""
+        each = 6 * 3 * self.bytes / 1e10
+        return Probe(
+            "tensor operations",
+            lambda _, share: [self.scenario("TensorProbe", 1, times(share, each, 8, 30))],
+            lambda records, _: Learned(
+                fits.fit_tensors(records[0]), {"tensor_rate": goodness.tensors(records[0])}
+            ),
+            lambda _, share: self.start(1) + (1 + times(share, each, 8, 30)) * each,
+        )
+
+    def links(self, kind: str) -> Probe:
+        """Messages between two: pings, streams, both ways; fewer and smaller ones over slower links."""
+        most, rate = (20, NATIVE) if kind == "native" else (8, self.nominal)
+        part = self.part(rate)
+        each = 2 * (sum(SIZES) + sum(SIZES[:PINGS])) * self.transfer(rate)
+        slow = rate / SLOWER
+        little = min(LITTLE / self.bytes, self.part(slow))
+        each_slow = 2 * 1.5 * little * self.bytes / slow
+
+        def probe(repeats: int, sizes: Sequence[float], pings: int) -> Scenario:
+            fields = {"parts": list(sizes), "pings": pings}
+            options = {f"algorithm__options__{name}": value for name, value in fields.items()}
+            return self.scenario("LinkProbe", 2, repeats, run__links=kind, **options)
+
+        def repeats(share: float) -> tuple[int, int]:
+            return times(share, each, 3, most), times(share, each_slow, 2, most)
+
+        def scenarios(_: Profile, share: float) -> list[Scenario]:
+            often, slowly = repeats(share)
+            one = probe(often, [part * size for size in SIZES], PINGS)
+            if kind == "native":
+                return [one]
+            return [one, _slower(probe(slowly, (little / 2, little), 0), kind)]
+
+        def learn(records: list[Record], _: Profile) -> Learned:
+            found = fits.fit_links(
+                records[0], f"link.{kind}", 0.0 if kind == "native" else rate, _burst(kind)
+            )
+            for other in records[1:]:
+                cost = fits.fit_byte_cost(other)
+                if cost is not None:
+                    found[f"host.{kind}.byte_cost.slow"] = cost
+                found[f"link.{kind}.efficiency.slow"] = fits.fit_carried(other, slow)
+            return Learned(found, {f"link.{kind}": goodness.links(records[0])})
+
+        def seconds(_: Profile, share: float) -> float:
+            often, slowly = repeats(share)
+            own = self.start(2) + (1 + often) * each
+            return own if kind == "native" else own + self.start(2) + (1 + slowly) * each_slow
+
+        return Probe(f"{kind} links", scenarios, learn, seconds)
+
+    def allreduce(self, n: int) -> Probe:
+        """The native all-reduce."""
+        part = self.part(RING)
+
+        def repeats(profile: Profile, share: float) -> tuple[int, float]:
+            """How often, and the seconds of each of them."""
+            rate = profile.by_workers("allreduce.bandwidth", n, RING)
+            each = sum(SIZES) * 2 * (n - 1) / n * part * self.bytes / rate
+            return times(share, each, 5, 20), each
+
+        def scenarios(profile: Profile, share: float) -> list[Scenario]:
+            sizes = {"algorithm__options__parts": [part * size for size in SIZES]}
+            return [self.scenario("AllReduceProbe", n, repeats(profile, share)[0], **sizes)]
+
+        def seconds(profile: Profile, share: float) -> float:
+            often, each = repeats(profile, share)
+            return self.start(n) + (1 + often) * each
+
+        return Probe(
+            f"native all-reduce among {n}",
+            scenarios,
+            lambda records, _: Learned(
+                fits.fit_allreduce(records[0], n), {f"allreduce.{n}": goodness.allreduce(records[0], n)}
+            ),
+            seconds,
+        )
+
+    def ring(self, n: int, kind: str, slower: float = 1.0) -> Probe:
+        """An all-reduce by messages, against simulations of it; perhaps over slower links."""
+        slow, rate = slower > 1, self.nominal / slower
+        part, least = self.part(rate, WHOLE if slow else LONGEST), 2 if slow else 3
+        each = 2 * (n - 1) / n * part * self.bytes / rate
+        fields: dict[str, Any] = {
+            "run__links": kind, "cluster__network__collective": "messages",
+            "algorithm__options__parts": [part],
+        }  # fmt: skip
+
+        def scene(repeats: int) -> Scenario:
+            one = self.scenario("AllReduceProbe", n, repeats, **fields)
+            return _slower(one, kind, slower) if slow else one
+
+        def learn(records: list[Record], profile: Profile) -> Learned:
+            from sim import simulate
+
+            calibrated = profile.apply(scene(DRAWN))
 
             def simulated(lag: float) -> Record:
                 return simulate(calibrated.override({"cluster.host.ring_lag": lag}))
 
             name = f"ring.{kind}.lag.{n}" + (".slow" if slow else "")
-            return Learned({name: fits.fit_ring_lag(records[0], simulated, n)})
-
-        rate = "slow " if slow else ""
-        return Probe(f"all-reduce by messages among {n} over {rate}{kind} links", lambda _: [scenario], learn)
-
-    def beside(self, kind: str) -> Probe:
-        """Steps while messages come and go."""
-
-        def turns(profile: Profile) -> int:
-            return 2 * PHASE * max(2, round(self.count(profile, 2, 64) / (2 * PHASE)))
-
-        def both(steps: int) -> dict[str, Scenario]:
-            fast = self.scenario("BesideProbe", 2, 2, run__steps=steps, run__links=kind)
-            name = f"host.{kind}.beside"
-            return {name: fast} if kind == "native" else {name: fast, f"{name}.slow": _slower(fast, kind)}
-
-        def learn(records: list[Record], profile: Profile) -> Learned:
-            from sim import simulate
-
-            found: dict[str, Constant] = {}
-            scenes = both(int(records[0].steps["step"].max()) + 1)
-            for (name, scene), record in zip(scenes.items(), records, strict=True):
-                calibrated = profile.apply(scene).override({"cluster.host.moving": 0.0})
-                if not calibrated.cluster.host.cores:
-                    return Learned()
-
-                def simulated(cost: float, calibrated: Scenario = calibrated) -> Record:
-                    return simulate(calibrated.override({"cluster.host.byte_cost": cost}))
-
-                most = MOST_BESIDE * (SLOWER if name.endswith("slow") else 1.0)
-                found[name] = fits.fit_beside(record, simulated, most)
-                if found[name].value >= most:
-                    return Learned(failed=f"steps lost more than {most:g} s a byte to messages: disturbed")
-            return Learned(found)
+            return Learned({name: fits.fit_ring_lag(records[0], simulated, n, self.bytes)})
 
         return Probe(
-            f"steps beside messages over {kind} links",
-            lambda profile: list(both(turns(profile)).values()),
+            f"all-reduce by messages among {n} over {'slow ' if slow else ''}{kind} links",
+            lambda _, share: [scene(times(share, each, least, 8))],
             learn,
+            lambda _, share: self.start(n) + (1 + times(share, each, least, 8)) * each,
         )

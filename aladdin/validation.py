@@ -27,7 +27,7 @@ from typing import Any
 from aladdin import api, quiet
 from aladdin import rounds as one_round
 from aladdin.api import Source
-from aladdin.calibration import Progress, alone, calibrate, needed, run_for_real
+from aladdin.calibration import Progress, alone, calibrate, needed, refreshed_in, run_for_real
 from aladdin.designs import Design
 from aladdin.designs.basic import Basic
 from aladdin.probed import Probed
@@ -40,7 +40,6 @@ from analysis.names import label
 from core.record import Record
 from scenarios import Scenario, ScenarioError
 from scenarios.profile import Profile
-from scenarios.workloads.layers import layer_sizes
 
 __all__ = ["Basic", "CrossCheck", "crosscheck", "foretell"]
 
@@ -50,8 +49,8 @@ SPARE = 2
 AIM = 0.025
 """Half of a cell's interval, relative, at which it has rounds enough."""
 
-STARTING, PER_NODE, PROBING, PER_BYTE = 3.0, 0.6, 7.0, 6e-7
-"""Seconds, for plans: of starting a run, per node of it; of probes before it, and per byte of the model."""
+STARTING, PER_NODE = 3.0, 0.6
+"""Seconds, for plans: of starting a run, and per node of it."""
 
 CALIBRATING = 60.0
 """Seconds that the calibration for a workload takes at most; less where the budget is small."""
@@ -319,8 +318,7 @@ class _Check:
         if i in self.took:
             return self.took[i]
         scene = self.chosen[i]
-        size = 4.0 * sum(layer_sizes(scene.workload))
-        probes = PROBING + PER_BYTE * size if self._fresh(i) else 0.0
+        probes = refreshed_in(self.profiles[self._workload(i)], self._like(i)) if self._fresh(i) else 0.0
         return scene.run.seconds + STARTING + PER_NODE * (scene.cluster.workers + 1) + probes
 
     # Rounds
@@ -376,14 +374,18 @@ class _Check:
     def _expected(self) -> int:
         return sum(self.design.rounds(self.levels[i])[0] for i in self.chosen)
 
+    def _like(self, i: int) -> Scenario:
+        """What is probed anew before a cell's runs: its workload and processes, nothing else of it."""
+        cell = self.levels[i]
+        like = {"cluster.workers": cell["n"], "run.links": cell["links"], "run.compute": cell["compute"]}
+        like |= {"algorithm.name": cell["algorithm"], "faults": [], "cluster.slowdowns": []}
+        return self.base.override({**self.design.workload(cell)[1], **like})
+
     def _round(self, turn: int, i: int) -> None:
         """Probe what is native, predict, run, compare, write."""
         begun, scene, cell = time.perf_counter(), self.chosen[i], self.levels[i]
         if self._fresh(i):
-            name, changes = self.design.workload(cell)
-            like = {"cluster.workers": cell["n"], "run.links": cell["links"], "run.compute": cell["compute"]}
-            like |= {"algorithm.name": cell["algorithm"], "faults": [], "cluster.slowdowns": []}
-            base = self.base.override({**changes, **like})
+            name, base = self._workload(i), self._like(i)
             fresh, flags = one_round.refreshed(self.profiles[name], base, run_for_real)
             fresh = self.probed.add(i, turn, name, fresh)
             self.simulated[i], said_now = foretell(scene, fresh)

@@ -8,12 +8,15 @@ Rules this module obeys:
   (percentiles of 400 resamples from a fixed seed, so a record always gives the same profile). Blocks of
   neighbours are drawn, not single ones: what disturbs one measurement disturbs the next, too. What changes
   between probes no single record shows; ``analysis.repetitions`` adds it.
+* Few measurements say little of their own scatter: intervals are as much wider than the bootstrap's as
+  Student's t is than the normal distribution, and as resamples of few scatter too little.
 * Medians, not means, wherever a probe may be disturbed by a machine that does something else too.
 
 Links. With latency L, overhead o per message and rate R, half a round trip of b bytes takes
 L + o + b/R and messages back to back take o + b/R each. So the streams' intercept over the sizes is
 o, their slope 1/R, and L is what a ping takes longer than a stream of the same size. Where a link saves
-up to B bytes while it is idle, a ping takes min(b, B)/R less, a stream nothing less.
+up to B bytes while it is idle, a ping takes min(b, B)/R less, a stream nothing less. Pings of some sizes
+are enough, for L is the same for all.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ from typing import Any
 import numpy as np
 from scipy import optimize, stats
 
-from core.probes import ALLREDUCE, DUPLEX, PHASE, PING, STREAM
+from core.probes import ALLREDUCE, DUPLEX, PHASE, PING, STEP, STREAM
 from core.record import Record
 from core.tensors import OPERATIONS
 from scenarios.profile import Constant
@@ -34,7 +37,7 @@ from scenarios.profile import Constant
 __all__ = [
     "CalibrationError", "StepFit", "by_size", "distribution", "fit_allreduce", "fit_beside", "fit_byte_cost",
     "fit_carried", "fit_cold", "fit_links", "fit_pacing", "fit_ring_lag", "fit_slots", "fit_steps",
-    "fit_tensors", "line", "nonnegative_line", "observed",
+    "fit_tensors", "line", "nonnegative_line", "observed", "step_times",
 ]  # fmt: skip
 
 RESAMPLES = 400
@@ -64,15 +67,28 @@ class StepFit:
     p: float
 
 
-def fit_steps(record: Record, name: str, skip: int = 2) -> tuple[StepFit, dict[str, Constant]]:
-    """Fit the compute times of a ``StepProbe`` run, all workers pooled, without the first ``skip`` steps.
+def step_times(record: Record, workers: int = 0, skip: int = 2) -> np.ndarray:
+    """Compute times of a ``StepProbe`` run in order of node and time, all workers pooled.
+
+    Those that it observed as steps of so many ``workers`` at once; with 0 all but the first ``skip`` of each.
+    """
+    steps, seen = record.steps, record.observations
+    if not workers:
+        return np.asarray(steps["compute"][steps["step"] >= skip])
+    rows = (seen["kind"] == STEP) & (seen["bytes"] == workers)
+    chosen = set(zip(seen["node"][rows].tolist(), seen["seconds"][rows].tolist(), strict=True))
+    places = zip(steps["node"].tolist(), steps["step"].tolist(), strict=True)
+    return np.asarray(steps["compute"][[place in chosen for place in places]])
+
+
+def fit_steps(record: Record, name: str, workers: int = 0) -> tuple[StepFit, dict[str, Constant]]:
+    """Fit the ``step_times`` of a ``StepProbe`` run, of so many ``workers`` at once if that is not 0.
 
     Of lognormal, gamma and shifted exponential, by moments as ``scenarios.steptime`` parametrizes
     them, the one with the least KS distance is taken; constant below a spread of 0.5 %. Constants:
     ``<name>.mean`` and ``<name>.spread``.
     """
-    rows = record.steps["step"] >= skip
-    times = record.steps["compute"][rows]
+    times = step_times(record, workers)
     if len(times) < 5:
         raise CalibrationError(
             f"step probe: {len(times)} steps after warm-up are too few; expected at least 5"
@@ -170,11 +186,14 @@ def fit_tensors(record: Record) -> dict[str, Constant]:
     return found
 
 
-def fit_ring_lag(measured: Record, simulated: Callable[[float], Record], workers: int) -> Constant:
+def fit_ring_lag(
+    measured: Record, simulated: Callable[[float], Record], workers: int, whole: float = 0.0
+) -> Constant:
     """``ring.<kind>.lag.<n>``: seconds by which messages of a ring ask late, in the mean.
 
     The lag with which a simulation of the same ``AllReduceProbe`` by messages, ``simulated(lag)``, takes as
-    long as was measured; 0 where that took no longer than without. The largest size counts, the model's own.
+    long as was measured; 0 where that took no longer than without. The largest size counts:
+    the model's own, or byte for byte for a model of ``whole`` bytes.
     Raises ``CalibrationError`` where it was not measured and simulated alike.
     """
     ours = by_size(measured, ALLREDUCE, over_nodes=np.max)
@@ -194,6 +213,7 @@ def fit_ring_lag(measured: Record, simulated: Callable[[float], Record], workers
     lags = [0.0, *(most * share for share in LAGS)]
     longer = np.maximum.accumulate([least, *map(step, lags[1:])])
     low, value, high = (float(np.interp(t, longer, lags)) for t in (taken.low, taken.value, taken.high))
+    low, value, high = (max(1.0, whole / largest) * t for t in (low, value, high))
     return Constant(value, "s", low, high, taken.samples)
 
 
@@ -204,15 +224,15 @@ def fit_links(record: Record, name: str, nominal: float = 0.0, burst: float = 0.
     many bytes while it is idle, and ``.shared``, the bytes/s of both directions together when both are busy.
     """
     pings, streams, duplex = (by_size(record, kind) for kind in (PING, STREAM, DUPLEX))
-    if len(streams) < 2 or pings.keys() != streams.keys():
+    if len(streams) < 2 or not pings or not pings.keys() <= streams.keys():
         raise CalibrationError(
             f"link probe: messages of {len(streams)} sizes; expected two or more, with pings"
         )
 
     def latency(drawn_pings: Mapping[float, np.ndarray], drawn: Mapping[float, np.ndarray]) -> float:
         slope = line(drawn)[1]
-        saved = {size: min(size, burst) * slope for size in drawn}
-        longer = [np.median(drawn_pings[size]) + saved[size] - np.median(drawn[size]) for size in drawn]
+        saved = {size: min(size, burst) * slope for size in drawn_pings}
+        longer = [np.median(drawn_pings[size]) + saved[size] - np.median(drawn[size]) for size in drawn_pings]
         return max(float(np.median(longer)), 0.0)
 
     count = sum(len(times) for times in streams.values())
@@ -303,7 +323,8 @@ def fit_beside(
 
     rng = np.random.default_rng(0)
     draws = [_ratio(_resampled(silent, rng), _resampled(beside, rng)) for _ in range(RESAMPLES)]
-    ratio = _interval(_ratio(silent, beside), draws, "1", len(silent) + len(beside))
+    smaller = min(len(silent), len(beside))
+    ratio = _interval(_ratio(silent, beside), draws, "1", len(silent) + len(beside), smaller)
     low, value, high = cost(ratio.low), cost(ratio.value), cost(ratio.high)
     return Constant(value, "s", min(low, value), max(high, value), ratio.samples)
 
@@ -376,10 +397,14 @@ def by_size(
     return found
 
 
+def _block(count: int) -> int:
+    """How many neighbours of ``count`` measurements are drawn together: the cube root."""
+    return max(1, round(math.cbrt(count)))
+
+
 def _resampled(data: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """As many of ``data`` as there are, in blocks of n^(1/3) neighbours from random places (circular)."""
-    count = len(data)
-    block = max(1, round(count ** (1 / 3)))
+    """As many of ``data`` as there are, in blocks of neighbours from random places (circular)."""
+    count, block = len(data), _block(len(data))
     starts = rng.integers(count, size=-(-count // block))
     places = (starts[:, None] + np.arange(block)) % count
     return np.asarray(data[places.ravel()[:count]])
@@ -388,7 +413,7 @@ def _resampled(data: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def _constant(data: np.ndarray, estimate: Callable[[np.ndarray], Any], unit: str, note: str = "") -> Constant:
     rng = np.random.default_rng(0)
     draws = [float(estimate(_resampled(data, rng))) for _ in range(RESAMPLES)]
-    return _interval(float(estimate(data)), draws, unit, len(data), note)
+    return _interval(float(estimate(data)), draws, unit, len(data), len(data), note)
 
 
 def _over_sizes(
@@ -399,9 +424,17 @@ def _over_sizes(
         estimate(*({size: _resampled(times, rng) for size, times in part.items()} for part in data))
         for _ in range(RESAMPLES)
     ]
-    return _interval(estimate(*data), draws, unit, count)
+    fewest = min(len(times) for part in data for times in part.values())
+    return _interval(estimate(*data), draws, unit, count, fewest)
 
 
-def _interval(value: float, draws: list[float], unit: str, count: int, note: str = "") -> Constant:
-    low, high = np.percentile(draws, (2.5, 97.5))
-    return Constant(value, unit, min(float(low), value), max(float(high), value), count, note)
+def _interval(
+    value: float, draws: list[float], unit: str, count: int, fewest: int, note: str = ""
+) -> Constant:
+    """95 % interval of ``count`` measurements, drawn in groups of at least ``fewest``: see the module."""
+    low, high = (float(bound) for bound in np.percentile(draws, (2.5, 97.5)))
+    scatter = math.sqrt(fewest / max(1, fewest - _block(fewest)))
+    wider = scatter * float(stats.t.ppf(0.975, max(1, count - 1))) / 1.96
+    floor = 0.0 if min(draws) >= 0 else -math.inf
+    low, high = max(floor, value - wider * (value - low)), value + wider * (high - value)
+    return Constant(value, unit, min(low, value), max(high, value), count, note)

@@ -17,7 +17,15 @@ from typing import Any
 
 import numpy as np
 
-from analysis.calibrate import StepFit, by_size, distribution, line, nonnegative_line, observed
+from analysis.calibrate import (
+    StepFit,
+    by_size,
+    distribution,
+    line,
+    nonnegative_line,
+    observed,
+    step_times,
+)  # fmt: skip
 from core.probes import ALLREDUCE, DUPLEX, PING, STREAM
 from core.record import Record
 from core.tensors import OPERATIONS
@@ -28,9 +36,9 @@ DRAWS = 200
 __all__ = ["allreduce", "links", "steps", "tensors"]
 
 
-def steps(record: Record, fit: StepFit, skip: int = 2) -> dict[str, Any]:
-    """A step-time distribution and its sample (seconds, at most 400 of them)."""
-    times = record.steps["compute"][record.steps["step"] >= skip]
+def steps(record: Record, fit: StepFit, workers: int = 0) -> dict[str, Any]:
+    """A step-time distribution and its sample (seconds, at most 400); ``workers`` as it was fitted."""
+    times = step_times(record, workers)
     p = 1.0 if fit.model == "constant" else _plausible(fit, len(times))
     return {
         "kind": "distribution", "model": fit.model, "mean": fit.mean, "spread": fit.spread, "ks": fit.ks,

@@ -10,7 +10,8 @@ Rules this module obeys:
 =================  ===========================================  =====================================
 probe              observes (kind, bytes, seconds)              of
 =================  ===========================================  =====================================
-``StepProbe``      nothing: its rows in ``steps`` are the data  steps of n workers that never talk
+``StepProbe``      ``STEP``, workers at once, the step's number  which rows in ``steps`` are steps of how
+                                                                many workers that never talk meanwhile
 ``RelayProbe``     nothing, likewise                            steps between messages, one at a time
 ``BesideProbe``    nothing, likewise                            steps while messages come and go
 ``TensorProbe``    operation, tensor's bytes, duration          each tensor operation
@@ -38,6 +39,7 @@ __all__ = [
     "DUPLEX",
     "PHASE",
     "PING",
+    "STEP",
     "STREAM",
     "AllReduceProbe",
     "BesideProbe",
@@ -45,9 +47,10 @@ __all__ = [
     "RelayProbe",
     "StepProbe",
     "TensorProbe",
+    "fewest",
 ]
 
-PING, STREAM, DUPLEX, ALLREDUCE = (len(OPERATIONS) + i for i in range(4))
+PING, STREAM, DUPLEX, ALLREDUCE, STEP = (len(OPERATIONS) + i for i in range(5))
 """Kinds of observation; smaller numbers are indices into ``core.tensors.OPERATIONS``."""
 
 PHASE = 8
@@ -58,6 +61,11 @@ _COLD_BYTES = 64e6
 
 _COMPUTE, _NOW, _RECEIVE, _RECEIVE_ACK = Compute(), Now(), Receive("probe"), Receive("probe.ack")
 _POLL = Poll("probe")
+
+
+def fewest(workers: int) -> int:
+    """Steps that each of so many workers at once makes at least, so that all together make ten or more."""
+    return 2 + -(-8 // workers)
 
 
 @dataclass(frozen=True)
@@ -81,17 +89,62 @@ class _Probe:
 
 @dataclass(frozen=True)
 class StepProbe(_Probe):
-    """Every worker computes until its budget is met; nobody talks."""
+    """Workers compute, and nobody talks meanwhile: first as many at once as ``groups`` says first, and so on.
+
+    Those of a group start together. Each makes ``fewest`` steps, and then, up to ``most``, as many as
+    begin within ``seconds``; ``seconds`` may be 0. The first is no measurement, for its worker had paused.
+    Who is done goes on computing, unmeasured, until all of the group are: a step is always one beside as
+    many others. Without ``groups`` all compute until their budget is met.
+    """
 
     name: ClassVar[str] = "probe.steps"
     title: ClassVar[str] = "probe: step times of n workers that never communicate"
 
+    groups: tuple[int, ...] = ()
+    seconds: float = 0.0
+    most: int = 40
+
     def worker(self, node: Node) -> Program:
         try:
-            while True:
-                yield _COMPUTE
+            if not self.groups:
+                while True:
+                    yield _COMPUTE
+            for turn, count in enumerate(self.groups):
+                require("groups", count, 1 <= count <= node.workers, "at most as many as there are workers")
+                if node.id < count:
+                    yield from self._measured(node, count)
+                yield from _together(node, turn, count)
         except Finished:
             return
+
+    def _measured(self, node: Node, count: int) -> Generator[Effect, Any, None]:
+        least, begun = fewest(count), (yield _NOW)
+        for number in range(max(least, self.most)):
+            if number >= least and (yield _NOW) - begun >= self.seconds:
+                return
+            if number:
+                node.observe(STEP, count, node.step)
+            yield _COMPUTE
+
+
+def _together(node: Node, turn: int, count: int) -> Generator[Effect, Any, None]:
+    """Until the first ``count`` workers are all at this point; these compute while they wait."""
+    others = [other for other in range(node.workers) if other != node.id]
+    missing = sum(other < count for other in others)
+    if others and node.id < count:
+        yield Send(*((other, Message("probe.done", step=turn)) for other in others), window=math.inf)
+        while missing:
+            while (yield Poll("probe.done", step=turn)) is not None:
+                missing -= 1
+            if missing:
+                yield _COMPUTE
+    for _ in range(missing):
+        yield Receive("probe.done", step=turn)
+
+
+def _part(node: Node, part: float) -> Any:
+    """The first ``part`` of a node's parameters, a view."""
+    return node.params[: max(1, int(part * len(node.params)))]
 
 
 @dataclass(frozen=True)
@@ -99,24 +152,26 @@ class RelayProbe(_Probe):
     """Two workers in turn adopt the other's vector, compute, and pass theirs on.
 
     Steps that follow each other at once find the processor as they left it; a worker that was blocked
-    in between does not. This is the step time of the latter.
+    in between does not. This is the step time of the latter. ``part`` of the vector is passed on.
     """
 
     name: ClassVar[str] = "probe.relay"
     title: ClassVar[str] = "probe: step times of a worker that communicates"
 
+    part: float = 1.0
+
     def worker(self, node: Node) -> Program:
         require("workers", node.workers, node.workers == 2, "2 for a relay")
-        other = 1 - node.id
+        other, passed = 1 - node.id, _part(node, self.part)
         try:
             while True:
                 if node.step or node.id:
                     message = yield Receive("probe", source=other)
                     if type(message) is Left:
                         return
-                    node.tensors.assign(node.params, message.tensor)
+                    node.tensors.assign(passed, message.tensor)
                 yield _COMPUTE
-                yield Send((other, Message("probe", node.tensors.snapshot(node.params))))
+                yield Send((other, Message("probe", node.tensors.snapshot(passed))))
         except Finished:
             return
 
@@ -129,14 +184,18 @@ class BesideProbe(_Probe):
     What messages cost the steps beside them shows in how much longer steps take in those phases than in the
     silent ones: processor time, cold caches and all, of messages that are moved while there are no idle
     processors. Phases that take turns see the same machine, however its speed drifts.
+
+    ``part`` of a vector is sent: a message that outlasted its phase would move in the silence, too.
     """
 
     name: ClassVar[str] = "probe.beside"
     title: ClassVar[str] = "probe: step times of workers that send and receive meanwhile"
 
+    part: float = 1.0
+
     def worker(self, node: Node) -> Program:
         require("workers", node.workers, node.workers == 2, "2 that exchange messages")
-        other, tensor = 1 - node.id, node.tensors.snapshot(node.params)
+        other, tensor = 1 - node.id, node.tensors.snapshot(_part(node, self.part))
         try:
             while True:
                 yield _COMPUTE
@@ -187,20 +246,23 @@ class TensorProbe(_Probe):
 class LinkProbe(_Probe):
     """Two workers: round trips, then streams one way and both ways, for several message sizes.
 
-    ``parts`` are the sizes, as shares of the parameter vector.
+    ``parts`` are the sizes, as shares of the parameter vector; only the first ``pings`` of them make round
+    trips, for what a link's latency is does not depend on the size.
     """
 
     name: ClassVar[str] = "probe.links"
     title: ClassVar[str] = "probe: links between two workers"
 
     parts: tuple[float, ...] = (0.125, 0.25, 0.5, 1.0)
+    pings: int = 2
 
     def worker(self, node: Node) -> Program:
         require("workers", node.workers, node.workers == 2, "2 for a link probe")
         other = 1 - node.id
-        for part in self.parts:
-            tensor = node.tensors.snapshot(node.params[: max(1, int(part * len(node.params)))])
-            yield from self._ping(node, other, tensor)
+        for place, part in enumerate(self.parts):
+            tensor = node.tensors.snapshot(_part(node, part))
+            if place < self.pings:
+                yield from self._ping(node, other, tensor)
             yield from self._stream(node, other, tensor, STREAM, sends=node.id == 0, receives=node.id == 1)
             yield from self._stream(node, other, tensor, DUPLEX, sends=True, receives=True)
 

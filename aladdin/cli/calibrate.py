@@ -23,12 +23,13 @@ def command(
     budget: Annotated[
         float,
         typer.Option(
-            "--budget", metavar="SECONDS", min=1.0, help="For all probes; one round of them always runs."
+            "--budget", metavar="SECONDS", min=1.0,
+            help="For all probes; one round of them always runs, if need be with the fewest repetitions.",
         ),
     ] = 60.0,
     set_: Set = None,
     json: Json = False,
-) -> None:
+) -> None:  # fmt: skip
     """Measure this machine: step times, tensor operations, links, all-reduce.
 
     Runs short probes with the scenario's model, twice where there is time and more often where they
@@ -57,6 +58,10 @@ def command(
         drawn = probe_plots.draw(profile, pictures)
     doubts = profile.notes.get("doubts", {})
     common.warn([f"{name} is in doubt: {why}" for name, why in doubts.items()])
+    took = profile.notes["seconds"]
+    if took > budget:
+        fewest = "the fewest repetitions that can be fitted take longer here"
+        common.warn([f"it took {took:g} s, more than the budget of {budget:g} s: {fewest}"])
     if json:
         common.emit(profile.to_dict())
         return
@@ -68,6 +73,7 @@ def command(
         console.print(line, markup=False)
     for line in ("covered:", *(f"  {line}" for line in profile.covers())):
         console.print(line, markup=False)
-    console.print(f"written to {out}, in {profile.notes['seconds']:g} s", soft_wrap=True, markup=False)
+    first = f"{profile.notes['first_round']:g} s of them the first round"
+    console.print(f"written to {out}, in {took:g} s ({first})", soft_wrap=True, markup=False)
     if pictures is not None:
         common.written(pictures, drawn)

@@ -62,15 +62,38 @@ def test_what_stays_in_doubt_is_told_with_every_prediction() -> None:
     assert Profile.from_dict(profile.to_dict()) == profile
 
 
-def test_steps_that_cannot_keep_pace_say_nothing_of_pacing() -> None:
+@pytest.mark.parametrize("seconds", [0.03, 0.09])
+def test_steps_that_cannot_keep_pace_say_nothing_of_pacing(seconds: float) -> None:
+    """Steps are to last 50 ms; paced ones take 90 ms. Where gradients alone last too long none is run."""
+    paced = []
+
     def run(scenario: Scenario) -> Record:
         late = scenario.run.compute == "paced"
-        return simulate(scenario.override({"cluster.compute.mean": 0.09}) if late else scenario)
+        paced.extend([scenario] if late else [])
+        return simulate(scenario.override({"cluster.compute.mean": 0.09 if late else seconds}))
 
-    profile = calibrate(MACHINE, run=run, links=("paced",))
+    profile = calibrate(MACHINE.override({"cluster.compute.mean": 0.05}), run=run, links=("paced",))
     assert "pacing.overhead" not in profile.constants
-    assert "gradients did not end in time" in profile.notes["doubts"]["2 workers' paced steps"]
-    assert profile.notes["repetitions"]["2 workers' paced steps"] == MOST
+    why = "gradients did not end in time" if seconds < 0.05 else "a gradient takes 0.09 s, too long for steps"
+    assert why in profile.notes["doubts"]["paced steps"]
+    assert profile.notes["repetitions"]["paced steps"] == MOST
+    assert len(paced) == (MOST if seconds < 0.05 else 0)
+
+
+def test_pace_is_probed_with_as_many_workers_as_keep_it() -> None:
+    """Gradients of 15 ms, two processors: eight workers' gradients take 60 ms, four workers' 30 ms."""
+    paced = []
+
+    def run(scenario: Scenario) -> Record:
+        native = {"cluster.compute.mean": 0.015, "cluster.workers_per_device": 8, "cluster.device_slots": 2.0}
+        if scenario.run.compute == "paced":
+            paced.append(scenario.cluster.workers)
+        return simulate(scenario if scenario.run.compute == "paced" else scenario.override(native))
+
+    base = MACHINE.override({"cluster.compute.mean": 0.05, "cluster.workers_per_device": 1})
+    profile = calibrate(base, run=run, links=("paced",), workers=(2, 4, 8), budget=1e-3)
+    assert paced == [4]
+    assert profile.constants["pacing.overhead"].value == pytest.approx(0.0, abs=1e-9)
 
 
 def test_a_repetition_that_cannot_be_fitted_leaves_the_first() -> None:
@@ -90,7 +113,7 @@ def test_a_repetition_that_cannot_be_fitted_leaves_the_first() -> None:
     profile = calibrate(MACHINE, run=run_with(1))
     assert profile.constants["step_time.mean"].value == pytest.approx(0.02)
     assert profile.notes["repetitions"]["steps of one worker"] == 2
-    with pytest.raises(CalibrationError, match="step probe: 1 steps after warm-up are too few"):
+    with pytest.raises(CalibrationError, match="step probe: 2 steps after warm-up are too few"):
         calibrate(MACHINE, run=run_with(0))
 
 
@@ -140,21 +163,41 @@ def test_what_was_not_probed_anew_is_no_vote_against_what_was() -> None:
 
 def test_a_small_budget_leaves_one_repetition() -> None:
     profile = calibrate(MACHINE, run=simulate, budget=1e-3)
-    assert set(profile.notes["repetitions"].values()) == {1}
+    repetitions = dict(profile.notes["repetitions"])
+    spared = repetitions.pop("steps beside messages over slow paced links")
+    assert (spared, set(repetitions.values())) == (0, {1})
     with pytest.raises(ScenarioError, match="budget: 0 is not valid; expected seconds above 0"):
         calibrate(MACHINE, run=simulate, budget=0)
 
 
+def links_of(base: Scenario, share: float = 2.5) -> tuple[Scenario, Scenario]:
+    """The probes of paced links, and of slow ones."""
+    (links,) = [probe for probe in probes(base, [2], ["paced"]) if probe.what == "paced links"]
+    one, slow = links.scenarios(Profile({}), share)
+    return one, slow
+
+
 def test_probes_of_large_messages_are_shorter() -> None:
     def repeats(hidden: int) -> int:
-        base = MACHINE.override({"workload.hidden": [hidden, hidden]})
-        (links,) = [probe for probe in probes(base, [2], ["paced"], 2.5) if probe.what == "paced links"]
-        one, slow = links.scenarios(Profile({}))
+        one, slow = links_of(MACHINE.override({"workload.hidden": [hidden, hidden]}))
         assert slow.cluster.machines[0].up == one.cluster.machines[0].up / 5
         return int(one.algorithm.options["repeats"])
 
     assert repeats(2200) < repeats(960) <= 8
     assert repeats(2200) >= 2
+
+
+@pytest.mark.parametrize("rate", ["1 Mbit/s", "100 Mbit/s", "1 Gbit/s"])
+def test_however_slow_links_are_their_probes_end(rate: str) -> None:
+    """Messages are cut to what moves in a fifth of a second; constants come out the same."""
+    base = MACHINE.override({"cluster.bandwidth": rate, "workload.hidden": [960, 960]})
+    for scene in links_of(base):
+        assert simulate(scene).duration < 5
+    profile = calibrate(base, run=simulate, links=("paced",), budget=1e-3)
+    assert profile.constants["link.paced.bandwidth"].value == pytest.approx(nominal(base), rel=1e-3)
+    assert profile.constants["link.paced.latency"].value == pytest.approx(4e-4, rel=0.01)
+    largest = profile.ranges["message_bytes"][1]
+    assert largest == pytest.approx(nominal(base) / 5 if rate != "1 Gbit/s" else 4 * 994_570, rel=0.01)
 
 
 def test_links_of_any_kind_give_constants_of_that_kind() -> None:
@@ -178,8 +221,11 @@ def test_what_moving_messages_cost_is_found_again_by_the_byte_and_by_the_second(
         half = (1.5e-9 + 0.06 / rate) / 2  # what processor time alone says
         known[f"host.paced.{name}"] = Constant(half, "s", half, half)
     profile = Profile(known, ranges={"link_rate": (nominal(base) / 5, nominal(base))})
-    (probe,) = [one for one in probes(base, [2], ["paced"], 2.0) if "beside" in one.what]
-    found = probe.learn([simulate(scene) for scene in probe.scenarios(profile)], profile).constants
+    found: dict[str, Constant] = {}
+    for probe in probes(base, [2], ["paced"]):
+        if "beside" in probe.what:
+            (scene,) = probe.scenarios(profile, 2.0)
+            found |= probe.learn([simulate(scene)], profile).constants
     assert found["host.paced.beside.slow"].value > 1.5 * found["host.paced.beside"].value
     host = replace(profile, constants={**known, **found}).apply(base).cluster.host
     assert (host.byte_cost, host.moving) == pytest.approx((1.5e-9, 0.06), rel=0.05)
@@ -201,8 +247,8 @@ OWN_MACHINES = {
 @pytest.mark.parametrize("cluster", OWN_MACHINES)
 def test_probes_have_as_many_equal_machines_as_workers(cluster: str) -> None:
     base = scenarios.load("demo", {"cluster": OWN_MACHINES[cluster]})
-    for probe in probes(base, [2, 4], ["native", "paced"], 2.5):
-        for one in probe.scenarios(Profile({})):
+    for probe in probes(base, [2, 4], ["native", "paced"]):
+        for one in probe.scenarios(Profile({}), 2.5):
             used = [one.cluster.machines[place] for place in one.cluster.placement]
             assert len(set(one.cluster.placement)) == one.cluster.workers
             assert {(machine.up, machine.down, machine.latency) for machine in used} <= {
@@ -366,8 +412,8 @@ def test_a_rings_lag_and_the_latency_of_links_that_save_are_found_again(burst: f
     truth = {"cluster.network.burst": burst, "cluster.latency": 1.5e-3, "cluster.host.ring_lag": 4e-3}
     base = MACHINE.override({**truth, "run.links": "shaped", "cluster.workers": 4})
     known = Profile({}, ranges={"link_rate": (nominal(base) / 5, nominal(base))})
-    (links,) = [one for one in probes(base, [4], ["shaped"], 2.0) if one.what == "shaped links"]
-    records = [simulate(scene) for scene in links.scenarios(known)]
+    (links,) = [one for one in probes(base, [4], ["shaped"]) if one.what == "shaped links"]
+    records = [simulate(scene) for scene in links.scenarios(known, 2.0)]
     found = fit_links(records[0], "link.shaped", nominal(base), burst)
     alone = found["link.shaped.latency"].value + found["link.shaped.overhead"].value
     assert alone == pytest.approx(1.5e-3 + 1e-4, rel=1e-6)  # behind others a saving link hides the overhead
@@ -376,9 +422,9 @@ def test_a_rings_lag_and_the_latency_of_links_that_save_are_found_again(burst: f
 
     set_to = {"link.shaped.burst": Constant(burst, "bytes", burst, burst)}
     profile = replace(known, constants={**found, **set_to})
-    rings = [one for one in probes(base, [4], ["shaped"], 2.0) if "all-reduce" in one.what]
+    rings = [one for one in probes(base, [4], ["shaped"]) if "all-reduce" in one.what]
     for ring, name in zip(rings, ("ring.shaped.lag.4", "ring.shaped.lag.4.slow"), strict=True):
-        (scene,) = ring.scenarios(profile)
+        (scene,) = ring.scenarios(profile, 2.0)
         said = ring.learn([simulate(scene.override({"algorithm.options.repeats": 40}))], profile)
         assert said.constants[name].value == pytest.approx(4e-3, rel=0.25), name
     without = ring.learn([simulate(scene.override({"cluster.host.ring_lag": 0.0}))], profile)

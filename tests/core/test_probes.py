@@ -1,0 +1,65 @@
+"""Probe programs, in virtual time: what they measure is what they say, and they end when they should."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import scenarios
+from analysis.calibrate import step_times
+from core.probes import DUPLEX, PING, STREAM, fewest
+from core.record import Record
+from sim import simulate
+
+GROUPS = [1, 2, 4, 8]
+
+
+def probe(name: str, workers: int, **fields: object) -> Record:
+    own = {f"algorithm.options.{key}": value for key, value in fields.items() if "." not in key}
+    rest = {key: value for key, value in fields.items() if "." in key}
+    given = {"algorithm.name": f"core.probes:{name}", "cluster.workers": workers, "run.steps": 1000}
+    return simulate(scenarios.load("demo", {**given, "run.compute": "native", **own, **rest}))
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1.35])
+@pytest.mark.parametrize("spread", [0.0, 0.3])
+def test_every_measured_step_is_one_beside_as_many_others(seconds: float, spread: float) -> None:
+    """Eight on a device that serves two at full speed: of n at once each is n / 2 times slower."""
+    compute = {"mean": 0.1} if not spread else {"model": "gamma", "mean": 0.1, "spread": spread}
+    shared = {"cluster.workers_per_device": 8, "cluster.device_slots": 2.0, "cluster.compute": compute}
+    record = probe("StepProbe", 8, groups=GROUPS, seconds=seconds, **shared)
+    for n in GROUPS:
+        times = step_times(record, n)
+        assert len(times) >= n * (fewest(n) - 1) >= 8
+        expected = 0.1 * max(1.0, n / 2)
+        near = 1e-6 if not spread else 4 * spread / np.sqrt(len(times))
+        assert times.mean() == pytest.approx(expected, rel=near)
+        least = n * (fewest(n) - 1)
+        assert (len(times) > least) == (seconds > fewest(n) * expected) or spread
+    assert sum(len(step_times(record, n)) for n in GROUPS) < len(record.steps["step"])
+    assert record.duration < (6 if seconds == 0 else 12)
+
+
+def test_a_step_probe_makes_no_more_steps_than_it_may() -> None:
+    record = probe("StepProbe", 1, groups=[1], seconds=1e6, most=12)
+    assert len(step_times(record, 1)) == 11
+    assert len(record.steps["step"]) == 12
+    budget = probe("StepProbe", 2, groups=[2], seconds=1e6, **{"run.steps": 7})
+    assert len(budget.steps["step"]) == 14, "and ends with its budget"
+
+
+def test_only_small_messages_make_round_trips() -> None:
+    seen = probe("LinkProbe", 2, repeats=3, pings=2).observations
+    sizes = {kind: sorted(set(seen["bytes"][seen["kind"] == kind])) for kind in (PING, STREAM, DUPLEX)}
+    assert sizes[STREAM] == sizes[DUPLEX]
+    assert sizes[PING] == sizes[STREAM][:2]
+    assert len(sizes[STREAM]) == 4
+    none = probe("LinkProbe", 2, repeats=3, pings=0).observations
+    assert not (none["kind"] == PING).any()
+
+
+def test_probes_send_parts_of_the_vector() -> None:
+    for name in ("RelayProbe", "BesideProbe"):
+        whole, half = (probe(name, 2, part=part, **{"run.steps": 16}) for part in (1.0, 0.5))
+        per_message = [r.nodes["bytes_out"].sum() / r.nodes["messages_out"].sum() for r in (whole, half)]
+        assert per_message[1] == pytest.approx(per_message[0] / 2, rel=1e-3)
