@@ -111,7 +111,7 @@ def planned(scenario: Source, workers: Sequence[int], links: Sequence[str], budg
     """Seconds that the first round of a calibration takes, as it is planned before anything is known."""
     base = api.load(scenario)
     blank, todo, left = _blank(base, workers, links), list(probes(base, workers, links)), budget - FIRST
-    share = _share(todo, blank, budget / ROUNDS / len(todo), left - RESERVE * budget)
+    share = _share(todo, blank, _most(todo, blank, budget), left - RESERVE * budget)
     needed = [probe for probe in todo if not probe.spare]
     return FIRST + _seconds(todo if _seconds(todo, blank, share) <= left else needed, blank, share)
 
@@ -140,6 +140,12 @@ def _share(todo: Sequence[Probe], known: Profile, most: float, seconds: float) -
         middle = (low + high) / 2
         low, high = (middle, high) if _seconds(todo, known, middle) <= seconds else (low, middle)
     return low
+
+
+def _most(todo: Sequence[Probe], known: Profile, budget: float) -> float:
+    """The share with which ``todo`` takes its part of ``budget``; where it has not so many rounds, any."""
+    most = budget / ROUNDS / len(todo)
+    return _share(todo, known, most, (budget - FIRST) / ROUNDS) or most
 
 
 class _Calibration:
@@ -182,8 +188,9 @@ class _Calibration:
     def _plan(self, i: int) -> None:
         """Settle the share of probe ``i``: that of all that are left, by what is left of the budget."""
         left = self.budget * (1 - RESERVE) - self._passed() - (0.0 if i else FIRST)
-        most = self.budget / ROUNDS / len(self.probes)
-        self.shares[i] = _share(self.probes[i:], self.profile(), most, left / self._pace())
+        known, pace = self.profile(), self._pace()
+        most = _most(self.probes, known, self.budget / pace)
+        self.shares[i] = _share(self.probes[i:], known, most, left / pace)
 
     def _pace(self) -> float:
         """How many times as long as was estimated the probes so far have taken."""
