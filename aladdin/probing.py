@@ -382,7 +382,7 @@ class _Maker(Prices):
         each = 2 * (sum(SIZES) + sum(SIZES[:PINGS])) * self.transfer(rate)
         slow = rate / SLOWER
         little = min(LITTLE / self.bytes, self.part(slow))
-        each_slow = 2 * 1.5 * little * self.bytes / slow
+        each_slow = 2 * 3 * little * self.bytes / slow
 
         def probe(repeats: int, sizes: Sequence[float], pings: int) -> Scenario:
             fields = {"parts": list(sizes), "pings": pings}
@@ -397,7 +397,7 @@ class _Maker(Prices):
             one = probe(often, [part * size for size in SIZES], PINGS)
             if kind == "native":
                 return [one]
-            return [one, _slower(probe(slowly, (little / 2, little), 0), kind)]
+            return [one, _slower(probe(slowly, (little / 2, little), 2), kind)]
 
         def learn(records: list[Record], _: Profile) -> Learned:
             found = fits.fit_links(
