@@ -445,7 +445,8 @@ def test_who_stays_cut_off_is_taken_for_dead_and_the_rest_go_on(algorithm: str) 
 
 def test_a_server_that_is_cut_off_is_named() -> None:
     fault = {"kind": "cut", "servers": [0], "at": "50 ms", "back": "300 s"}
-    silent = r"server 0 .* is gone \((its links were|it was) silent for 2 s\)"  # a busy machine may delay its pulse
+    # a busy machine may delay its pulse
+    silent = r"server 0 .* is gone \((its links were|it was) silent for 2 s\)"
     with pytest.raises(TransportError, match=silent) as caught:
         real.train(faulty("asp", 2, 500, "2 s", fault))
     assert caught.value.record is not None  # type: ignore[attr-defined]
