@@ -31,13 +31,13 @@ class ShardedModel:
         self.node = node
         shards = node.shards
         first = node.id % len(shards)
-        self._order = (*shards[first:], *shards[:first])
+        self._order = (*shards[first:], *shards[:first]) if first else shards
         self._index = {shard.server: shard for shard in shards}
         self._whole = shards[0].server if len(shards) == 1 else None
         self.versions = node.memory.pop(VERSIONS, None) or [0] * len(shards)
         self._latest: dict[int, Message] = {}
         self._complete = 0
-        self._mixed = dict.fromkeys(self._index, 0)
+        self._mixed: dict[int, int] = {}
 
     def messages(
         self, gradient: Any, count: int = 1, versions: list[int] | None = None
@@ -66,8 +66,13 @@ class ShardedModel:
 
     def adopt(self, message: Message) -> None:
         """x_i <- x~ on the sender's shard."""
-        node, shard = self.node, self._index[message.source]
-        node.tensors.assign(node.params if self._whole is not None else shard.of(node.params), message.tensor)
+        node = self.node
+        if self._whole is not None:
+            node.tensors.assign(node.params, message.tensor)
+            self.versions[0] = node.version = message.versions
+            return
+        shard = self._index[message.source]
+        node.tensors.assign(shard.of(node.params), message.tensor)
         self.versions[shard.index] = node.version = message.versions
 
     def mix_when_complete(self, message: Message) -> None:
@@ -85,7 +90,7 @@ class ShardedModel:
         if complete > self._complete:
             self._complete = complete
             for source, part in latest.items():
-                if part.step > mixed[source]:
+                if part.step > mixed.get(source, 0):
                     mixed[source] = part.step
                     self._mix(part)
             self.node.blends += 1

@@ -110,14 +110,14 @@ class Driver:
         self.logs = Sampling(run, cluster.workers)
         if self.logs.spans is not None:
             self.network.observer = self._transferred
+        self._time = lambda: self.clock._now
         self._budget(run.steps, run.seconds, run.samples)
         self._costs = (dict(cluster.tensor_rates), dict(cluster.tensor_seconds))
         copies = self.processor is not None and run.compute == "native"
-        self.copying = Metered(*self._costs).cost("snapshot", 4.0 * plan.parameters) if copies else 0.0
+        one = Metered(*self._costs)
+        self.copying = one.cost("snapshot", 4.0 * plan.parameters) if copies else 0.0
         registry = self._resume(checkpoints) if checkpoints is not None else None
-        made = (
-            (lambda _: Registered(registry, *self._costs)) if registry else (lambda _: Metered(*self._costs))
-        )
+        made = (lambda _: Registered(registry, *self._costs)) if registry else (lambda _: one.twin())
         self._tensors = tensors or made
         self.numerics = Numerics(self, gradients, registry) if gradients is not None else None
         workers = len(plan.machine_of) - len(plan.servers)
@@ -154,8 +154,8 @@ class Driver:
         batch = self.plan.scenario.workload.batch
         n = self.plan.scenario.cluster.workers
         self._total = steps * n or -(-samples // batch) or max(1, round(seconds * 1000))
-        unit = batch if samples else 1
-        self._stride = unit * min(max(1, self._total // 200), STRIDE)
+        self._unit = batch if samples else 1
+        self._stride = self._unit * min(max(1, self._total // 200), STRIDE)
         self._watched = self.on_progress is not None or self._on_clock is not None
         self._told = False
 
@@ -180,7 +180,7 @@ class Driver:
     def _seat(self, host: Host, live: set[int]) -> None:
         """A node for ``host``, as it is at its beginning."""
         host.tensors = self._tensors(host.id)
-        ledger = Ledger(host.id, self.logs.accounts, lambda: self.clock._now)
+        ledger = Ledger(host.id, self.logs.accounts, self._time)
         host.node = self.plan.node(host.id, self._params(host.id, host.server), host.tensors, ledger, live)
         host.gradient = Phantom(self.plan.parameters)
 
@@ -294,7 +294,7 @@ class Driver:
             return True
         if self._stop.asked:
             raise Interrupted(self.clock._now, self.begun)
-        self._started += host.node.batch if self._samples != inf else 1
+        self._started += self._unit
         if self.checkpoints is not None:
             self.checkpoints.step(self)
         if self._watched and self._started % self._stride == 0:

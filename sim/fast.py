@@ -21,7 +21,7 @@ from core.node import MODEL, Finished, Message
 from core.record import PARTS
 from sim.clock import NORMAL
 from sim.host import Entry, Host, matches
-from sim.network import ASKING, FLOWING, OVER, STARTING, TIMED, Network, Pair, Transfer
+from sim.network import ASKING, FLOWING, OVER, QUEUED, STARTING, TIMED, Network, Pair, Transfer
 from sim.programs import BLOCKED, COMPUTING, FINISHED, NEWS, PAYING, RECEIVING, RETURN, RUNNING, Pump
 
 if TYPE_CHECKING:
@@ -36,16 +36,19 @@ COMPUTE, UPDATE = PARTS.index("compute"), PARTS.index("update")
 class FastPump(Pump):
     """A program whose commonest effects are acted on in place."""
 
-    __slots__ = ("_alone", "_clock", "_tensors")
+    __slots__ = ("_alone", "_clock", "_plain", "_simple", "_tensors", "_window")
 
     def __init__(self, driver: Driver, host: Host, generator: Program, main: bool) -> None:
         super().__init__(driver, host, generator, main)
-        self._clock, self._tensors = driver.clock, host.tensors
+        self._clock, self._tensors, self._window = driver.clock, host.tensors, driver.window
         self._alone = driver.processor is None
+        extra = driver.cold or driver.copying or driver.numerics is not None or host.device is not None
+        self._simple = self._alone and not extra
+        self._plain: Receive | None = None
 
     def fire(self) -> None:
         state = self.state
-        if state == COMPUTING and self.driver.numerics is None:
+        if state == COMPUTING and self._simple:
             host, now = self.host, self._clock._now
             self.state = RUNNING
             host.compute += now - self.since
@@ -71,7 +74,7 @@ class FastPump(Pump):
         while True:
             if act is None:
                 try:
-                    act = self.generator.throw(Finished()) if value is FINISHED else send(value)
+                    act = send(value)
                 except StopIteration:
                     act = RETURN
                 if tensors.debt:
@@ -87,10 +90,13 @@ class FastPump(Pump):
             kind = type(act)
             if kind is Receive:
                 value = self._receive(act)
-            elif kind is Compute:
-                value = self._compute(act)
             elif kind is Send:
                 value = self._send(act)
+            elif kind is Compute:
+                value = self._compute(act)
+                if value is FINISHED:
+                    send, act = self._throw, None
+                    continue
             elif act is RETURN:
                 if not self._returned():
                     return
@@ -104,19 +110,49 @@ class FastPump(Pump):
                 return
             send, act = self.send, None
 
+    def _throw(self, value: Any) -> Effect:
+        """Tell the program that its budget is met."""
+        return self.generator.throw(Finished())
+
+    def _compute(self, effect: Compute) -> Any:
+        """A step in one piece on a device of the worker's own."""
+        host = self.host
+        if effect.ready or not self._simple or host.pieces is not None:
+            return super()._compute(effect)
+        driver = self.driver
+        if driver.exhausted(host):
+            return FINISHED
+        clock, step = self._clock, host.node.step
+        now = clock._now
+        base, factor = driver.draw(host.id, step, now)
+        if step > host.base:
+            host.close_row(now)
+        self.state, self.since = COMPUTING, now
+        heappush(clock._queue, (now + base * factor, NORMAL, next(clock._eid), self))  # type: ignore[misc]
+        return BLOCKED
+
     def _send(self, effect: Send) -> Any:
         """Send, if all connections are known, nobody has left and every window has room."""
-        host, window = self.host, effect.window
+        host, window, pairs = self.host, effect.window, effect.pairs
         if host.roster.quiet:
-            room = self._room(effect.pairs, self.driver.window if window is None else window)
-            if room:
-                self._post(effect.pairs)
+            if window is None:
+                window = self._window
+            if len(pairs) == 1:
+                to, message = pairs[0]
+                pair = host.pairs.get(to)
+                if pair is not None and pair.undelivered < window:
+                    tensor = message.tensor
+                    message.source = host.id
+                    pair.send(message, 0.0 if tensor is None else tensor.nbytes)
+                    return None
+            elif self._room(pairs, window):
+                self._post(pairs)
                 return None
         return super()._send(effect)
 
     def _try_send(self, effect: TrySend) -> bool:
         if self.host.roster.quiet:
-            room = self._room(effect.pairs, self.driver.window)
+            room = self._room(effect.pairs, self._window)
             if room:
                 self._post(effect.pairs)
             if room is not None:
@@ -143,13 +179,15 @@ class FastPump(Pump):
 
     def _receive(self, effect: Receive) -> Any:
         """The first message of a tag, or wait for one."""
-        tag = effect.tag
-        if effect.source is not None or effect.step is not None or type(tag) is not str or tag in NEWS:
-            return super()._receive(effect)
         host = self.host
+        if effect is not self._plain:  # programs wait for the same again and again
+            tag = effect.tag
+            if effect.source is not None or effect.step is not None or type(tag) is not str or tag in NEWS:
+                return super()._receive(effect)
+            self._plain = effect
         if host.backward is not None:
             return super()._receive(effect)
-        queue = host.inbox.get(tag)
+        queue = host.inbox.get(effect.tag)
         if queue:
             return self._first(queue)
         if host.told < len(host.roster.log):
@@ -215,9 +253,15 @@ class _LonePair(Pair):
     target: Host
 
     def send(self, message: Any, nbytes: float) -> Transfer:
-        transfer = _Lone(self, message, nbytes)
-        self.undelivered += 1
         source, network = self.source, self.network
+        transfer = self.spare
+        if transfer is None:
+            transfer = _Lone(self, message, nbytes)
+        else:
+            self.spare = None
+            transfer.message, transfer.nbytes, transfer.queued = message, nbytes, network.clock._now
+            transfer.phase, transfer.counted = QUEUED, False
+        self.undelivered += 1
         if source.outstanding or source.queue:
             source.line_up(transfer)
         elif self.current is not None or source.lag:
@@ -249,15 +293,20 @@ class _SharedPair(Pair):
     target: Host
 
     def send(self, message: Any, nbytes: float) -> Transfer:
-        transfer = _Shared(self, message, nbytes)
+        transfer = self.spare
+        if transfer is None:
+            transfer = _Shared(self, message, nbytes)
+        else:
+            self.spare = None
+            transfer.message, transfer.nbytes, transfer.phase = message, nbytes, QUEUED
         self.undelivered += 1
         if self.current is None:
             self.current = transfer
-            delay = self.latency + self.overhead
-            if delay > 0 and self.unread < self.network.inbox:
+            lead, network = self.lead, self.network
+            if lead > 0 and self.unread < network.inbox:
                 transfer.phase = STARTING
-                clock = self.network.clock
-                due = clock._now + delay
+                clock = network.clock
+                due = clock._now + lead
                 heappush(clock._queue, (due, NORMAL, next(clock._eid), transfer))  # type: ignore[misc]
             else:
                 self.open()
@@ -318,7 +367,6 @@ class _Known(Transfer):
                         target.book(now)
                     target.matched -= 1
         pair.undelivered -= 1
-        pair.unread += 1
         pair.messages += 1
         pair.bytes += self.nbytes
 
@@ -328,9 +376,9 @@ class _Known(Transfer):
         if len(waiting) == 1:
             want = waiting[0].want
             if want.tag == self.message.tag and want.source is None and want.step is None:
-                pair.unread -= 1
                 waiting.pop().wake(self.message)
                 return
+        pair.unread += 1
         target.delivered(self)
 
 
@@ -373,6 +421,8 @@ class _Lone(_Known):
             into.grant()
         if source.watching:
             source.released(self)
+        self.message = None
+        pair.spare = self
 
 
 class _Shared(_Known):
@@ -387,7 +437,10 @@ class _Shared(_Known):
 
     def fire(self) -> None:
         if self.phase == STARTING:
-            self.flow()
+            network = self.pair.network
+            self._depart(network.clock._now)
+            self.phase = FLOWING
+            network.fluid.start(self, self.nbytes)
 
     def arrived(self) -> None:
         pair: Any = self.pair
@@ -401,3 +454,5 @@ class _Shared(_Known):
             pair.follow()
         if pair.source.watching:
             pair.source.released(self)
+        self.message = None
+        pair.spare = self

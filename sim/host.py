@@ -123,7 +123,6 @@ class Host(Endpoint):
         "steps",
         "tensors",
         "told",
-        "totals",
         "update",
         "wait",
         "waiting",
@@ -147,7 +146,7 @@ class Host(Endpoint):
     ) -> None:
         super().__init__(id)
         self.server, self.clock, self.roster = server, clock, roster
-        self.steps, self.spans = steps, spans
+        self.steps, self.spans, self.device = steps, spans, None
         self.programs: list[Pump] = []
         self.inbox: dict[Any, deque[Entry]] = {}
         self.waiting: list[Pump] = []
@@ -162,7 +161,6 @@ class Host(Endpoint):
         self.matched = self.blends = self.lost = 0
         self.compute = self.update = self.send = self.wait = self.receive = 0.0
         self.mark = self.row = self.end = 0.0
-        self.totals = [0.0] * len(PARTS)
 
     # Time
 
@@ -191,19 +189,17 @@ class Host(Endpoint):
 
     def book(self, now: float) -> None:
         """Book the time since the last mark to what the blocked program was about."""
+        if self.spans is not None:
+            kind = RECEIVE if self.matched else SEND if self.out else IDLE if self.server else WAIT
+            self.span(kind, self.mark, now)
         passed = now - self.mark
+        self.mark = now
         if self.matched:
             self.receive += passed
-            kind = RECEIVE
         elif self.out:
             self.send += passed
-            kind = SEND
         else:
             self.wait += passed
-            kind = IDLE if self.server else WAIT
-        if self.spans is not None:
-            self.span(kind, self.mark, now)
-        self.mark = now
 
     def span(self, kind: int, start: float, end: float) -> None:
         """Note what the main program did from ``start`` to ``end``."""

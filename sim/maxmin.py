@@ -22,8 +22,11 @@ from heapq import heappop, heappush
 from math import inf
 from typing import TYPE_CHECKING
 
+from sim.link import CROWD
+
 if TYPE_CHECKING:
-    from sim.fluid import Flow, Fluid, Link
+    from sim.fluid import Fluid
+    from sim.link import Flow, Link
 
 __all__ = ["Solver"]
 
@@ -81,14 +84,21 @@ class Solver:
 
     def _line_up(self, link: Link) -> None:
         """Let ``link`` be looked at when its turn has come, or earlier."""
-        flows = len(link.flows)
         link.found = 0.0
+        floor = self._floor
+        if link.turn <= floor:
+            return
+        if link.sole is not CROWD:
+            if link.sole is None:
+                return
+            link.unfold()
+        flows = link.own + len(link.guests)
         if flows:
             turn = link.capacity / flows
             if link.level < turn:
                 turn = link.level
-            if turn < self._floor:
-                turn = self._floor
+            if turn < floor:
+                turn = floor
             if turn < link.turn:
                 link.turn = turn
                 self._sequence += 1
@@ -115,10 +125,16 @@ class Solver:
 
     def _spare(self, link: Link) -> float:
         """``_water`` of a link without flows of its own; promises what is not, or no longer, promised."""
-        capacity, held = link.capacity, link.promises
+        capacity, guests, by = link.capacity, len(link.guests), link.by
+        top = max([hub.level for hub in by])
+        if top * guests <= capacity:
+            link.spread(guests, top)
+            return inf
+        link.seats = 0
+        held = link.promises
         promised = asked = 0.0
         lacking = []
-        for hub, count in link.by.items():
+        for hub, count in by.items():
             rate = held.get(hub)
             if rate is None or rate < hub.level:
                 lacking.append(hub)
@@ -126,14 +142,14 @@ class Solver:
             else:
                 promised += rate * count
         if promised + asked > capacity:
-            lacking = list(link.by)
-            promised, asked = 0.0, sum(hub.level * count for hub, count in link.by.items())
+            lacking = list(by)
+            promised, asked = 0.0, sum([hub.level * count for hub, count in by.items()])
             if asked > capacity * FULL:
                 return -1.0
         if lacking:
             # half of what is left for them: who comes next shall find some
             share = max((capacity - promised) / asked, 1.0)
-            share -= (share - 1.0) * (0.5 if promised else 0.0)
+            share = (1.0 + share) / 2
             for hub in lacking:
                 hub.monitor(link, min(hub.level * share, hub.capacity))
         return inf
@@ -161,6 +177,7 @@ class Solver:
         free = self._free
         if not link.own:
             link.promises.clear()
+            link.seats = 0
             for hub in link.by:
                 if hub is not free:
                     hub.meet(link)
@@ -175,7 +192,7 @@ class Solver:
                 self._move(flow, _slowest(flow, link))
 
     def _admit(self, link: Link) -> None:
-        """The new flows on ``link`` belong to it; what else they cross is lined up already."""
+        """The new flows on ``link`` belong to it."""
         free = self._free
         for flow in _common(link, free):
             for other in flow.path:
@@ -189,7 +206,10 @@ class Solver:
                     by[link] = by.get(link, 0) + 1
                     if other.own:
                         link.meet(other)
-            link.adopt(flow, free.flows.pop(flow))
+                    elif other.turn == inf and not other.fits(link, link.level):
+                        self._line_up(other)
+            del link.guests[flow]
+            link.adopt(flow, free.guests.pop(flow))
 
     def _move(self, flow: Flow, to: Link) -> None:
         """Let ``flow`` belong to ``to``."""
@@ -199,7 +219,11 @@ class Solver:
         source.lose()
         self._changed[source] = self._changed[to] = None
         for link in path:
-            if link is not source:
+            if link.sole is not CROWD:
+                link.unfold()
+            if link is source:
+                link.guests[flow] = 0.0
+            else:
                 by = link.by
                 count = by[source]
                 if count == 1:
@@ -207,12 +231,16 @@ class Solver:
                     source.sat.pop(link, None)
                 else:
                     by[source] = count - 1
-            if link is not to:
+            if link is to:
+                del link.guests[flow]
+            else:
                 by = link.by
                 by[to] = by.get(to, 0) + 1
                 if link.own:
                     to.meet(link)
                 elif link is not source:
+                    if link.fits(to, to.level):
+                        continue
                     held = link.promises
                     if to.level <= held.get(to, inf) <= held.get(source, 0.0):
                         continue
@@ -224,9 +252,13 @@ class Solver:
 
 def _common(link: Link, hub: Link) -> list[Flow]:
     """Flows that cross ``link`` and belong to ``hub``."""
-    if len(hub.flows) < len(link.flows):
-        return [flow for flow in hub.flows if flow.hub is hub and link in flow.path]
-    return [flow for flow in link.flows if flow.hub is hub]
+    guests = link.guests
+    if hub.own:
+        if len(hub.line) < len(guests):
+            return [flow for flow in hub.residents() if link in flow.path]
+    elif len(hub.guests) < len(guests):  # hub is free
+        return [flow for flow in hub.guests if flow.hub is hub and link in flow.path]
+    return [flow for flow in guests if flow.hub is hub]
 
 
 def _slowest(flow: Flow, link: Link) -> Link:
@@ -244,7 +276,7 @@ def _fill(link: Link) -> float:
     slower = dict.fromkeys(link.sat)
     while True:
         limits.sort()
-        left, count = link.capacity, len(link.flows)
+        left, count = link.capacity, link.own + len(link.guests)
         for level, flows in limits:
             if level * count >= left:
                 break

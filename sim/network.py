@@ -116,11 +116,15 @@ class Nic(Alarm):
 
 
 class Pair:
-    """The connection from one node to another."""
+    """The connection from one node to another.
+
+    lead   seconds from a message's start to its bytes', where no grant is needed
+    spare  carried the last message, and may carry the next
+    """
 
     __slots__ = (
-        "ahead", "behind", "busy", "bytes", "current", "direct", "latency", "messages", "network", "overhead",
-        "path", "rate", "source", "target", "undelivered", "unread", "withheld",
+        "ahead", "behind", "busy", "bytes", "current", "direct", "latency", "lead", "messages", "network",
+        "overhead", "path", "rate", "source", "spare", "target", "undelivered", "unread", "withheld",
     )  # fmt: skip
 
     def __init__(self, network: Network, source: Endpoint, target: Endpoint) -> None:
@@ -128,6 +132,8 @@ class Pair:
         a, b = source.nic, target.nic
         extra = () if a is b else network.between(a, b)
         self.path = (a.local,) if a is b else (a.up, *extra, b.down)
+        for link in self.path:
+            link.users += 1
         further, overhead = (0.0, 0.0) if a is b else network.delay(a, b)
         self.latency = a.local_latency if a is b else a.latency + b.latency + further
         self.direct = a is b or network.slots == inf
@@ -136,7 +142,9 @@ class Pair:
         self.ahead = network.savings.path(*ends) if self.rate and network.savings is not None else None
         self.overhead = network.overhead + overhead
         self.busy = self.rate * network.byte_cost + network.moving if self.rate else 0.0
+        self.lead = self.latency + self.overhead
         self.current: Transfer | None = None
+        self.spare: Transfer | None = None
         self.behind: deque[Transfer] = EMPTY
         self.withheld: tuple[float, int, Transfer] | None = None
         self.undelivered = self.unread = self.messages = 0
@@ -172,11 +180,10 @@ class Pair:
         if self.unread >= self.network.inbox:
             self.withheld = (0.0, 0, transfer)
             return
-        delay = self.latency + self.overhead
         transfer.phase = STARTING
-        if delay > 0:
+        if self.lead > 0:
             clock = self.network.clock
-            heappush(clock._queue, (clock._now + delay, NORMAL, next(clock._eid), transfer))  # type: ignore[misc]
+            heappush(clock._queue, (clock._now + self.lead, NORMAL, next(clock._eid), transfer))  # type: ignore[misc]
         else:
             transfer.flow()
 

@@ -53,6 +53,12 @@ class Metered(Tensors):
         }
         self.debt = 0.0
 
+    def twin(self) -> Metered:
+        """One more of the same costs, which are held once."""
+        made = Metered.__new__(Metered)
+        made._costs, made.debt = self._costs, 0.0
+        return made
+
     def charge(self, operation: str, nbytes: float) -> None:
         cost = self._costs.get(operation)
         if cost is not None:

@@ -14,6 +14,7 @@ import pytest
 
 from sim.clock import Alarm, Clock
 from sim.fluid import Flow, Fluid, Link
+from sim.link import CROWD
 from tests.sim.test_maxmin import plain_rates
 
 Draw = Callable[[], tuple[Link, ...]]
@@ -68,7 +69,7 @@ def racks(fluid: Fluid, draw: random.Random) -> tuple[list[Link], Draw]:
 
 def check(fluid: Fluid, links: list[Link], flows: list[Bytes]) -> None:
     """All rates, and all that is kept."""
-    assert not fluid.free.flows
+    assert not fluid.free.guests
     index = {link: i for i, link in enumerate(links)}
     paths = [tuple(index[link] for link in flow.path) for flow in flows]
     rates = plain_rates(paths, [link.capacity for link in links])
@@ -76,18 +77,24 @@ def check(fluid: Fluid, links: list[Link], flows: list[Bytes]) -> None:
     for link in links:
         foreign = [flow.hub for flow in link.flows if flow.hub is not link]
         own = [flow for flow in link.flows if flow.hub is link]
-        assert link.by == {hub: foreign.count(hub) for hub in foreign}
+        if link.sole not in (None, CROWD):
+            assert (own, foreign) == ([], [link.sole.hub])
+        by = link.by if link.sole is CROWD else dict.fromkeys(foreign, 1)
+        assert by == {hub: foreign.count(hub) for hub in foreign}
+        assert (link.sole is None) == (not link.flows)
         assert link.own == len(own)
         assert (link.level < inf) == (link.own > 0)
         assert set(link.sat) == {other for flow in own for other in flow.path if other.own} - {link}
         assert link.turn == inf
         if not own and foreign:
-            bounds = {hub: min(link.promises.get(hub, inf), hub.capacity) for hub in link.by}
-            most = sum(count * max(bounds[hub], hub.level) for hub, count in link.by.items())
+            bounds = {hub: min(link.promises.get(hub, inf), hub.capacity) for hub in by}
+            most = sum(count * max(bounds[hub], hub.level) for hub, count in by.items())
             assert most <= link.capacity * (1 + 1e-9)
             for hub, rate in link.promises.items():
                 watched = [item for item in hub.monitors if item[0] == rate and item[2] is link]
-                assert watched or rate >= hub.capacity or hub not in link.by
+                assert watched or rate >= hub.capacity or hub not in by
+                spread = link.sole is CROWD and len(link.guests) <= link.seats
+                assert not (hub in by and spread) or rate <= link.share
 
 
 def pass_time(clock: Clock, until: float) -> None:
