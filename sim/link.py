@@ -50,16 +50,16 @@ class Link(Alarm):
     level     rate of its own flows, bytes/s; infinite if there are none
     sat       full links that its own flows cross besides
     promises  rate up to which flows of another link leave room here, by that link
-    seats     so many guests at ``share`` bytes/s each leave room here, and no promise is for more; 0 if nobody
-              has worked that out
+    seats     so many guests at ``share`` bytes/s each leave room here, and no promise is for more; 0 where
+              guests were promised this or that
     monitors  (rate promised, tie-breaker, by which link) to its own flows
     turn      where it stands in the solver's queue; infinite if it does not
     found     what the solver has found its level to be, not acted on yet; 0 if nothing
     """
 
     __slots__ = (
-        "_due", "_exact", "_fluid", "line", "_rising", "by", "capacity", "found", "guests", "level", "monitors",
-        "own", "promises", "sat", "seats", "served", "share", "since", "sole", "turn", "users",
+        "_due", "_exact", "_fluid", "_rising", "by", "capacity", "found", "guests", "level", "line",
+        "monitors", "own", "promises", "sat", "seats", "served", "share", "since", "sole", "turn", "users",
     )  # fmt: skip
 
     def __init__(self, fluid: Fluid, capacity: float) -> None:
@@ -361,7 +361,7 @@ class Link(Alarm):
         Of the room that is left as much is for more guests as is for faster ones.
         """
         self.seats = max(int(sqrt(guests * (self.capacity / top))), guests)
-        self.share = share = self.capacity / self.seats
+        self.share = share = max(self.capacity / self.seats, top)  # rounding must not make it less
         promises = self.promises
         for hub in self.by:
             if promises.get(hub, inf) > share:
@@ -376,6 +376,27 @@ class Link(Alarm):
             if level > share:
                 return False
             hub.monitor(self, share, coming)
+        return True
+
+    def renew(self, hub: Link) -> bool:
+        """Whether the guests that belong to ``hub`` leave room, although it goes faster than was promised."""
+        if self.own or self.sole is not CROWD:
+            return False
+        count = self.by.get(hub)
+        if count is None:
+            return True
+        level, promises, guests = hub.level, self.promises, len(self.guests)
+        if guests <= self.seats and level * guests <= self.capacity:
+            self.spread(guests, level)
+            return True
+        left = self.capacity - level * count
+        for other, others in self.by.items():
+            if other is not hub:
+                left -= promises.get(other, inf) * others
+        if left < 0:
+            return False
+        self.seats = 0
+        hub.monitor(self, level + left / (2 * count))
         return True
 
     def _forget(self, coming: tuple[Link, ...]) -> None:

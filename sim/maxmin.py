@@ -92,17 +92,15 @@ class Solver:
             if link.sole is None:
                 return
             link.unfold()
-        flows = link.own + len(link.guests)
-        if flows:
-            turn = link.capacity / flows
-            if link.level < turn:
-                turn = link.level
-            if turn < floor:
-                turn = floor
-            if turn < link.turn:
-                link.turn = turn
-                self._sequence += 1
-                heappush(self._queue, (turn, self._sequence, link))
+        turn, level = link.capacity / (link.own + len(link.guests)), link.level
+        if level < turn:
+            turn = level
+        if turn < floor:
+            turn = floor
+        if turn < link.turn:
+            link.turn = turn
+            self._sequence = sequence = self._sequence + 1
+            heappush(self._queue, (turn, sequence, link))
 
     def _water(self, link: Link) -> float:
         """The water level of ``link`` at the present levels of the others; -1 if flows must move."""
@@ -170,7 +168,8 @@ class Solver:
             rate, _, other = heappop(monitors)
             if other.promises.get(link) == rate:
                 del other.promises[link]
-                self._line_up(other)
+                if not other.renew(link):
+                    self._line_up(other)
 
     def _exchange(self, link: Link, water: float) -> None:
         """Faster flows now belong to ``link``, and its own to links that make them slower."""
@@ -231,9 +230,7 @@ class Solver:
                     source.sat.pop(link, None)
                 else:
                     by[source] = count - 1
-            if link is to:
-                del link.guests[flow]
-            else:
+            if link is not to:
                 by = link.by
                 by[to] = by.get(to, 0) + 1
                 if link.own:
@@ -247,6 +244,7 @@ class Solver:
             self._line_up(link)
         if source.own == 0:
             source.clear()
+        del to.guests[flow]
         to.adopt(flow, left)
 
 

@@ -17,14 +17,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
-from core.effects import Compute, Send
+from core.effects import Compute, Receive, Send
 from core.joining import JOIN, answer, expecting
 from core.node import GRADIENT, MODEL, Finished, Message, Node, Program
 from core.replica import ShardedModel
 
 __all__ = ["ASP"]
 
-_COMPUTE = Compute()
+_COMPUTE, MODELS = Compute(), Receive(MODEL)
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,9 @@ class ASP:
             while True:
                 gradient = yield _COMPUTE
                 yield Send(*model.messages(gradient))
-                yield from model.pull()
+                for _ in node.shards:
+                    model.adopt((yield MODELS))
+                node.blends += 1
         except Finished:
             return
 
