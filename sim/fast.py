@@ -293,19 +293,20 @@ class _SharedPair(Pair):
     target: Host
 
     def send(self, message: Any, nbytes: float) -> Transfer:
-        transfer = self.spare
+        network, transfer = self.network, self.spare
+        clock = network.clock
         if transfer is None:
             transfer = _Shared(self, message, nbytes)
         else:
             self.spare = None
             transfer.message, transfer.nbytes, transfer.phase = message, nbytes, QUEUED
+            transfer.queued = clock._now
         self.undelivered += 1
         if self.current is None:
             self.current = transfer
-            lead, network = self.lead, self.network
+            lead = self.lead
             if lead > 0 and self.unread < network.inbox:
                 transfer.phase = STARTING
-                clock = network.clock
                 due = clock._now + lead
                 heappush(clock._queue, (due, NORMAL, next(clock._eid), transfer))  # type: ignore[misc]
             else:

@@ -88,18 +88,22 @@ class Fluid:
         free, full = self.free, False
         flow.hub, flow.entry = free, 0
         free.guests[flow] = nbytes
+        dirty = self._dirty
+        if not dirty:
+            self.clock.at(self.clock._now, self._alarm, LATE)
         for link in flow.path:
             if link.sole is not CROWD:
                 link.unfold()
-            link.guests[flow] = 0.0
-            link.by[free] = link.by.get(free, 0) + 1
-            if link.own:
-                full = True
-            if link.own or len(link.guests) > link.seats:
-                self.mark(link)
+            guests, by = link.guests, link.by
+            guests[flow] = 0.0
+            by[free] = by.get(free, 0) + 1
+            if len(guests) > link.seats:
+                dirty[link] = None
+                if link.own:
+                    full = True
         if not full:  # any of them may become its bottleneck
             for link in flow.path:
-                self.mark(link)
+                dirty[link] = None
 
     def _room(self, link: Link, best: Link, level: float, path: tuple[Link, ...]) -> bool:
         """Whether a new flow on ``path`` that belongs to ``best``, at ``level``, leaves room on ``link``."""

@@ -94,13 +94,16 @@ class Link(Alarm):
         sole = self.sole
         if self.guests is NOBODY:
             self.guests, self.by = {}, {}
-        self.sole, self.seats = CROWD, 0
+        self.sole = CROWD
         if sole is not None and sole is not CROWD:
             self.guests[sole] = 0.0
             self.by[sole.hub] = 1
+            if self.promises.get(sole.hub, inf) > self.share:
+                self.seats = 0
 
     def _enter(self) -> None:
         """The first flow of its own is about to come."""
+        self.seats = 0
         if self.line is NO_LINE:
             self.line = deque()
         if self.sole is not CROWD:
