@@ -116,11 +116,7 @@ class Nic(Alarm):
 
 
 class Pair:
-    """The connection from one node to another.
-
-    lead   seconds from a message's start to its bytes', where no grant is needed
-    spare  carried the last message, and may carry the next
-    """
+    """The connection from one node to another. ``spare`` carried its last message, and may carry the next."""
 
     __slots__ = (
         "ahead", "behind", "busy", "bytes", "current", "direct", "latency", "lead", "messages", "network",
@@ -140,15 +136,13 @@ class Pair:
         self.rate = 0.0 if self.direct or extra or network.slots > 1 else min(a.up.capacity, b.down.capacity)
         ends = (a.index, a.up.capacity, b.index, b.down.capacity)
         self.ahead = network.savings.path(*ends) if self.rate and network.savings is not None else None
-        self.overhead = network.overhead + overhead
+        self.overhead = overhead = network.overhead + overhead
         self.busy = self.rate * network.byte_cost + network.moving if self.rate else 0.0
-        self.lead = self.latency + self.overhead
         self.current: Transfer | None = None
-        self.spare: Transfer | None = None
+        self.lead, self.spare = self.latency + overhead, self.current
         self.behind: deque[Transfer] = EMPTY
         self.withheld: tuple[float, int, Transfer] | None = None
-        self.undelivered = self.unread = self.messages = 0
-        self.bytes = 0.0
+        self.undelivered, self.unread, self.messages, self.bytes = 0, 0, 0, 0.0
 
     def send(self, message: Any, nbytes: float) -> Transfer:
         """Queue a message; the caller has seen to the window."""
@@ -182,8 +176,7 @@ class Pair:
             return
         transfer.phase = STARTING
         if self.lead > 0:
-            clock = self.network.clock
-            heappush(clock._queue, (clock._now + self.lead, NORMAL, next(clock._eid), transfer))  # type: ignore[misc]
+            self.network.clock.at(self.network.clock._now + self.lead, transfer)
         else:
             transfer.flow()
 
