@@ -173,10 +173,12 @@ class Host(Endpoint):
         self.want = want
         if not self.server:
             self.matched = 0
-            if want is not None:
-                for transfer in self.incoming:
-                    if matches(want, transfer.message):
-                        self.matched += 1
+            if want is None or not self.incoming:
+                return
+            if want.source is None and want.step is None and type(want.tag) is str:
+                self.matched = [transfer.message.tag for transfer in self.incoming].count(want.tag)
+            else:
+                self.matched = sum([matches(want, transfer.message) for transfer in self.incoming])
 
     def unblock(self) -> None:
         """The main program goes on."""
