@@ -77,6 +77,13 @@ class Link(Alarm):
         self.served = self.since = self.found = self.share = 0.0
         self._exact = False
 
+    @staticmethod
+    def lead(path: tuple[Link, ...]) -> tuple[Link, ...]:
+        """``path``, counted as one more connection over its links."""
+        for link in path:
+            link.users += 1
+        return path
+
     @property
     def flows(self) -> list[Flow]:
         """All that cross it now."""

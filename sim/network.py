@@ -127,9 +127,7 @@ class Pair:
         self.network, self.source, self.target = network, source, target
         a, b = source.nic, target.nic
         extra = () if a is b else network.between(a, b)
-        self.path = (a.local,) if a is b else (a.up, *extra, b.down)
-        for link in self.path:
-            link.users += 1
+        self.path = Link.lead((a.local,) if a is b else (a.up, *extra, b.down))
         further, overhead = (0.0, 0.0) if a is b else network.delay(a, b)
         self.latency = a.local_latency if a is b else a.latency + b.latency + further
         self.direct = a is b or network.slots == inf
@@ -139,10 +137,11 @@ class Pair:
         self.overhead = overhead = network.overhead + overhead
         self.busy = self.rate * network.byte_cost + network.moving if self.rate else 0.0
         self.current: Transfer | None = None
-        self.lead, self.spare = self.latency + overhead, self.current
+        self.spare: Transfer | None = None
         self.behind: deque[Transfer] = EMPTY
         self.withheld: tuple[float, int, Transfer] | None = None
-        self.undelivered, self.unread, self.messages, self.bytes = 0, 0, 0, 0.0
+        self.undelivered = self.unread = self.messages = 0
+        self.bytes, self.lead = 0.0, self.latency + overhead
 
     def send(self, message: Any, nbytes: float) -> Transfer:
         """Queue a message; the caller has seen to the window."""
