@@ -65,7 +65,11 @@ OVERRUN = 0.1
 
 
 FULL = 0.8
-"""Share of a paced step that its gradient may take where they are probed; of a step, a message beside it."""
+"""Share of a paced step that its gradient may take where they are probed."""
+
+
+OUTLAST = PHASE / 2
+"""Steps that a message beside them may last, half of a phase; small ones cost more by the byte."""
 
 
 @dataclass(frozen=True)
@@ -332,7 +336,7 @@ class _Maker(Prices):
             return 2 * PHASE * times(share, turn, 1, 4)
 
         def scene(profile: Profile, steps: int) -> Scenario:
-            part = self.part(self.rate(kind) / slower, FULL * self.step(profile))
+            part = self.part(self.rate(kind) / slower, OUTLAST * self.step(profile))
             fields: dict[str, Any] = {"run__links": kind, "algorithm__options__part": part}
             fast = self.scenario("BesideProbe", 2, run__steps=steps, **fields)
             return _slower(fast, kind, slower) if slow else fast
