@@ -28,10 +28,10 @@ from analysis.calibrate import CalibrationError
 from analysis.repetitions import doubts, merged, middle
 from core.record import Record
 from scenarios import Scenario, ScenarioError
-from scenarios.profile import Profile
+from scenarios.profile import Constant, Profile
 
 __all__ = [
-    "Progress", "Runner", "alone", "calibrate", "needed", "planned", "pooled", "refresh",
+    "Progress", "Runner", "alone", "anew", "calibrate", "needed", "planned", "pooled", "refresh",
     "refreshed_in", "run_for_real",
 ]  # fmt: skip
 
@@ -137,8 +137,8 @@ def _share(todo: Sequence[Probe], known: Profile, most: float, seconds: float) -
     if _seconds(todo, known, most) <= seconds:
         return most
     for _ in range(20):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _seconds(todo, known, middle) <= seconds else (low, middle)
+        half = (low + high) / 2
+        low, high = (half, high) if _seconds(todo, known, half) <= seconds else (low, half)
     return low
 
 
@@ -325,6 +325,11 @@ def alone(profile: Profile, scenario: Scenario, run: Runner, share: float = SHAR
     return learned.constants["step_time.mean"].value
 
 
+def anew(fresh: Profile, calibrated: Profile) -> dict[str, Constant]:
+    """The constants of ``fresh`` that were not taken over from ``calibrated``, even if equal to those there."""
+    return {k: c for k, c in fresh.constants.items() if c is not calibrated.constants.get(k)}
+
+
 def pooled(profiles: Sequence[Profile]) -> Profile:
     """The last of several profiles of one workload, with what hardly drifts taken from all of them.
 
@@ -332,9 +337,9 @@ def pooled(profiles: Sequence[Profile]) -> Profile:
     little of it, and the machine changes it less than probes scatter. What a profile only has from the
     first one, for it was not probed anew, counts once: copies would outvote what was measured.
     """
-    first = profiles[0].constants
-    anew = [{k: c for k, c in one.constants.items() if c is not first.get(k)} for one in profiles[1:]]
-    small = [{k: c for k, c in one.items() if re.fullmatch(_SMALL, k)} for one in (first, *anew)]
+    first = profiles[0]
+    tables = (first.constants, *(anew(one, first) for one in profiles[1:]))
+    small = [{k: c for k, c in one.items() if re.fullmatch(_SMALL, k)} for one in tables]
     return replace(profiles[-1], constants={**profiles[-1].constants, **merged(small, middle)})
 
 

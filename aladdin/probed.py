@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
-from aladdin.calibration import pooled
+from aladdin.calibration import anew, pooled
 from scenarios.profile import Constant, Profile
 
 __all__ = ["Probed"]
@@ -31,18 +31,18 @@ class Probed:
 
     def add(self, cell: int, turn: int, workload: str, fresh: Profile) -> Profile:
         """Keep what ``fresh`` says anew; ``fresh`` with what hardly drifts taken from all probes so far."""
-        known = self.calibrated[workload].constants
-        anew = {name: asdict(one) for name, one in fresh.constants.items() if one is not known.get(name)}
+        base = self.calibrated[workload]
+        said = {name: asdict(one) for name, one in anew(fresh, base).items()}
         before = [row["constants"] for row in self.rows if row["workload"] == workload]
-        self.rows.append({"cell": cell, "round": turn, "workload": workload, "constants": anew})
-        return pooled([self.calibrated[workload], *(self._profile(workload, own) for own in before), fresh])
+        self.rows.append({"cell": cell, "round": turn, "workload": workload, "constants": said})
+        return pooled([base, *(self._profile(workload, own) for own in before), fresh])
 
     def restore(self, rows: Iterable[dict[str, Any]], finished: Callable[[int, int], bool]) -> None:
         """Take over ``rows`` of an earlier check as far as their round, (cell, round), is ``finished``."""
         self.rows = [row for row in rows if finished(row["cell"], row["round"])]
 
-    def _profile(self, workload: str, anew: Mapping[str, Any]) -> Profile:
+    def _profile(self, workload: str, said: Mapping[str, Any]) -> Profile:
         """The calibrated profile with the constants that one probe measured anew."""
         base = self.calibrated[workload]
-        measured = {name: Constant(**one) for name, one in anew.items()}
+        measured = {name: Constant(**one) for name, one in said.items()}
         return replace(base, constants={**base.constants, **measured})
