@@ -326,7 +326,7 @@ def alone(profile: Profile, scenario: Scenario, run: Runner, share: float = SHAR
 
 
 def anew(fresh: Profile, calibrated: Profile) -> dict[str, Constant]:
-    """The constants of ``fresh`` that were not taken over from ``calibrated``, even if equal to those there."""
+    """The constants of ``fresh`` not taken over from ``calibrated``, even if equal to those there."""
     return {k: c for k, c in fresh.constants.items() if c is not calibrated.constants.get(k)}
 
 
