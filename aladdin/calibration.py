@@ -18,13 +18,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
+from math import inf
 from pathlib import Path
 from typing import Any
 
 from aladdin import api, quiet
 from aladdin.api import Source
-from aladdin.probing import SLOWER, Learned, Probe, covered, nominal, probes, refreshing
-from analysis.calibrate import CalibrationError
+from aladdin.probing import SLOWER, Learned, Probe, covered, nominal, probes, refreshing, speed
+from analysis.calibrate import CalibrationError, at_most
 from analysis.repetitions import doubts, merged, middle
 from core.record import Record
 from scenarios import Scenario, ScenarioError
@@ -40,7 +41,7 @@ Progress = Callable[[str, int, int], None]
 
 Runner = Callable[[Scenario], Record]
 
-SHARE = 1.5
+SHARE = 2.0
 """Seconds that each probe measures which follows a machine: before a run that is predicted, and after it."""
 
 BUDGET = 60.0
@@ -64,8 +65,14 @@ ROUNDS = 2
 _OF_STEPS = r"(step_time|device)\..*|host\..*\.beside.*"
 """Constants that say how long native steps take: alone, beside others, beside messages."""
 
-_SMALL = r"step_time\.cold|host\..*\.beside.*"
-"""Those of them that are small differences of step times."""
+_SMALL = r"step_time\.cold|device\..*|host\..*\.beside.*"
+"""Those of them that are small differences of step times, or ratios: they scatter more than they drift."""
+
+_DRIFTING = r"step_time\.(mean|spread)"
+"""Those that drift within minutes, and scatter within seconds."""
+
+LATEST = 12
+"""Probes of what drifts that count: those of the last minutes."""
 
 
 def calibrate(
@@ -287,19 +294,27 @@ def needed(*packages: str) -> None:
         )
 
 
-def refresh(profile: Profile, scenario: Source, run: Runner | None = None, share: float = SHARE) -> Profile:
+def refresh(
+    profile: Profile,
+    scenario: Source,
+    run: Runner | None = None,
+    share: float = SHARE,
+    small: bool = True,
+) -> Profile:
     """``profile`` with the constants of what ``scenario`` has native, steps or links, measured anew.
 
     A machine that others use too changes its speed within minutes; a few short probes, of about ``share``
-    seconds each or the least that can be fitted, follow it. What one that is disturbed beyond use would have
-    measured is left out, and in doubt. Raises ``CalibrationError`` where one cannot be fitted.
+    seconds each or the least that can be fitted, follow it: with ``small`` also of what messages and pauses
+    cost steps. What one that is disturbed beyond use would have measured is left out, and in doubt. Raises
+    ``CalibrationError`` where one cannot be fitted.
     """
     base, run = api.load(scenario), run or run_for_real
     known = profile
     if base.run.compute == "native":
-        kept = {name: c for name, c in profile.constants.items() if not re.fullmatch(_OF_STEPS, name)}
+        gone = _OF_STEPS if small else rf"{_DRIFTING}|device\..*"
+        kept = {name: c for name, c in profile.constants.items() if not re.fullmatch(gone, name)}
         profile = replace(profile, constants=kept)
-    for probe in refreshing(base, base.run.links):
+    for probe in refreshing(base, base.run.links, small):
         guess = profile if "step_time.mean" in profile.constants else known
         records = [run(one) for one in probe.scenarios(guess, share)]
         learned = probe.learn(records, profile)
@@ -314,15 +329,15 @@ def refresh(profile: Profile, scenario: Source, run: Runner | None = None, share
 def refreshed_in(profile: Profile, scenario: Scenario) -> float:
     """Seconds, for plans, that ``refresh`` takes, and ``alone`` where steps are native."""
     todo = list(refreshing(scenario, scenario.run.links))
-    after = todo[:1] if scenario.run.compute == "native" else []
+    after = [speed(scenario)] if scenario.run.compute == "native" else []
     return _seconds([*todo, *after], profile, SHARE)
 
 
-def alone(profile: Profile, scenario: Scenario, run: Runner, share: float = SHARE) -> float:
-    """Seconds of a native step of ``scenario``'s workload now, of a worker that has the machine to itself."""
-    probe = next(refreshing(scenario, scenario.run.links))
+def alone(profile: Profile, scenario: Scenario, run: Runner, share: float = SHARE) -> Profile:
+    """``profile`` with how long native steps take a worker that has the machine to itself, measured anew."""
+    probe = speed(scenario)
     learned = probe.learn([run(one) for one in probe.scenarios(profile, share)], profile)
-    return learned.constants["step_time.mean"].value
+    return replace(profile, constants={**profile.constants, **learned.constants})
 
 
 def anew(fresh: Profile, calibrated: Profile) -> dict[str, Constant]:
@@ -331,16 +346,27 @@ def anew(fresh: Profile, calibrated: Profile) -> dict[str, Constant]:
 
 
 def pooled(profiles: Sequence[Profile]) -> Profile:
-    """The last of several profiles of one workload, with what hardly drifts taken from all of them.
+    """The last of several profiles of one workload, with what scatters taken from all of them.
 
     What messages and pauses cost steps is a small difference of large times: a single short probe says
-    little of it, and the machine changes it less than probes scatter. What a profile only has from the
-    first one, for it was not probed anew, counts once: copies would outvote what was measured.
+    little of it, and the machine changes it less than probes scatter. How long steps take does drift, but two
+    probes of seconds scatter as much as it drifts in minutes: the last ``LATEST`` count. What a profile only
+    has from the first one, for it was not probed anew, counts once: copies would outvote what was measured.
     """
     first = profiles[0]
     tables = (first.constants, *(anew(one, first) for one in profiles[1:]))
-    small = [{k: c for k, c in one.items() if re.fullmatch(_SMALL, k)} for one in tables]
-    return replace(profiles[-1], constants={**profiles[-1].constants, **merged(small, middle)})
+    small = merged([_matching(_SMALL, one) for one in tables], middle)
+    cores = first.hardware.get("cores") or inf
+    small = {name: at_most(c, cores) if name.startswith("device.") else c for name, c in small.items()}
+    drifting = [found for one in tables if (found := _matching(_DRIFTING, one))]
+    return replace(
+        profiles[-1],
+        constants={**profiles[-1].constants, **small, **merged(drifting[-LATEST:], middle)},
+    )
+
+
+def _matching(pattern: str, constants: Mapping[str, Constant]) -> dict[str, Constant]:
+    return {name: one for name, one in constants.items() if re.fullmatch(pattern, name)}
 
 
 def run_for_real(scenario: Scenario) -> Record:

@@ -1,10 +1,12 @@
-"""What the probes before the rounds of a cross-check have said, one by one, in their order.
+"""What the probes before and after the rounds of a cross-check have said, one by one, in their order.
 
 Rules this module obeys:
 
 * What is kept is what each probe said by itself. What a prediction takes is pooled from it anew, so a
   check that goes on pools what it would have pooled had it never been stopped.
 * Only probes of finished rounds count in a check that goes on: the others are made again.
+* What scatters more than it drifts is probed ``FIRST`` times before the first round of a workload, before
+  each round until there are ``ENOUGH`` probes of it, and then before every ``SELDOM``-th.
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ from scenarios.profile import Constant, Profile
 
 __all__ = ["Probed"]
 
+FIRST, ENOUGH, SELDOM = 4, 12, 4
+
 
 class Probed:
     """Probes of several workloads, each beside the ``calibrated`` profile of its workload.
@@ -29,12 +33,29 @@ class Probed:
         self.calibrated = calibrated
         self.rows: list[dict[str, Any]] = []
 
-    def add(self, cell: int, turn: int, workload: str, fresh: Profile) -> Profile:
-        """Keep what ``fresh`` says anew; ``fresh`` with what hardly drifts taken from all probes so far."""
+    def wanted(self, workload: str, native: bool) -> list[bool]:
+        """The probes to be made before the next round: for each whether it is also of what scatters.
+
+        ``native`` says whether the round's steps are: nothing else scatters.
+        """
+        if not native:
+            return [False]
+        own = [row for row in self.rows if row["workload"] == workload]
+        often = sum(row.get("small", True) for row in own)
+        rounds = len({(row["cell"], row["round"]) for row in own})
+        return [True] * max(1, FIRST - often) if often < ENOUGH else [rounds % SELDOM == 0]
+
+    def add(self, cell: int, turn: int, workload: str, fresh: Profile, small: bool = True) -> Profile:
+        """Keep what ``fresh`` says anew; ``fresh`` with what scatters taken from all probes so far.
+
+        ``small`` says whether what scatters was probed, too.
+        """
         base = self.calibrated[workload]
         said = {name: asdict(one) for name, one in anew(fresh, base).items()}
         before = [row["constants"] for row in self.rows if row["workload"] == workload]
-        self.rows.append({"cell": cell, "round": turn, "workload": workload, "constants": said})
+        self.rows.append(
+            {"cell": cell, "round": turn, "workload": workload, "small": small, "constants": said}
+        )
         return pooled([base, *(self._profile(workload, own) for own in before), fresh])
 
     def restore(self, rows: Iterable[dict[str, Any]], finished: Callable[[int, int], bool]) -> None:

@@ -26,11 +26,10 @@ from core.probes import PHASE, fewest
 from core.record import Record
 from scenarios import Scenario
 from scenarios.cluster import Layout
-from scenarios.plan import players
 from scenarios.profile import PAUSE, Constant, Profile
 from scenarios.topology import Topology
 
-__all__ = ["Learned", "Probe", "alike", "covered", "fixed", "nominal", "probes", "refreshing"]
+__all__ = ["Learned", "Probe", "alike", "covered", "fixed", "nominal", "probes", "refreshing", "speed"]
 
 SIZES = (0.125, 0.25, 0.5, 1.0)
 """Sizes of the messages of a probe, as shares of its largest."""
@@ -161,19 +160,33 @@ def probes(base: Scenario, counts: Sequence[int], kinds: Sequence[str]) -> Itera
             yield replace(make.beside(kind, SLOWER), spare=True)
 
 
-def refreshing(base: Scenario, kind: str) -> Iterator[Probe]:
-    """Probes of what ``base`` has native, steps or links; short ones. Emulated links do not drift."""
+def speed(base: Scenario) -> Probe:
+    """The probe of how fast a worker is that has the machine to itself."""
+    return _Maker(alike(base)).steps()
+
+
+def refreshing(base: Scenario, kind: str, small: bool = True) -> Iterator[Probe]:
+    """Probes of what ``base`` has native, steps or links; short ones. Emulated links do not drift.
+
+    small  also of what messages and pauses cost steps
+    """
     make = _Maker(alike(base))
-    if base.run.compute == "native":
-        yield make.steps()
-        yield make.slots([max(2, players(base))])
+    native = base.run.compute == "native"
+    if native:
+        yield make.steps(base.cluster.workers)
+    if native and small:
         yield make.cold([kind])
     if kind == "native":
         yield make.links(kind)
-    if base.run.compute == "native":
+    if native and small:
         yield make.beside(kind)
         if kind != "native":
             yield make.beside(kind, SLOWER)
+
+
+def _slots(record: Record, alone: Constant, n: int) -> Constant:
+    """How many workers the device serves at full speed while ``n`` compute; perhaps more, by chance."""
+    return fits.fit_slots(alone, fits.fit_steps(record, "full", n)[1]["full.mean"], n)
 
 
 def _burst(kind: str) -> float:
@@ -212,27 +225,30 @@ class _Maker(Prices):
 
     # Steps
 
-    def steps(self) -> Probe:
-        """Steps of a worker that is alone."""
+    def steps(self, n: int = 1) -> Probe:
+        """Steps of a worker that is alone; twice in turns with those of ``n`` at once, if that is more."""
 
         def learn(records: list[Record], _: Profile) -> Learned:
             fit, constants = fits.fit_steps(records[0], "step_time", 1)
             found = {"step_time": goodness.steps(records[0], fit, 1), "step_time.fit": asdict(fit)}
+            if n > 1:
+                slots = _slots(records[0], constants["step_time.mean"], n)
+                constants |= {"device.slots": slots, f"device.slots.{n}": slots}
             return Learned(constants, found, fit.model)
 
-        return self._at_once("steps of one worker", [1], learn)
+        if n == 1:
+            return self._at_once("steps of one worker", [1], learn)
+        return self._at_once(f"steps of one worker and of {n} in turns", [1, n, 1, n], learn)
 
     def slots(self, counts: Sequence[int]) -> Probe:
         """Steps of several at once: how many the device serves at full speed."""
 
         def learn(records: list[Record], profile: Profile) -> Learned:
-            alone, found = profile.constants["step_time.mean"], {}
+            alone = profile.constants["step_time.mean"]
             cores = records[0].manifest.get("environment", {}).get("cores", float("inf"))
-            for n in counts:
-                _, full = fits.fit_steps(records[0], "full", n)
-                found[f"device.slots.{n}"] = fits.fit_slots(alone, full["full.mean"], n, cores)
+            found = {n: fits.at_most(_slots(records[0], alone, n), min(n, cores)) for n in counts}
             best = max(found.values(), key=lambda constant: constant.value)
-            return Learned({"device.slots": best, **found})
+            return Learned({"device.slots": best, **{f"device.slots.{n}": one for n, one in found.items()}})
 
         return self._at_once(f"steps of {', '.join(map(str, counts))} workers at once", counts, learn)
 
@@ -240,18 +256,18 @@ class _Maker(Prices):
         self, what: str, groups: Sequence[int], learn: Callable[[list[Record], Profile], Learned]
     ) -> Probe:
         """One run in which first as many workers compute as ``groups`` says first, and so on."""
-        most, n = 40, max(groups)
+        most, n, turns = 40, max(groups), groups.count(groups[0])
 
         def scenarios(_: Profile, share: float) -> list[Scenario]:
-            options: dict[str, Any] = {"groups": list(groups), "seconds": share, "most": most}
+            options: dict[str, Any] = {"groups": list(groups), "seconds": share / turns, "most": most}
             fields = {f"algorithm__options__{name}": value for name, value in options.items()}
             return [self.scenario("StepProbe", n, run__steps=10 * most * len(groups), **fields)]
 
         def seconds(profile: Profile, share: float) -> float:
             each = [(self.step(profile, g), fewest(g)) for g in groups]
-            turns = sum(max(least * step, min(share + step, most * step)) for step, least in each)
+            long = sum(max(least * step, min(share / turns + step, most * step)) for step, least in each)
             surplus = sum(step for (step, _), g in zip(each, groups, strict=True) if g > 1)
-            return self.start(n, self.step(profile, n)) + turns + surplus
+            return self.start(n, self.step(profile, n)) + long + surplus
 
         return Probe(what, scenarios, learn, seconds)
 

@@ -4,9 +4,9 @@ Rules this module obeys:
 
 * A round is judged by the machine's own speed alone, never by what it measured or by its error: by how long
   native steps took just before it and just after it.
-* It is disturbed where they took more than ``TOLERANCE`` longer or shorter than usual, which is the median
-  over all probes of the same workload in the same check. Such a round is told and kept, and does not count
-  where others of its cell do.
+* It is disturbed where they took longer or shorter than usual, which is the median over all probes of the
+  same workload in the same check, by more than ``TOLERANCE`` and by more than ``UNUSUAL`` times as much as
+  such probes scatter there. Such a round is told and kept, and does not count where others of its cell do.
 """
 
 from __future__ import annotations
@@ -28,13 +28,18 @@ __all__ = ["TOLERANCE", "disturbed", "foretell", "measured", "refreshed", "speed
 TOLERANCE = 0.08
 """Share by which steps may take longer or shorter than usual just before and just after a round."""
 
+UNUSUAL = 3 * 1.4826
+"""Times the median deviation from the median that are no scatter any more: three standard deviations."""
 
-def refreshed(profile: Profile, scenario: Scenario, run: Runner) -> tuple[Profile, tuple[str, ...]]:
+
+def refreshed(
+    profile: Profile, scenario: Scenario, run: Runner, small: bool
+) -> tuple[Profile, tuple[str, ...]]:
     """Constants of now, probed twice if need be; where both say nothing the former ones, and why (flags)."""
     why = ""
     for _ in range(2):
         try:
-            return refresh(profile, scenario, run), ()
+            return refresh(profile, scenario, run, small=small), ()
         except CalibrationError as error:
             why = str(error)
     return profile, (f"not probed anew before its run, the calibration's constants stand: {why}",)
@@ -76,8 +81,7 @@ def _without_queues(scenario: Scenario) -> Scenario:
 
 def speeds(said: Mapping[str, Any]) -> dict[str, float]:
     """Seconds of a native step alone before and after a round, as far as what was said of it tells."""
-    before = said.get("probed", {}).get("step_time.mean", {}).get("value")
-    found = {"before": before, "after": said.get("alone_after")}
+    found = {"before": said.get("alone_before"), "after": said.get("alone_after")}
     return {when: seconds for when, seconds in found.items() if seconds is not None}
 
 
@@ -87,9 +91,13 @@ def disturbed(said: Mapping[str, Any], others: Iterable[Mapping[str, Any]]) -> s
     said    what was said of it; others: of all rounds of the same workload, itself included
     """
     own = speeds(said)
-    usual = median([s for other in others for s in speeds(other).values()]) if own else 0.0
+    if not own:
+        return ""
+    all_of_them = [seconds for other in others for seconds in speeds(other).values()]
+    usual = median(all_of_them)
+    scatter = median(abs(seconds / usual - 1.0) for seconds in all_of_them)
     for when, seconds in own.items():
         off = seconds / usual - 1.0
-        if abs(off) > TOLERANCE:
+        if abs(off) > max(TOLERANCE, UNUSUAL * scatter):
             return f"steps alone took {1e3 * seconds:.3g} ms {when} it, {off:+.0%} against the usual"
     return ""

@@ -137,9 +137,7 @@ class _Check:
             raise ScenarioError("resume", True, "a directory to go on from (out)")
         self.folder = None if out is None else Path(out) if resume else store.reserve(Path(out))
         self.given = Profile.read(profile) if isinstance(profile, str | Path) else profile
-        self.probing = (
-            self.given is None
-        )  # where one was given, nothing is probed; a check that goes on knows
+        self.probing = self.given is None  # if one is given, nothing is probed; a check that goes on knows
         self.resume, self.budget, self.keep_runs = resume, budget, keep_runs
         self.levels = design.cells()
         self.chosen: dict[int, Scenario] = {}
@@ -292,9 +290,9 @@ class _Check:
         return (
             f"{len(self.chosen)} cells ({self.design.name}), "
             f"{min(seconds.values(), default=0):g} to {max(seconds.values(), default=0):g} s each: about "
-            f"{first / 60:.0f} min for the first rounds and {least / 60:.0f} min for the second and third of "
-            f"cells with native steps or links (calibrated in {passed / 60:.1f} min); none begins after "
-            f"{self.budget / 60:g} min"
+            f"{first / 60:.0f} min for the first rounds and {least / 60:.0f} min for further ones of cells "
+            f"with native steps or links (calibrated in {passed / 60:.1f} min); none begins "
+            f"after {self.budget / 60:g} min"
             + self._beyond(passed + first)
             + ("; on equal machines in place of the scenario's own" if self.replaced else "")
         )
@@ -385,16 +383,7 @@ class _Check:
         """Probe what is native, predict, run, compare, write."""
         begun, scene, cell = time.perf_counter(), self.chosen[i], self.levels[i]
         if self._fresh(i):
-            name, base = self._workload(i), self._like(i)
-            fresh, flags = one_round.refreshed(self.profiles[name], base, run_for_real)
-            fresh = self.probed.add(i, turn, name, fresh)
-            self.simulated[i], said_now = foretell(scene, fresh)
-            self.predictions[i] = replace(said_now, flags=(*said_now.flags, *flags))
-            probed = {name: asdict(c) for name, c in fresh.since(self.profiles[name]).items()}
-            said = {**cell, "seconds": scene.run.seconds, **vars(self.predictions[i])}
-            self.said[i, turn] = {**said, "round": turn, "probed": probed}
-            self._write("probes.json", self.probed.rows)
-            self._write("predictions.json", self._said())
+            self._probe(turn, i)
         others = quiet.busy()
         self.said[i, turn] = {**self.said.get((i, turn), {**cell, "round": turn}), "others_busy": others}
         try:
@@ -404,7 +393,11 @@ class _Check:
             return
         if self._fresh(i) and cell["compute"] == "native":
             with suppress(CalibrationError):  # then the round is judged by what was probed before it
-                self.said[i, turn]["alone_after"] = alone(fresh, base, run_for_real)
+                name = self._workload(i)
+                after = alone(self.profiles[name], self._like(i), run_for_real)
+                self.said[i, turn]["alone_after"] = after.value("step_time.mean")
+                self.probed.add(i, turn, name, after, small=False)
+                self._write("probes.json", self.probed.rows)
         noisy = quiet.word(others)
         if noisy:
             flags = self.measured[i].manifest.get("flags", [])
@@ -416,6 +409,24 @@ class _Check:
             name = f"{api.slug(scene.name)}-{scene.algorithm.name}{f'-{turn}' if turn else ''}"
             store.write(self.measured[i], self.folder / "runs" / f"{name}-real")
             store.write(self.simulated[i], self.folder / "runs" / f"{name}-sim")
+
+    def _probe(self, turn: int, i: int) -> None:
+        """Probe what a cell has native, and predict its round."""
+        scene, name, base = self.chosen[i], self._workload(i), self._like(i)
+        native = self.levels[i]["compute"] == "native"
+        for small in self.probed.wanted(name, native):
+            now, flags = one_round.refreshed(self.profiles[name], base, run_for_real, small)
+            fresh = self.probed.add(i, turn, name, now, small)
+        self.simulated[i], said = foretell(scene, fresh)
+        self.predictions[i] = replace(said, flags=(*said.flags, *flags))
+        self.said[i, turn] = {
+            **self.levels[i], "seconds": scene.run.seconds, **vars(self.predictions[i]), "round": turn,
+            "probed": {name: asdict(c) for name, c in fresh.since(self.profiles[name]).items()},
+        }  # fmt: skip
+        if native and not flags:
+            self.said[i, turn]["alone_before"] = now.value("step_time.mean")
+        self._write("probes.json", self.probed.rows)
+        self._write("predictions.json", self._said())
 
     def _compared(self, i: int) -> checks.Cell:
         try:

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -35,8 +35,8 @@ from core.tensors import OPERATIONS
 from scenarios.profile import Constant
 
 __all__ = [
-    "CalibrationError", "StepFit", "by_size", "distribution", "fit_allreduce", "fit_beside", "fit_byte_cost",
-    "fit_carried", "fit_cold", "fit_links", "fit_pacing", "fit_ring_lag", "fit_slots", "fit_steps",
+    "CalibrationError", "StepFit", "at_most", "by_size", "distribution", "fit_allreduce", "fit_beside",
+    "fit_byte_cost", "fit_carried", "fit_cold", "fit_links", "fit_pacing", "fit_ring_lag", "fit_slots", "fit_steps",
     "fit_tensors", "line", "nonnegative_line", "observed", "step_times",
 ]  # fmt: skip
 
@@ -145,19 +145,26 @@ def fit_cold(alone: Constant, rested: Sequence[Constant]) -> Constant:
     return Constant(value, "s", min(low - alone.high, value), max(high - alone.low, value), samples)
 
 
-def fit_slots(alone: Constant, full: Constant, n: int, cores: float = math.inf) -> Constant:
+def fit_slots(alone: Constant, full: Constant, n: int) -> Constant:
     """``device.slots``: how many workers a device serves at full speed.
 
     ``alone`` is the mean step time of a worker that has it to itself, ``full`` that of n at once:
-    full = alone max(1, n / slots). Never more than n, or than the ``cores`` that there are.
+    full = alone max(1, n / slots). Chance may make it more than n, or than the cores that there are; cut off
+    there (``at_most``) before they are pooled, several probes would say too little.
     """
 
     def slots(one: float, many: float) -> float:
-        return min(float(n), cores, max(1.0, n * one / many))
+        return max(1.0, n * one / many)
 
     value = slots(alone.value, full.value)
     low, high = slots(alone.low, full.high), slots(alone.high, full.low)
     return Constant(value, "1", min(low, value), max(high, value), alone.samples + full.samples)
+
+
+def at_most(found: Constant, most: float) -> Constant:
+    """``found``, cut off at ``most``."""
+    value, low, high = (min(one, most) for one in (found.value, found.low, found.high))
+    return replace(found, value=value, low=low, high=high)
 
 
 def fit_pacing(record: Record, target: float, skip: int = 2) -> Constant:

@@ -30,7 +30,7 @@ constant                   unit     meaning
 ``allreduce.alpha.<n>``    s        per ring step of the native all-reduce among n
 ``allreduce.bandwidth.<n>``  bytes/s  of its ring
 ``device.slots``           1        workers that the device serves at full speed at once, at best;
-                                    ``device.slots.<n>`` with n processes, where measured
+                                    ``device.slots.<n>`` of n at once, where measured
 ``ring.<kind>.lag.<n>``    s        by which messages of an all-reduce by messages among n ask late, in
                                     the mean; ``.slow`` at the lowest rate that was probed
 ``host.<kind>.byte_cost``  s        of one core, to move a byte over such a link, both ends;
@@ -64,7 +64,6 @@ from scenarios.compute import MODELS, WIDEST
 from scenarios.emulated import carried, ring_lag
 from scenarios.errors import ScenarioError, unknown, unknown_field
 from scenarios.fields import LARGEST, SLOWEST, Kind, plain, real
-from scenarios.plan import players
 from scenarios.schema import Scenario
 from scenarios.workloads.layers import layer_sizes
 
@@ -269,11 +268,8 @@ class Profile:
         return fast - moving / high, moving
 
     def _slots(self, scenario: Scenario) -> float:
-        """Workers that the device serves at full speed beside all processes of ``scenario``.
-
-        Where there are more of them than cores, servers included, they take turns and find the caches cold.
-        """
-        return self.by_workers("device.slots", players(scenario))
+        """Workers that the device serves at full speed where as many compute at once as ``scenario`` has."""
+        return self.by_workers("device.slots", scenario.cluster.workers)
 
     def _native_compute(self, cluster: Cluster, slots: float) -> Cluster:
         n, old = cluster.workers, cluster.compute

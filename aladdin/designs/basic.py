@@ -33,7 +33,7 @@ class Basic:
     batches: Mapping[str, int] = field(default_factory=lambda: {"native": 512})
     length: float = 8.0
     repeats: Mapping[tuple[str, str], int] = field(
-        default_factory=lambda: {("native", "paced"): 2, ("paced", "native"): 3}
+        default_factory=lambda: {("native", "paced"): 2, ("paced", "native"): 5}
     )
     further: int = 2
     name: str = "basic design"

@@ -12,7 +12,7 @@ import pytest
 from aladdin import rounds, validation
 from aladdin.calibration import calibrate
 from aladdin.designs.basic import Basic
-from aladdin.probed import Probed
+from aladdin.probed import ENOUGH, FIRST, SELDOM, Probed
 from aladdin.validation import crosscheck
 from core.record import Record
 from scenarios import Scenario
@@ -24,9 +24,12 @@ BESIDE = "host.paced.beside"
 
 DESIGN = Basic(
     algorithms=("asp", "aladdin"), workers=(2,), slow=(1.0,), settings=(("paced", "native"),), batches={},
-    length=3.0,
+    length=3.0, repeats={("paced", "native"): 3},
 )  # fmt: skip
 """Two cells, three rounds each."""
+
+SAID = (3, 40, 7, 1, 25, 11)
+"""What probes of steps beside messages say before each round, ns a byte."""
 
 
 def constant(value: float) -> Constant:
@@ -70,7 +73,7 @@ def test_a_check_that_went_on_predicts_as_one_that_was_never_stopped(
     stops: set[int] = set()
 
     def refreshed(known: Profile, *_: Any) -> tuple[Profile, tuple[str, ...]]:
-        beside = constant(1e-9 * (3, 40, 7, 1, 25, 11)[len(finished)])
+        beside = constant(1e-9 * SAID[len(finished)])
         return replace(known, constants={**known.constants, BESIDE: beside}), ()
 
     def run(scenario: Scenario) -> Record:
@@ -105,6 +108,27 @@ def test_a_check_that_went_on_predicts_as_one_that_was_never_stopped(
     assert check(tmp_path / "stopped", 3, 5) == whole
     rows = [json.loads((tmp_path / name / "probes.json").read_text()) for name in ("whole", "stopped")]
     assert rows[0] == rows[1]
-    assert [row["constants"][BESIDE]["value"] * 1e9 for row in rows[0]] == pytest.approx(
-        [3, 40, 7, 1, 25, 11]
-    )
+    beside = [row["constants"][BESIDE]["value"] * 1e9 for row in rows[0] if row["small"]]
+    assert beside == pytest.approx([SAID[0]] * FIRST + list(SAID[1:]))
+    steps = [row["constants"].keys() for row in rows[0] if not row["small"]]
+    assert len(steps) == 6, "after each round"
+    assert all(set(names) == {"step_time.mean", "step_time.spread"} for names in steps)
+
+
+def test_what_scatters_is_probed_often_at_first_and_then_seldom() -> None:
+    first = Profile({"step_time.mean": constant(0.03)})
+    pool = Probed({"w": first, "other": first})
+    often = []
+    for turn in range(30):
+        wanted = pool.wanted("w", native=True)
+        often.append(sum(wanted))
+        for small in wanted:
+            pool.add(0, turn, "w", first, small)
+        pool.add(0, turn, "w", first, small=False)  # after it
+    assert often[0] == FIRST
+    assert often[1 : ENOUGH - FIRST + 1] == [1] * (ENOUGH - FIRST)
+    later = often[ENOUGH - FIRST + 1 :]
+    assert sum(later) == pytest.approx(len(later) / SELDOM, abs=1)
+    assert max(later) == 1
+    assert pool.wanted("other", native=True) == [True] * FIRST
+    assert pool.wanted("other", native=False) == [False]

@@ -10,7 +10,7 @@ import pytest
 
 import scenarios
 from aladdin import validation
-from aladdin.calibration import MOST, Runner, calibrate, pooled, refresh
+from aladdin.calibration import LATEST, MOST, Runner, calibrate, pooled, refresh
 from aladdin.designs.basic import Basic
 from aladdin.designs.fraction import Fraction
 from aladdin.probing import alike, nominal, probes
@@ -136,13 +136,20 @@ def test_a_refreshed_probe_that_says_nothing_is_a_flag_of_the_prediction() -> No
     assert not any("steps beside" in flag for flag in refresh(profile, native, simulate).warnings(native))
 
 
-def test_small_differences_are_taken_from_all_probes_so_far_and_the_rest_from_the_last() -> None:
+def test_what_scatters_is_taken_from_all_probes_what_drifts_from_the_latest_the_rest_from_the_last() -> None:
     def one(step: float, beside: float) -> Profile:
-        values = {"step_time.mean": step, "host.paced.beside": beside, "host.paced.beside.slow": 2 * beside}
+        values = {
+            "step_time.mean": step, "link.native.bandwidth": 1 / step,
+            "host.paced.beside": beside, "host.paced.beside.slow": 2 * beside,
+        }  # fmt: skip
         return Profile({name: Constant(value, "s", value, value) for name, value in values.items()})
 
     found = pooled([one(0.03, 1e-9), one(0.04, 2e-9)])
-    assert found.value("step_time.mean") == 0.04
+    assert found.value("link.native.bandwidth") == 25.0
+    assert found.value("step_time.mean") == pytest.approx(0.035)
+    drifted = pooled([one(0.03, 1e-9)] * 3 + [one(0.04, 1e-9), one(0.05, 1e-9)] * (LATEST // 2))
+    assert drifted.value("step_time.mean") == pytest.approx(0.045)
+    assert drifted.value("host.paced.beside") == pytest.approx(1e-9)
     assert found.value("host.paced.beside") == pytest.approx(1.5e-9)
     assert found.constants["host.paced.beside.slow"].high == pytest.approx(4e-9)
     lost = replace(one(0.05, 3e-9), constants={"step_time.mean": Constant(0.05, "s", 0.05, 0.05)})

@@ -25,8 +25,8 @@ MACHINE = scenarios.load("demo", {**TRUTH, "cluster.workers": 2})
 
 
 def said(before: float | None = None, after: float | None = None) -> dict[str, Any]:
-    found: dict[str, Any] = {} if before is None else {"probed": {"step_time.mean": {"value": before}}}
-    return found if after is None else {**found, "alone_after": after}
+    found = {"alone_before": before, "alone_after": after}
+    return {when: seconds for when, seconds in found.items() if seconds is not None}
 
 
 def test_speeds_are_what_was_probed_before_and_after() -> None:
@@ -43,6 +43,12 @@ def test_a_round_is_disturbed_by_steps_that_took_unusually_long_before_or_after_
     )
     assert "after it, -13%" in disturbed(said(0.030, 0.026), [*usual, said(0.030, 0.026)])
     assert disturbed(said(), usual) == ""  # nothing native, nothing to judge by
+
+
+def test_where_all_probes_scatter_a_round_is_disturbed_by_what_is_unusual_there() -> None:
+    wild = [said(0.030, 0.033), said(0.036, 0.028), said(0.031, 0.034), said(0.029, 0.035)]
+    assert disturbed(wild[1], wild) == ""
+    assert "before it, +56%" in disturbed(said(0.050, 0.031), [*wild, said(0.050, 0.031)])
 
 
 def test_disturbed_rounds_are_kept_and_told_but_do_not_count(

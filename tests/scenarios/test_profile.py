@@ -133,16 +133,12 @@ def test_a_shaped_link_saves_what_it_was_set_to() -> None:
     assert profile.apply(scenario()).cluster.network.burst == 0.0
 
 
-def test_slots_are_those_of_all_processes_at_once_servers_included() -> None:
+def test_slots_are_those_of_as_many_workers_as_compute_at_once() -> None:
     slots = {f"device.slots.{n}": constant(value, "1") for n, value in ((2, 2.0), (4, 1.8))}
     profile = Profile({**PROFILE.constants, **slots})
-
-    def found(algorithm: str) -> float:
-        chosen = scenario(compute="native").override({"algorithm.name": algorithm, "cluster.workers": 2})
-        return profile.apply(chosen).cluster.device_slots
-
-    assert found("gosgd") == 2.0
-    assert found("asp") == pytest.approx(1.9)
+    for n, expected in ((2, 2.0), (3, 1.9), (4, 1.8), (8, 1.8)):
+        chosen = scenario(compute="native").override({"algorithm.name": "asp", "cluster.workers": n})
+        assert profile.apply(chosen).cluster.device_slots == pytest.approx(expected)
 
 
 def test_bytes_that_come_slowly_cost_more_each() -> None:
