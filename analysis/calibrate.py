@@ -36,8 +36,8 @@ from scenarios.profile import Constant
 
 __all__ = [
     "CalibrationError", "StepFit", "at_most", "by_size", "distribution", "fit_allreduce", "fit_beside",
-    "fit_byte_cost", "fit_carried", "fit_cold", "fit_links", "fit_pacing", "fit_ring_lag", "fit_slots", "fit_steps",
-    "fit_tensors", "line", "nonnegative_line", "observed", "step_times",
+    "fit_byte_cost", "fit_carried", "fit_cold", "fit_links", "fit_pacing", "fit_ring_lag", "fit_slots",
+    "fit_steps", "fit_tensors", "line", "nonnegative_line", "observed", "step_times",
 ]  # fmt: skip
 
 RESAMPLES = 400
