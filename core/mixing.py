@@ -42,8 +42,8 @@ __all__ = [
     "Matrix", "TOLERANCE",
     "aladdin", "aladdin_alpha", "aladdin_pull", "average", "check_columns", "check_doubly_stochastic",
     "check_rows", "check_symmetric", "contraction", "easgd", "easgd_exchange", "eigenvalues", "gossip",
-    "gossip_expected", "gossip_share", "identity", "matrix", "metropolis", "pairwise", "pairwise_expected",
-    "product", "push_sum", "rho", "second_eigenvalue", "spectral_gap", "steps_to_shrink",
+    "gossip_expected", "gossip_share", "identity", "matrix", "metropolis", "metropolis_row", "pairwise",
+    "pairwise_expected", "product", "push_sum", "rho", "second_eigenvalue", "spectral_gap", "steps_to_shrink",
 ]  # fmt: skip
 
 Matrix = NDArray[np.float64]
@@ -131,6 +131,13 @@ def metropolis(graph: Graph) -> Matrix:
     W[i, j] = W[j, i] = 1 / (1 + np.maximum(degrees[i], degrees[j]))
     np.fill_diagonal(W, 1 - W.sum(axis=1))
     return W
+
+
+def metropolis_row(graph: Graph, i: int) -> dict[int, float]:
+    """Row ``i`` of ``metropolis`` without its zeros, by worker: a matrix of many workers fills the memory."""
+    degree = graph.degree(i)
+    row = {j: 1 / (1 + max(degree, graph.degree(j))) for j in graph.neighbours(i)}
+    return {**row, i: 1 - math.fsum(row.values())}
 
 
 def pairwise(n: int, i: int, j: int) -> Matrix:

@@ -303,6 +303,7 @@ class Faulty(Driver):
         if host.incarnation:
             seed, lives = self.plan.scenario.run.seed, host.incarnation
             host.node.stream = lambda node, purpose: stream(seed, node, f"{purpose}, life {lives}")
+        host.own_live = not algorithm.centralized
         if not algorithm.centralized:
             host.node.weight = 0.0
         if not algorithm.collective:

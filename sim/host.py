@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 from core.effects import Poll, Receive
 from core.node import JOINED, LEFT, Joined, Left, Message, Node
@@ -37,15 +38,21 @@ Entry = tuple[int, Any, Pair | None]
 """(sequence, message, Left or Joined, connection that it came by)."""
 
 
+RECENT = 16
+"""Views of who is there that are kept for those who read of the same departures a little later."""
+
+
 class Roster:
     """Who has left and joined, in order; and which blocked programs want to know.
 
     departed  who is not there; quiet: nobody has ever been away
     back      of those that have joined: length of the log that tells of it. Who has not read so far knows
               only of a node that is gone
+    views     who is there for those that have read so much of the log, as long as there is one
+    recent    the last views that were made: who reads entry by entry passes through all of them
     """
 
-    __slots__ = ("back", "departed", "listening", "log", "quiet", "sequence")
+    __slots__ = ("back", "departed", "listening", "log", "quiet", "recent", "sequence", "views")
 
     def __init__(self) -> None:
         self.sequence = 0
@@ -54,6 +61,8 @@ class Roster:
         self.back: dict[int, int] = {}
         self.quiet = True
         self.listening: dict[Pump, None] = {}
+        self.views: WeakValueDictionary[int, set[int]] = WeakValueDictionary()
+        self.recent: deque[set[int]] = deque(maxlen=RECENT)
 
     def leave(self, rank: int) -> Left:
         """Note a departure."""
@@ -73,6 +82,14 @@ class Roster:
         self.back[rank] = len(self.log)
         self.quiet = False
         return joined
+
+    def view(self, told: int, live: set[int], gone: set[int], come: set[int]) -> set[int]:
+        """Who is there for who has read ``told`` entries; before ``gone`` and ``come`` it was ``live``."""
+        found = self.views.get(told)
+        if found is None:
+            found = self.views[told] = live - gone | come
+            self.recent.append(found)
+        return found
 
 
 def matches(want: Receive | Poll, message: Message) -> bool:
@@ -348,12 +365,14 @@ class Host(Endpoint):
             here.add(news.rank)
             away.discard(news.rank)
             told += 1
+            if news.rank == self.id and news.tag == JOINED:
+                self.own_live = False  # until then it knew of itself before all others did
         self.told = told
-        if gone or come:
-            if not self.own_live:
-                self.node.live, self.own_live = set(self.node.live), True
+        if self.own_live:
             self.node.live -= gone
             self.node.live |= come
+        elif gone or come:
+            self.node.live = self.roster.view(told, self.node.live, gone, come)
 
     # The record
 

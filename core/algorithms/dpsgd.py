@@ -32,7 +32,7 @@ from core.effects import Compute, Effect, Receive, Send
 from core.errors import require
 from core.gossip import check_graph_options, check_peers, hashable
 from core.node import LEFT, Finished, Left, Message, Node, Program
-from core.topology import Spec, check_connected, graph
+from core.topology import Graph, Spec, check_connected, graph
 
 __all__ = ["DPSGD"]
 
@@ -70,8 +70,9 @@ class DPSGD:
 
     def worker(self, node: Node) -> Program:
         tensors, x, me, n = node.tensors, node.params, node.id, node.workers
-        weights = self.weights(n)[me].tolist()
-        neighbours = [j % n for j in range(me + 1, me + n) if weights[j % n]]
+        weights = self.row(me, n)
+        others = sorted(weights.keys() - {me})
+        neighbours = [j for j in others if j > me] + [j for j in others if j < me]
         try:
             while True:
                 step = node.step
@@ -82,7 +83,7 @@ class DPSGD:
                 gradient = yield _COMPUTE
                 theirs = yield from _from_all(node, step, neighbours)
                 if theirs:
-                    own = weights[me] + sum(weights[j] for j in range(n) if j != me and j not in theirs)
+                    own = weights[me] + sum(weights[j] for j in others if j not in theirs)
                     tensors.scale(x, own)
                     for j, message in theirs.items():
                         tensors.accumulate(x, message.tensor, weights[j])
@@ -99,15 +100,23 @@ class DPSGD:
         return ()
 
     def weights(self, workers: int) -> mixing.Matrix:
-        """W, (workers, workers): row i holds worker i's weights. Made and checked once for all of them."""
+        """W, (workers, workers): row i holds worker i's weights. One that is given is checked once."""
         if self.matrix is not None:
             return _given(tuple(tuple(row) for row in self.matrix), workers)
-        return _metropolis(hashable(self.graph), workers, self.degree, self.graph_seed)
+        return mixing.metropolis(_graph(hashable(self.graph), workers, self.degree, self.graph_seed))
+
+    def row(self, worker: int, workers: int) -> dict[int, float]:
+        """The weights of one worker, its own and those above or below 0 of others, by rank."""
+        if self.matrix is not None:
+            own = self.weights(workers)[worker].tolist()
+            return {rank: weight for rank, weight in enumerate(own) if weight or rank == worker}
+        of_edges = _graph(hashable(self.graph), workers, self.degree, self.graph_seed)
+        return mixing.metropolis_row(of_edges, worker)
 
 
 @lru_cache(maxsize=4)
-def _metropolis(spec: Any, workers: int, degree: int, seed: int) -> mixing.Matrix:
-    return mixing.metropolis(graph(spec, workers, degree=degree, seed=seed))
+def _graph(spec: Any, workers: int, degree: int, seed: int) -> Graph:
+    return graph(spec, workers, degree=degree, seed=seed)
 
 
 @lru_cache(maxsize=4)

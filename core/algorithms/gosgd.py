@@ -21,13 +21,15 @@ from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
+
 from core.effects import Compute, Effect, Poll, Send, TrySend
 from core.errors import is_number, require
 from core.gossip import check_peers, merge
 from core.joining import JOINED_LATE
 from core.node import LEFT, Finished, Left, Message, Node, Program
 
-__all__ = ["GoSGD"]
+__all__ = ["GoSGD", "another"]
 
 _COMPUTE, _SHARE = Compute(), "gosgd.share"
 _POLL = Poll((_SHARE, LEFT))
@@ -78,9 +80,9 @@ class GoSGD:
                 gradient = yield _COMPUTE
                 node.optimizer.apply(node.tensors, node.params, gradient, node.lr())
                 if rng.random() < self.p:
-                    others = sorted(node.live - {node.id})
-                    if others:
-                        yield from self._push(node, others[int(rng.integers(len(others)))])
+                    peer = another(node, rng)
+                    if peer is not None:
+                        yield from self._push(node, peer)
                 yield from self._take_in(node)
         except Finished:
             yield from self._take_in(node)
@@ -100,3 +102,19 @@ class GoSGD:
         while (message := (yield _POLL)) is not None:
             if type(message) is not Left:
                 merge(node, message)
+
+
+def another(node: Node, rng: np.random.Generator) -> int | None:
+    """One of the others that are there, all alike; None where there is nobody.
+
+    Where most are there ranks are drawn until one is: lists of many workers, one for each, take long.
+    """
+    me, live = node.id, node.live
+    if 2 * len(live) <= node.workers:
+        others = sorted(live - {me})
+        return others[int(rng.integers(len(others)))] if others else None
+    while True:
+        drawn = int(rng.integers(node.workers - 1))
+        peer = drawn + (drawn >= me)
+        if peer in live:
+            return peer

@@ -18,7 +18,7 @@ import scenarios
 from core import mixing, topology
 from core.algorithms.adpsgd import ADPSGD
 from core.algorithms.dpsgd import DPSGD
-from core.algorithms.gosgd import GoSGD
+from core.algorithms.gosgd import GoSGD, another
 from core.algorithms.sgp import SGP
 from core.errors import OptionError
 from core.node import Node
@@ -400,6 +400,17 @@ def test_gosgd_weighted_sum_moves_by_gradients(seed: int) -> None:
     run = Run(GoSGD(p=0.5), 4, seed, pull)
     moved = run.weighted()[1] - start(4).mean(axis=0)
     np.testing.assert_allclose(moved, -run.weighted_move, rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("there", [{0, 2, 3, 5, 6, 7}, {2, 6, 7}, {2}])
+def test_gosgd_draws_all_others_that_are_there_alike(there: set[int]) -> None:
+    node, rng = Node(2, 8, None, live=there), np.random.default_rng(0)
+    drawn = [another(node, rng) for _ in range(4000)]
+    others = there - {2}
+    assert set(drawn) == (others or {None})
+    for rank in others:
+        share = 1 / len(others)
+        assert drawn.count(rank) == pytest.approx(4000 * share, abs=4 * (4000 * share * (1 - share)) ** 0.5)
 
 
 def test_gosgd_reaches_consensus() -> None:

@@ -85,6 +85,10 @@ def test_metropolis_weights_mix_every_connected_graph(g: Graph) -> None:
     assert mixing.second_eigenvalue(W) < 1 - 1e-6
     assert {(i, j) for i, j in np.argwhere(np.triu(W, 1)).tolist()} == set(g.edges)
     assert (np.diag(W) > 0).all()
+    for i in range(g.n):
+        row = mixing.metropolis_row(g, i)
+        assert row.keys() == set(np.flatnonzero(W[i]).tolist())
+        np.testing.assert_allclose([row[j] for j in sorted(row)], W[i][W[i] > 0], rtol=1e-12)
 
 
 @given(graphs(2), SEEDS, st.integers(1, 12))

@@ -249,3 +249,41 @@ def test_a_run_with_faults_is_resumed_exactly(name: str, tmp_path: Path) -> None
             assert values.tobytes() == resumed.tables()[table][column].tobytes(), f"{table}.{column}"
     for host, other in zip(driver.hosts, reference.hosts, strict=True):
         np.testing.assert_array_equal(host.node.params, other.node.params)
+
+
+@pytest.mark.parametrize("name", ["gosgd", "dpsgd"])
+def test_nodes_that_know_of_the_same_departures_share_what_they_know(name: str) -> None:
+    """n sets of n workers each would fill the memory of a large run."""
+    n, gone = 60, [3, 17, 40]
+    faults = [{"kind": "leave", "ranks": [rank], "step": 4 + i} for i, rank in enumerate(gone)]
+    made = chosen(name, faults, cluster__workers=n, run__steps=40, workload__parameters=1000)
+    driver = Faulty(plan(made))
+    seen: list[tuple[float, set[int]]] = []
+    depart = driver.depart
+
+    def watched(host: Any) -> None:
+        if not seen and host.id not in gone:
+            seen.extend((other.told, other.node.live) for other in driver.hosts if other.id not in gone)
+        depart(host)
+
+    driver.depart = watched  # type: ignore[method-assign]
+    driver.run()
+    assert {told for told, _ in seen} == {len(gone)}
+    assert len({id(live) for _, live in seen}) == 1
+    assert seen[0][1] == set(range(n)) - set(gone)
+
+
+def test_a_joiner_knows_of_itself_before_the_others_and_then_shares_what_they_know() -> None:
+    faults = [{"kind": "crash", "ranks": [1], "step": 3, "back": 0.5}, {"ranks": [5], "step": 20}]
+    driver = Faulty(plan(chosen("gosgd", faults, cluster__workers=8, run__steps=60)))
+    lives: list[set[int]] = []
+    ended = driver.depart
+
+    def watched(host: Any) -> None:
+        lives.extend(other.node.live for other in driver.hosts if not lives or len(lives) < 8)
+        ended(host)
+
+    driver.depart = lambda host: watched(host) if host.node.step == 60 else ended(host)  # type: ignore[method-assign]
+    driver.run()
+    assert lives[0] == lives[1] == set(range(8)) - {5}
+    assert lives[0] is lives[1]
