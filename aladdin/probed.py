@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, replace
+from statistics import median
 from typing import Any
 
 from aladdin.calibration import anew, pooled
@@ -57,6 +58,26 @@ class Probed:
             {"cell": cell, "round": turn, "workload": workload, "small": small, "constants": said}
         )
         return pooled([base, *(self._profile(workload, own) for own in before), fresh])
+
+    def steadiness(self) -> dict[str, dict[str, float]]:
+        """How steady the machine was, by workload: seconds of a step alone, and how much its probes scatter.
+
+        ``scatter`` is relative, 1.4826 times the median deviation from the median: the standard deviation,
+        outliers apart. Workloads that were probed three times or more.
+        """
+        probed: dict[str, list[float]] = {}
+        for row in self.rows:
+            if "step_time.mean" in row["constants"]:
+                probed.setdefault(row["workload"], []).append(row["constants"]["step_time.mean"]["value"])
+        found = {}
+        for workload, seconds in probed.items():
+            usual = median(seconds)
+            off = median(abs(one / usual - 1) for one in seconds)
+            found[workload] = {
+                "median": usual, "low": min(seconds), "high": max(seconds), "scatter": 1.4826 * off,
+                "probes": len(seconds),
+            }  # fmt: skip
+        return {workload: own for workload, own in found.items() if own["probes"] >= 3}
 
     def restore(self, rows: Iterable[dict[str, Any]], finished: Callable[[int, int], bool]) -> None:
         """Take over ``rows`` of an earlier check as far as their round, (cell, round), is ``finished``."""

@@ -456,6 +456,7 @@ class _Check:
             "by_level": verdict.by_level(cells),
             "misses": [miss.to_dict() for miss in self._misses(cells)],
             "left_out": [self.left_out[i] for i in sorted(self.left_out)],
+            "steadiness": self.probed.steadiness(),
             "minutes": (self.before + time.perf_counter() - self.begun) / 60,
         }
 

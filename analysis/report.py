@@ -23,6 +23,9 @@ __all__ = [
     "figures", "notes", "sheet", "size", "table", "tables",
 ]  # fmt: skip
 
+UNSTEADY = 0.05
+"""Scatter of native steps beyond which a machine is told to be unsteady."""
+
 PART_HEADS = {"compute": "compute", "update": "update", "send": "send", "wait": "wait", "receive": "recv"}
 
 
@@ -270,7 +273,18 @@ def figures(found: Mapping[str, Any]) -> list[str]:
             for name, other in contended.items()
             if isinstance(other, Mapping)
         ]
-    return lines
+    return lines + [_steadiness(name, own) for name, own in found.get("steadiness", {}).items()]
+
+
+def _steadiness(workload: str, own: Mapping[str, float]) -> str:
+    """How long native steps of a worker that had the machine to itself took, from probe to probe."""
+    least, usual, most = (f"{1e3 * own[name]:.3g}" for name in ("low", "median", "high"))
+    told = (
+        f"native steps alone ({workload}): {usual} ms, {least} to {most} in {own['probes']} probes, "
+        f"scatter {own['scatter']:.0%}"
+    )
+    wild = f": such a machine holds no prediction of native steps to {UNSTEADY:.0%} in a few rounds"
+    return told + (wild if own["scatter"] > UNSTEADY else "")
 
 
 def cell(

@@ -14,6 +14,7 @@ from aladdin.calibration import calibrate
 from aladdin.designs.basic import Basic
 from aladdin.probed import ENOUGH, FIRST, SELDOM, Probed
 from aladdin.validation import crosscheck
+from analysis import report
 from core.record import Record
 from scenarios import Scenario
 from scenarios.profile import Constant, Profile
@@ -113,6 +114,31 @@ def test_a_check_that_went_on_predicts_as_one_that_was_never_stopped(
     steps = [row["constants"].keys() for row in rows[0] if not row["small"]]
     assert len(steps) == 6, "after each round"
     assert all(set(names) == {"step_time.mean", "step_time.spread"} for names in steps)
+
+
+def test_how_steady_the_machine_was_is_told() -> None:
+    first = Profile({"step_time.mean": constant(0.03)})
+    pool = Probed({"w": first, "other": first})
+    for turn, seconds in enumerate((0.030, 0.033, 0.027, 0.060, 0.0301)):
+        pool.add(0, turn, "w", replace(first, constants={"step_time.mean": constant(seconds)}))
+    pool.add(0, 5, "w", first)  # nothing was probed
+    pool.add(0, 0, "other", replace(first, constants={"step_time.mean": constant(0.1)}))
+    (found,) = pool.steadiness().items()
+    assert found[0] == "w"
+    own = found[1]
+    assert (own["low"], own["median"], own["high"], own["probes"]) == (0.027, 0.0301, 0.060, 5)
+    assert own["scatter"] == pytest.approx(1.4826 * (0.033 / 0.0301 - 1))
+    (line,) = report.figures({**FIGURES, "steadiness": pool.steadiness()})[3:]
+    assert "30.1 ms, 27 to 60 in 5 probes, scatter 14%: such a machine holds no prediction" in line
+    calm = {"w": {**own, "scatter": 0.02}}
+    assert report.figures({**FIGURES, "steadiness": calm})[-1].endswith("scatter 2%")
+
+
+FIGURES = {
+    "cells": 1, "median_error": 0.0, "p90_error": 0.0, "worst_error": 0.0, "worst_part_error": 0.0,
+    "worst_cell": ["asp", 2, 1.0, "paced", "native"], "within_5_percent": 1.0, "rankings": 0,
+    "rankings_wrong": [], "contended": {"cells": 0},
+}  # fmt: skip
 
 
 def test_what_scatters_is_probed_often_at_first_and_then_seldom() -> None:
