@@ -68,7 +68,8 @@ def happened(record: Record) -> dict[str, Any] | None:
 
     Keys: crashes, leaves, joins (of workers, returns included), server_crashes, lost (gradients),
     worker_seconds, samples_per_worker_second, seconds_to_join (mean, from joining to having parameters);
-    where any node was silent also freezes, cuts (of workers and servers) and silent_seconds of both.
+    where servers left or joined server_leaves and hand_overs (of their slices, completed); where any node was
+    silent also freezes, cuts (of workers and servers) and silent_seconds of both.
     """
     if not _befell(record):
         return None
@@ -88,8 +89,16 @@ def happened(record: Record) -> dict[str, Any] | None:
         "worker_seconds": seconds,
         "samples_per_worker_second": samples / seconds if seconds else 0.0,
         "seconds_to_join": float(np.mean(waits)) if waits else 0.0,
+        **_moves(record),
         **_silences(record),
     }
+
+
+def _moves(record: Record) -> dict[str, Any]:
+    """How often servers left, and their slices moved; nothing where none did."""
+    events = record.events["event"][record.events["node"] >= (record.nodes["role"] == "worker").sum()]
+    found = {"server_leaves": int((events == LEAVE).sum()), "hand_overs": int((events == READY).sum())}
+    return found if any(found.values()) else {}
 
 
 def _silences(record: Record) -> dict[str, Any]:
@@ -115,10 +124,11 @@ def _silences(record: Record) -> dict[str, Any]:
 
 
 def _waits(record: Record) -> list[float]:
-    """Seconds from each join to the parameters, for those that got them."""
+    """Seconds from each worker's join to the parameters, for those that got them."""
     table, asked, found = record.events, dict[int, float](), list[float]()
+    workers = int((record.nodes["role"] == "worker").sum())
     for time, node, event in zip(*(table[name].tolist() for name in ("time", "node", "event")), strict=True):
-        if event == JOIN:
+        if event == JOIN and node < workers:
             asked[node] = time
         elif event == READY and node in asked:
             found.append(time - asked.pop(node))
@@ -128,6 +138,8 @@ def _waits(record: Record) -> list[float]:
 def line(found: dict[str, Any]) -> str:
     """``happened`` in a sentence."""
     servers = f", server crashes {found['server_crashes']}" if found["server_crashes"] else ""
+    if "hand_overs" in found:
+        servers += f", server leaves {found['server_leaves']}, slices handed over {found['hand_overs']}"
     silent = f", freezes {found['freezes']}, cuts {found['cuts']}" if "freezes" in found else ""
     rate = f"{found['samples_per_worker_second']:.4g} samples/s of a worker there"
     gone = f"crashes {found['crashes']}, leaves {found['leaves']}, joins {found['joins']}{servers}{silent}"

@@ -31,6 +31,7 @@ from real.member import Member
 from scenarios.errors import ScenarioError
 from scenarios.faults import coming, late, returns
 from scenarios.plan import Plan
+from scenarios.server_churn import moved_by
 from scenarios.timetable import Event, Timetable
 
 if TYPE_CHECKING:
@@ -49,6 +50,10 @@ def check(plan: Plan) -> None:
         if fault.kind == "cut" and plan.native:
             why = "another kind, or collective: messages (connections of gloo and NCCL are not ours to cut)"
             raise ScenarioError(f"faults[{i}].kind", "cut", why)
+        moved = moved_by(fault) or ("join" if fault.servers and fault.join else "")
+        if moved:
+            why = "no leaves or joins of servers: slices of the model do not move in real runs; simulate it"
+            raise ScenarioError(f"faults[{i}].{moved}", getattr(fault, moved), why)
         if plan.algorithm.collective and returns([fault]):
             field = coming(fault)
             why = "no joins or returns: real all-reduces take in nobody while they run; simulate it"

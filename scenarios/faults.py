@@ -8,16 +8,16 @@ Rules this module obeys:
 * Silence, of a node that is frozen or cut off, loses nothing; but whoever is silent for longer than
   ``run.heartbeat_timeout`` is taken for dead that long after it fell silent, and is gone for good.
 * A plan that cannot happen is refused: nobody of that name, who is away cannot go, who is there cannot
-  come, and somebody must be left to go on.
+  come, and somebody must be left to go on (of servers: ``scenarios.server_churn``).
 
 =========  =============================================================================================
 kind       what happens
 =========  =============================================================================================
 ``crash``  dies at once; what it had not delivered is lost
-``leave``  finishes its step, sends what it has to send, says goodbye
+``leave``  finishes its step, sends what it has to send, says goodbye; a server hands its slice over
 ``join``   starts late, or comes again after it has gone
 ``churn``  every rank crashes and leaves at ``crash`` and ``leave`` (rates), again and again; who is away
-           comes after ``back`` seconds, or at ``join`` (a rate). With ``join`` alone all ranks start late
+           comes after ``back`` seconds, or at ``join`` (a rate). With ``join`` alone all start late
 ``freeze`` stops for ``back`` seconds, then goes on where it was
 ``cut``    goes on, but for ``back`` seconds nothing moves to or from it; what was to move does so later
 =========  =============================================================================================
@@ -35,6 +35,7 @@ from core.node import Algorithm
 from scenarios.errors import ScenarioError
 from scenarios.fields import LARGEST, check, choice, integer, numbers, of_kind, real
 from scenarios.machines import MOST
+from scenarios.server_churn import check_servers
 from scenarios.units import DIMENSIONS
 
 __all__ = ["SILENT", "Fault", "check_faults", "coming", "late", "rate", "returns", "silences", "too_long"]
@@ -88,12 +89,12 @@ class Fault:
 
     kind     crash | leave | join | churn | freeze | cut
     ranks    workers it befalls, also as text such as ``8-15``; ``churn``: left out, all of them
-    servers  servers it befalls, by number from 0 (not ``leave``, not ``join``)
+    servers  servers it befalls, by number from 0
     at       seconds; of ``churn``: from when on
     step     instead of ``at``: when the worker has completed so many steps
     back     seconds after which the victim comes back; left out: never. ``freeze``, ``cut``: how long
-    crash, leave  rates of ``churn``: events per second of each rank, or ``0.5 per hour``
-    join     likewise, of each rank that is away: instead of ``back``, or alone, of ranks that start late
+    crash, leave  rates of ``churn``: events per second of each rank or server, or ``0.5 per hour``
+    join     likewise, of each that is away: instead of ``back``, or alone, of ranks or servers that start late
     checkpoint_every  seconds between a real server's checkpoints; 0: as often as its journal has grown enough
     """
 
@@ -110,8 +111,8 @@ class Fault:
 
     NOT: ClassVar[dict[str, tuple[str, ...]]] = {
         "crash": RATES,
-        "leave": (*RATES, "servers", "checkpoint_every"),
-        "join": (*RATES, "servers", "checkpoint_every", "step", "back"),
+        "leave": (*RATES, "checkpoint_every"),
+        "join": (*RATES, "checkpoint_every", "step", "back"),
         "churn": ("step",),
         "freeze": (*RATES, "checkpoint_every"),
         "cut": (*RATES, "checkpoint_every", "step"),
@@ -132,23 +133,24 @@ class Fault:
             self._check_moment()
         if 0 < self.checkpoint_every < 1e-3:
             raise ScenarioError("checkpoint_every", self.checkpoint_every, "0 or at least 1 ms")
-        if self.checkpoint_every and not self.servers:
+        if self.checkpoint_every and not (self.servers and (self.kind == "crash" or self.crash)):
             raise ScenarioError("checkpoint_every", self.checkpoint_every, "nothing where no server crashes")
 
     @property
     def arrivals(self) -> bool:
-        """Whether its ranks start late, and join by rate."""
+        """Whether its ranks, or servers, start late, and join by rate."""
         return bool(self.join) and not (self.crash or self.leave)
 
     def _check_rates(self) -> None:
         if not (self.crash or self.leave or self.join):
             raise ScenarioError("crash", self.crash, "a rate above 0 for crash, leave or join")
-        if self.servers and (self.leave or self.join or self.ranks):
-            raise ScenarioError("servers", self.servers, "a churn of their own, with crash and back alone")
+        if self.servers and self.ranks:
+            raise ScenarioError("servers", self.servers, "a churn of their own, without ranks")
         if self.join and self.back is not None:
             raise ScenarioError("join", self.join, f"nothing beside back ({self.back:g} s): one of the two")
-        if self.arrivals and not self.ranks:
-            raise ScenarioError("ranks", self.ranks, "the ranks that start late and join at this rate")
+        if self.arrivals and not (self.ranks or self.servers):
+            valid = "the ranks (or servers) that start late and join at this rate"
+            raise ScenarioError("ranks", self.ranks, valid)
 
     def _check_moment(self) -> None:
         if self.at is not None and self.step is not None:
@@ -196,7 +198,7 @@ def _arriving(faults: Iterable[Fault]) -> set[int]:
 def returns(faults: Iterable[Fault]) -> bool:
     """Whether any worker may come while the run is under way."""
     return any(
-        f.kind == "join" or f.join or (f.back is not None and not f.servers and f.kind not in SILENT)
+        not f.servers and (f.kind == "join" or f.join or (f.back is not None and f.kind not in SILENT))
         for f in faults
     )
 
@@ -257,6 +259,7 @@ def check_faults(
             why = f"{algorithm.name} takes in nobody while it runs (docs/churn.md says who does)"
             raise ScenarioError(f"faults[{i}].{field}", getattr(fault, field), f"no joins or returns: {why}")
     _check_order(faults, workers, algorithm.centralized, timeout)
+    check_servers(faults, servers)
 
 
 def _check_order(faults: Sequence[Fault], workers: int, centralized: bool, timeout: float) -> None:

@@ -3,7 +3,7 @@
 Rules this module obeys:
 
 * Nothing here depends on a driver: the same scenario and seed give the same times to both.
-* Crashes and leaves by rate are Poisson processes, one per rank and kind, with streams of their own; an
+* Crashes and leaves by rate are Poisson processes, one per node and kind, with streams of their own; an
   event that finds nobody there does nothing, which changes no later one. Who joins by rate is away for an
   exponential time: from the start, or from when it has gone.
 * A rank that nothing happens to costs one number, not an object.
@@ -46,7 +46,7 @@ class Timetable:
     """The events of ``faults`` on a cluster of so many ``workers``; servers are nodes from there on.
 
     by_step  by rank: (steps completed, kind, back, fault), the next one last
-    coming   arrivals that are still to come
+    coming   arrivals that are still to come: of workers, and of servers that have crashed
     """
 
     def __init__(self, faults: Sequence[Fault], workers: int, seed: int) -> None:
@@ -78,13 +78,17 @@ class Timetable:
                 times = (fault.at or 0.0) + rng.exponential(1 / often, int(ids.max()) + 1)[ids]
                 order = np.argsort(times, kind="stable")[::-1]
                 self._first.append((index, kind, times[order], ids[order]))
-                self.coming += len(ids) if kind in ARRIVALS else 0
+                self.coming += int((ids < self._workers).sum()) if kind in ARRIVALS else 0
 
     def add(self, event: Event) -> None:
         """One more event."""
         self._sequence += 1
-        self.coming += event.kind in ARRIVALS
+        self.coming += self._arrives(event)
         heappush(self._heap, (event.time, self._sequence, event))
+
+    def _arrives(self, event: Event) -> bool:
+        """Whether it brings somebody without whom others may wait in vain."""
+        return event.kind == "back" or (event.kind == "join" and event.node < self._workers)
 
     @property
     def next(self) -> float:
@@ -99,13 +103,13 @@ class Timetable:
                 self._first[place] = (index, kind, times[:-1], ids[:-1])
                 event = Event(float(times[-1]), kind, int(ids[-1]), None, index)
                 if kind in ARRIVALS:
-                    self.coming -= 1
+                    self.coming -= self._arrives(event)
                     return event
                 event = event._replace(back=self._away(event))
                 self._renew(event)
                 return event
         _, _, event = heappop(self._heap)
-        self.coming -= event.kind in ARRIVALS
+        self.coming -= self._arrives(event)
         if self._faults[event.fault].kind == "churn" and event.kind in ("crash", "leave"):
             self._renew(event)
         return event

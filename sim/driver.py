@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from math import inf
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from core.node import GRADIENT, Joined, Left, Message, Node
 from core.record import KINDS, Ledger, Record, StepLog
@@ -42,6 +42,9 @@ from sim.routes import routes
 from sim.sampling import Sampling
 from sim.tables import length, record
 
+if TYPE_CHECKING:
+    from sim.moving import Past
+
 __all__ = ["Driver"]
 
 COMPUTE, UPDATE, TRANSFER = (KINDS.index(name) for name in ("compute", "update", "transfer"))
@@ -57,10 +60,12 @@ class Driver:
     """One run. ``run()`` once; ``crash(rank, at)`` before it. Faults of a scenario: ``sim.faults.Faulty``.
 
     late       ranks that are not there at the start
+    past       what connections carried that have taken another way since; None where none has
     shortcuts  ``sim.fast``'s; without them the record is the same and takes longer
     """
 
     events: StepLog | None = None
+    past: Past | None = None
     kind_of_host: type[Host] = Host
     kind_of_pump: type[Pump] = Pump
     late: frozenset[int] = frozenset()

@@ -13,6 +13,7 @@ Rules this module obeys:
   because that peer has gone, says nothing.
 * Servers are told of a joiner when it comes, for it asks them; peers when it has its parameters.
 * Without servers, peers answer joiners without their programs' knowledge, as a transport would.
+* Servers that leave and join are ``sim.moving``'s.
 """
 
 from __future__ import annotations
@@ -21,19 +22,22 @@ from collections.abc import Sequence
 from math import inf
 from typing import Any
 
+from core.effects import Poll, Receive
 from core.joining import JOIN, STATE, enter, state
 from core.node import Message, Program
 from core.record import EVENT_COLUMNS, EVENTS, PARTS, Record, StepLog
 from scenarios.faults import late, silences
 from scenarios.plan import Plan
+from scenarios.server_churn import late_servers, moves
 from scenarios.streams import stream
 from scenarios.timetable import Event, Timetable
 from sim.clock import Alarm
 from sim.driver import Driver
 from sim.endpoint import Endpoint
 from sim.errors import ServerLost
-from sim.frozen import KINDS_OF_SILENCE, Silences, StoppablePump
+from sim.frozen import KINDS_OF_SILENCE, Silences, StoppablePump, wake_up
 from sim.host import Host
+from sim.moving import Move, Moves
 from sim.network import Transfer
 from sim.outages import Outage
 from sim.programs import Pump
@@ -58,11 +62,13 @@ class FaultyHost(Host):
     silent_since, frozen_since  when the last ones began; expires: it will be taken for dead for the former
     stopped      seconds for which it has been frozen, all together, but for a freeze under way
     missed, postponed  alarms that went off, programs that were woken, during that one: with the time
+    move         a server's, while its slice is on its way; resting: its programs wait for that
     """
 
     __slots__ = (
         "after", "askers", "blended", "carried", "cuts", "driver", "entering", "expires", "freezes",
-        "frozen_since", "going", "incarnation", "missed", "past", "postponed", "silent_since", "stopped",
+        "frozen_since", "going", "incarnation", "missed", "move", "past", "postponed", "resting", "silent_since",
+        "stopped",
     )  # fmt: skip
 
     driver: Faulty
@@ -78,7 +84,8 @@ class FaultyHost(Host):
         self.freezes: list[float] = []
         self.cuts: list[float] = []
         self.stopped = self.silent_since = self.frozen_since = 0.0
-        self.expires = False
+        self.expires = self.resting = False
+        self.move: Move | None = None
         self.missed: list[tuple[Any, float]] = []
         self.postponed: list[tuple[Pump, Any, float]] = []
 
@@ -107,6 +114,16 @@ class FaultyHost(Host):
     @property
     def deaf(self) -> bool:
         return self.crashed or self.entering
+
+    def block(self, want: Receive | Poll | None) -> None:
+        super().block(want)
+        if self.move is not None:
+            self.move.rest()
+
+    def resume(self) -> None:
+        """Its programs, which had to rest, go on; those of a frozen node when it goes on."""
+        self.resting = False
+        wake_up(self)
 
     def unrecorded(self) -> tuple[float, ...]:
         return tuple(a + b for a, b in zip(self.carried, super().unrecorded(), strict=True))
@@ -146,11 +163,11 @@ class Faulty(Driver):
         self.finished = False
         self.returning: set[FaultyHost] = set()
         """Those that have left, are still delivering, and come back some time after that."""
-        self.kind_of_pump = StoppablePump if silences(faults) else Pump
+        self.kind_of_pump = StoppablePump if silences(faults) or moves(faults) else Pump
         super().__init__(plan, **options)
         if silences(faults):
             resting(self.network)
-        self.silences = Silences(self, plan.scenario.run.heartbeat_timeout, self._log)
+        self.silences = Silences(self, plan.scenario.run.heartbeat_timeout, self.note)
         self.events = StepLog(EVENT_COLUMNS)
         self.timetable = Timetable(faults, plan.workers, plan.scenario.run.seed)
         self._due, self._still = inf, 0
@@ -158,6 +175,8 @@ class Faulty(Driver):
         self.down: dict[FaultyHost, Outage] = {}
         for host in self.hosts:
             host.driver = self
+        self.moves = Moves(self, late_servers(faults)) if moves(faults) else None
+        self.past = self.moves.past if self.moves is not None else None
         for rank in self.late:
             host = self.hosts[rank]
             host.ended = host.crashed = True
@@ -177,8 +196,15 @@ class Faulty(Driver):
             self._due = due
             self.clock.at(due, self._alarm)
 
+    @property
+    def lasts(self) -> bool:
+        """Whether anybody is there, or may come, or has not delivered everything yet."""
+        return not self._over() or any(host.leaving for host in self.hosts)
+
     def _over(self) -> bool:
         if self.present or self.down or self.silences.hold_up or (self.returning and not self.finished):
+            return False
+        if self.moves is not None and self.moves.hold_up:
             return False
         return self.finished or not self.timetable.coming
 
@@ -217,19 +243,27 @@ class Faulty(Driver):
 
     def _befall_server(self, host: FaultyHost, event: Event) -> None:
         now, down = self.clock._now, self.down
-        if event.kind == "back" and host in down:
+        if event.kind in ("leave", "join", "return"):
+            assert self.moves is not None
+            self.moves.befall(host, event)
+        elif event.kind == "back" and host in down:
             host.incarnation += 1
-            self._log(host, "join")
-            down.pop(host).end(now)
+            self.note(host, "join")
+            outage = down.pop(host)
+            if self.moves is not None:
+                self.moves.go_on(host, outage)
+            else:
+                outage.end(now)
         elif event.kind == "crash" and host not in down:
-            self._log(host, "crash")
+            self.note(host, "crash")
             if event.back is None:
                 raise ServerLost(now, host.id - self.workers, host.id)
             self.silences.crash(host)
-            down[host] = Outage(self.network, host, self.hosts[: self.workers])
+            moving = self.moves.crash(host) if self.moves is not None else None
+            down[host] = moving or Outage(self.network, host, self.hosts[: self.workers])
             self.timetable.add(Event(now + event.back, "back", host.id, None, event.fault))
 
-    def _log(self, host: FaultyHost, event: str) -> None:
+    def note(self, host: FaultyHost, event: str) -> None:
         assert self.events is not None
         self.events.append((self.clock._now, host.id, EVENTS.index(event), host.incarnation))
 
@@ -259,7 +293,7 @@ class Faulty(Driver):
             self.present -= 1
             self.finished = self.finished or not host.going
             if host.going:
-                self._log(host, "leave")
+                self.note(host, "leave")
                 if host.after is not None:
                     self.returning.add(host)
         super().ended(pump)
@@ -267,7 +301,7 @@ class Faulty(Driver):
     def lose(self, host: Host) -> None:
         assert isinstance(host, FaultyHost)
         if not host.ended:
-            self._log(host, "crash")
+            self.note(host, "crash")
             self.present -= not host.server
         super().lose(host)
         self.silences.crash(host)
@@ -310,7 +344,7 @@ class Faulty(Driver):
             self._activate(host)
         host.heard = host.greeted = len(roster.log)
         host.told = inf if algorithm.centralized else len(roster.log)
-        self._log(host, "join")
+        self.note(host, "join")
         host.programs = [self.kind_of_pump(self, host, self._life(host), True)]
         if algorithm.centralized:
             self._welcome(host)
@@ -332,7 +366,7 @@ class Faulty(Driver):
             return  # the others are done, and nobody is left to learn from
         host.base, host.blends = node.step, node.blends
         host.entering = False
-        self._log(host, "ready")
+        self.note(host, "ready")
         if host not in self.active:
             self._activate(host)
         if not algorithm.centralized:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from sim.faults import Faulty, FaultyHost
     from sim.host import Host
 
-__all__ = ["ENDS", "KINDS_OF_SILENCE", "Silences", "StoppablePump"]
+__all__ = ["ENDS", "KINDS_OF_SILENCE", "Silences", "StoppablePump", "wake_up"]
 
 WAIT = KINDS.index("wait")
 
@@ -44,7 +44,8 @@ KINDS_OF_SILENCE = frozenset({*ENDS, *ENDS.values(), "expire"})
 
 
 class StoppablePump(Pump):
-    """A program of a node that may be frozen. ``stopped``: how long it had been before its alarm was set."""
+    """A program of a node that may be frozen, or moved. ``stopped``: how long it had been before its alarm was
+    set."""
 
     __slots__ = ("stopped",)
 
@@ -74,7 +75,7 @@ class StoppablePump(Pump):
             super().fire()
 
     def run(self, value: Any) -> None:
-        if self.host.freezes:
+        if self.host.freezes or self.host.resting:
             self.host.postponed.append((self, value, self.driver.clock._now))
         else:
             super().run(value)
@@ -168,18 +169,11 @@ class Silences:
         clock = self._driver.clock
         now = clock._now
         host.stopped += now - host.frozen_since
-        missed, postponed = host.missed, host.postponed
-        host.missed, host.postponed = [], []
+        missed, host.missed = host.missed, []
         for alarm, at in missed:
             late, alarm.stopped = host.stopped - alarm.stopped, host.stopped
             clock.at(max(at + late, now), alarm)
-        for pump, value, since in postponed:
-            if pump.state == ENDED:
-                continue
-            if pump.main and host.backward is None:
-                host.wait += now - since
-                host.span(WAIT, since, now)
-            pump.run(value)
+        wake_up(host)
 
     def crash(self, host: FaultyHost) -> None:
         """``host`` dies: it is frozen no more; if it is cut off it stays so."""
@@ -206,3 +200,16 @@ class Silences:
         driver.lose(host)
         host.cuts.clear()
         self._restore(host)
+
+
+def wake_up(host: FaultyHost) -> None:
+    """Its programs take up what they were woken by while they could not."""
+    now = host.clock._now
+    postponed, host.postponed = host.postponed, []
+    for pump, value, since in postponed:
+        if pump.state == ENDED:
+            continue
+        if pump.main and host.backward is None:
+            host.wait += now - since
+            host.span(WAIT, since, now)
+        pump.run(value)

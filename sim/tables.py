@@ -20,6 +20,8 @@ from core.record import CURVE_COLUMNS, OBSERVATION_COLUMNS, PARTS, SCHEMA_VERSIO
 if TYPE_CHECKING:
     from sim.driver import Driver
     from sim.host import Host
+    from sim.link import Link
+    from sim.moving import Past
 
 __all__ = ["length", "record"]
 
@@ -39,7 +41,7 @@ def record(driver: Driver) -> Record:
         "samples": np.array([host.made * host.node.batch for host in hosts], dtype=np.int64),
         **{part: np.ascontiguousarray(rows[:, i]) for i, part in enumerate(PARTS)},
         "end": np.array([host.end for host in hosts]),
-        **_traffic(hosts),
+        **_traffic(hosts, driver.past),
         "blends": np.array([host.mixed for host in hosts], dtype=np.int64),
         **_fates(driver),
         "weight": np.array([0.0 if host.server or host.crashed else host.node.weight for host in hosts]),
@@ -98,10 +100,13 @@ def _parts(driver: Driver, steps: dict[str, np.ndarray], length: float) -> np.nd
     return rows
 
 
-def _traffic(hosts: list[Host]) -> dict[str, np.ndarray]:
+def _traffic(hosts: list[Host], past: Past | None) -> dict[str, np.ndarray]:
     """Messages and bytes by node, delivered ones only."""
     messages = np.zeros((2, len(hosts)), dtype=np.int64)
     nbytes = np.zeros((2, len(hosts)))
+    for node, counts in past.nodes.items() if past is not None else ():
+        messages[:, node] += np.array(counts[:2], dtype=np.int64)
+        nbytes[:, node] += counts[2:]
     for host in hosts:
         for pair in host.pairs.values():
             for i, node in enumerate((pair.source.id, pair.target.id)):
@@ -145,7 +150,7 @@ def _links(driver: Driver) -> dict[str, np.ndarray]:
     if cluster.paths is None:
         return table
     further = driver.network.further
-    carried = dict.fromkeys(further.values(), 0.0)
+    carried = {link: _before(driver, link) for link in further.values()}
     for host in driver.hosts:
         for pair in host.pairs.values():
             for link in pair.path[1:-1]:
@@ -172,7 +177,7 @@ def _links(driver: Driver) -> dict[str, np.ndarray]:
 def _nics(driver: Driver) -> dict[str, np.ndarray]:
     """Both directions of every machine's NIC."""
     nics = driver.network.nics
-    carried = np.zeros((len(nics), 2))
+    carried = np.array([(_before(driver, nic.up), _before(driver, nic.down)) for nic in nics]).reshape(-1, 2)
     for host in driver.hosts:
         for pair in host.pairs.values():
             if pair.source.nic is not pair.target.nic:
@@ -186,3 +191,8 @@ def _nics(driver: Driver) -> dict[str, np.ndarray]:
         "bytes": carried.ravel(),
         "busy": (carried / capacity).ravel(),
     }
+
+
+def _before(driver: Driver, link: Link) -> float:
+    """Bytes that connections carried over ``link`` before they took another way."""
+    return driver.past.links.get(link, 0.0) if driver.past is not None else 0.0

@@ -82,22 +82,20 @@ class _Stamped(RestingTransfer):
         ends: Any = pair.source, pair.target
         driver: Watched = ends[0].driver
         self.stamp = driver.stamps.setdefault(
-            (id(message), ends[1].id), Stamp(message, ends[0].incarnation, ends[1].incarnation)
+            (id(message), ends[1].id), Stamp(message, ends[0].incarnation, getattr(ends[1], "incarnation", 0))
         )
 
 
 class _Late(RestingPair):
     """A connection each of whose messages has a latency of its own."""
 
-    __slots__ = ("_base",)
-
-    def __init__(self, network: Network, source: Any, target: Any) -> None:
-        super().__init__(network, source, target)
-        self._base = self.latency
+    __slots__ = ()
 
     def send(self, message: Any, nbytes: float) -> Transfer:
         late: Callable[[], float] = self.network.late  # type: ignore[attr-defined]
-        self.latency = self._base + late()
+        a, b = self.source.nic, self.target.nic
+        further, _ = self.network.delay(a, b)
+        self.latency = late() + (a.local_latency if a is b else a.latency + b.latency + further)
         return super().send(message, nbytes)
 
 
@@ -217,8 +215,8 @@ class Watched(Faulty):
             self.former.append(host.node)
         super()._come(host)
 
-    def _log(self, host: FaultyHost, event: str) -> None:
-        super()._log(host, event)
+    def note(self, host: FaultyHost, event: str) -> None:
+        super().note(host, event)
         if event == "ready" and not self.plan.algorithm.centralized:
             mine = (host.id, host.incarnation, host.node.weight)
             if mine in self.handed:

@@ -10,7 +10,8 @@ Rules this module obeys:
   is their mean, seconds), so messages of different pairs overtake each other; and what happens in one instant
   happens in any order.
 * Faults of every kind strike workers and servers, by time, by step and by rate, silences that are too long
-  among them. What cannot happen is not drawn, or drawn again.
+  among them. What cannot happen is not drawn, or drawn again. Servers that leave and join are drawn last, by
+  dice of their own, and left out where they cannot.
 """
 
 from __future__ import annotations
@@ -107,6 +108,7 @@ def draw(name: str, seed: int) -> Trial:
             if not str(refused).startswith("faults:"):
                 raise
             continue
+        scenario = _moving(_Dice(np.random.default_rng([seed, attempt, 0, *name.encode()])), scenario)
         adversarial = dice.luck(0.7)
         return Trial(
             scenario,
@@ -212,6 +214,34 @@ def _faults(dice: _Dice, workers: int, servers: int, joins: bool, steps: int) ->
             found.append({"kind": dice.of("freeze", "cut"), "servers": [server], "at": at, "back": length})
     order: list[int] = dice.rng.permutation(len(found)).tolist()
     return [found[i] for i in order]
+
+
+def _moving(dice: _Dice, scenario: dict[str, Any]) -> dict[str, Any]:
+    """``scenario`` with servers that leave and join, now and then, if it has any."""
+    if not ALGORITHMS[scenario["algorithm"]["name"]].centralized or dice.luck(0.4):
+        return scenario
+    servers, span = scenario["cluster"]["servers"]["count"], 15 * STEP
+    for server in range(servers):
+        if dice.luck(0.3):
+            continue
+        at, back = dice.real(1e-3, span), {"back": dice.scale(-3, 0)} if dice.luck(0.7) else {}
+        fault = dice.of(
+            {"kind": "leave", "servers": [server], "at": at, **back},
+            {"kind": "leave", "servers": [server], "at": at, **back},
+            {"kind": "join", "servers": [server], "at": at},
+            {"kind": "churn", "servers": [server], "leave": dice.of(1.0, 4.0), "back": dice.scale(-2, 0)},
+            {"kind": "churn", "servers": [server], "leave": dice.of(1.0, 4.0), "join": dice.of(1.0, 20.0)},
+            {"kind": "churn", "servers": [server], "join": 1 / at},
+        )
+        tried = scenario | {"faults": [*scenario["faults"], fault]}
+        try:
+            Scenario.from_dict(tried)
+        except ScenarioError as refused:
+            if not str(refused).startswith("faults:"):
+                raise
+            continue
+        scenario = tried
+    return scenario
 
 
 def _of_worker(dice: _Dice, rank: int, joins: bool, steps: int, span: float) -> dict[str, Any]:
