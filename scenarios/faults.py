@@ -94,7 +94,7 @@ class Fault:
     step     instead of ``at``: when the worker has completed so many steps
     back     seconds after which the victim comes back; left out: never. ``freeze``, ``cut``: how long
     crash, leave  rates of ``churn``: events per second of each rank or server, or ``0.5 per hour``
-    join     likewise, of each that is away: instead of ``back``, or alone, of ranks or servers that start late
+    join     likewise, of each that is away: instead of ``back``, or alone, of those that start late
     checkpoint_every  seconds between a real server's checkpoints; 0: as often as its journal has grown enough
     """
 

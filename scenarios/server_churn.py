@@ -2,13 +2,13 @@
 
 Rules this module obeys:
 
-* The model is cut into as many slices as there are servers for the whole run. Whose server is away, that slice
-  lives on the machine of one that is there: of those that keep fewest slices, the next in order of number,
-  cyclically.
+* The model is cut into as many slices as there are servers for the whole run. The slice of a server that is
+  away lives on the machine of one that is there: of those that keep fewest slices, the next in order of
+  number, cyclically.
 * One server must be there: a schedule by which the last one leaves is refused; what rates bring about does
   not happen then.
-* A server that is away, or down after a crash, cannot leave; one that is there cannot join. Crashes, freezes and
-  cuts befall a server wherever its slice lives.
+* A server that is away, or down after a crash, cannot leave; one that is there cannot join. Crashes, freezes
+  and cuts befall a server wherever its slice lives.
 """
 
 from __future__ import annotations
@@ -40,8 +40,7 @@ def moved_by(fault: Fault) -> str:
 
 
 def late_servers(faults: Iterable[Fault]) -> frozenset[int]:
-    """Servers that are not there at the start: the first time that they come or go they join, or they join by
-    rate."""
+    """Servers that are not there at the start: they join before they ever leave, or join by rate."""
     first: dict[int, str] = {}
     arriving: set[int] = set()
     for _, kind, server in _moments(faults):
@@ -63,8 +62,11 @@ def keeper(server: int, there: Collection[int], places: Iterable[int]) -> int:
 
 
 def _moments(faults: Iterable[Fault]) -> Iterator[tuple[float, str, int]]:
-    """(time, kind, server) of all that servers are scheduled to do, in order; what is due at once happens as it
-    is listed, whoever comes back last. ``return``: back after a leave; ``back``: after a crash."""
+    """(time, kind, server) of all that servers are scheduled to do, in order.
+
+    What is due at once happens as it is listed, whoever comes back last. ``return``: back after a leave;
+    ``back``: after a crash.
+    """
     found: list[tuple[float, str, int]] = []
     for fault in faults:
         if fault.at is None or fault.kind not in ("crash", "leave", "join"):
@@ -78,8 +80,7 @@ def _moments(faults: Iterable[Fault]) -> Iterator[tuple[float, str, int]]:
 
 
 def check_servers(faults: Sequence[Fault], servers: int) -> None:
-    """Raise ``ScenarioError`` for leaves and joins of servers that cannot happen. ``servers``: how many there
-    are."""
+    """Raise ``ScenarioError`` for leaves and joins that cannot happen among so many ``servers``."""
     if not moves(faults):
         return
     by_rate = {s for fault in faults if fault.kind == "churn" and moved_by(fault) for s in fault.servers}

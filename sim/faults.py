@@ -67,8 +67,8 @@ class FaultyHost(Host):
 
     __slots__ = (
         "after", "askers", "blended", "carried", "cuts", "driver", "entering", "expires", "freezes",
-        "frozen_since", "going", "incarnation", "missed", "move", "past", "postponed", "resting", "silent_since",
-        "stopped",
+        "frozen_since", "going", "incarnation", "missed", "move", "past", "postponed", "resting",
+        "silent_since", "stopped",
     )  # fmt: skip
 
     driver: Faulty
@@ -204,8 +204,6 @@ class Faulty(Driver):
     def _over(self) -> bool:
         if self.present or self.down or self.silences.hold_up or (self.returning and not self.finished):
             return False
-        if self.moves is not None and self.moves.hold_up:
-            return False
         return self.finished or not self.timetable.coming
 
     def happen(self) -> None:
@@ -317,6 +315,8 @@ class Faulty(Driver):
         if host.after is not None and not host.server:
             self.timetable.add(Event(self.clock._now + host.after, "back", host.id, None, 0))
             self._wait()
+        if self.moves is not None and not self._live and not self.lasts:
+            self.moves.finish()
 
     # Those who come
 

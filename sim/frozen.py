@@ -44,8 +44,10 @@ KINDS_OF_SILENCE = frozenset({*ENDS, *ENDS.values(), "expire"})
 
 
 class StoppablePump(Pump):
-    """A program of a node that may be frozen, or moved. ``stopped``: how long it had been before its alarm was
-    set."""
+    """A program of a node that may be frozen, or moved.
+
+    stopped  how long it had been frozen before its alarm was set
+    """
 
     __slots__ = ("stopped",)
 

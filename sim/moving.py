@@ -2,18 +2,18 @@
 
 Rules this module obeys:
 
-* A server that leaves takes its machine along. Every slice that lives there is handed over to the machine of a
-  server that is there (``scenarios.server_churn.keeper`` says which); its program goes on under its own id.
+* A server that leaves takes its machine along. Every slice that lives there is handed over to the machine of
+  a server that is there (``scenarios.server_churn.keeper`` says which); its program goes on under its own id.
   Who comes gets its own slice back, from wherever that is, and no other.
-* A hand-over begins at once: nothing moves to or from the slice any more (``sim.outages``), its program
-  finishes what it is at, without what lies unread of those who can send it again; then it rests until
-  all is over. What it is told meanwhile (who left, who joined) it takes up afterwards.
+* A hand-over begins at once: nothing moves to or from the slice any more (``sim.outages``); its program
+  finishes what it is at, without what those can send again who are there, and rests until all is over. What
+  it is told meanwhile (who left, who joined) it takes up afterwards.
 * All that the slice needs goes as one message along the network's own path from the old machine to the new
-  one: parameters, velocity where there is momentum, gathered gradients that are not applied, and messages that
-  nobody else has. Replies that are not out are copies of parameters, and made again there.
-* Two slices never share a hand-over; those of one machine share its NIC like other messages.
+  one: parameters, velocity where there is momentum, gathered gradients that are not applied, and messages
+  that nobody else has. Replies that are not out are copies of parameters, and made again there.
 * A crash, a freeze or a cut befalls the slice, wherever it is. A crash ends the hand-over; when the slice is
   back, on the old machine, it begins anew. A machine stays until all slices have left it.
+* Where nobody is left to serve nothing moves any more.
 * Bytes that a connection carried count where it led then (``Past``).
 """
 
@@ -29,7 +29,7 @@ from scenarios.timetable import Event
 from sim.clock import Alarm
 from sim.endpoint import Endpoint
 from sim.outages import Outage, size, taken_out
-from sim.programs import ENDED, FLUSHING, RECEIVING, SENDING
+from sim.programs import FLUSHING, RECEIVING, SENDING
 
 if TYPE_CHECKING:
     from sim.faults import Faulty, FaultyHost
@@ -86,11 +86,6 @@ class Moves:
             self.places[server] = self._keeper(server)
             driver.network.attach(self._hosts[server], self.machine(self.places[server]))
 
-    @property
-    def hold_up(self) -> bool:
-        """Whether a silence keeps a slice from arriving."""
-        return any(host.move is not None and host.silent for host in self._hosts)
-
     def machine(self, server: int) -> int:
         """The machine of that server."""
         return self._driver.plan.machine_of[self._driver.workers + server]
@@ -115,9 +110,9 @@ class Moves:
             self.settle(host)
 
     def settle(self, host: FaultyHost) -> None:
-        """Let the slice of ``host`` set out for where it is to be, if that is elsewhere and nothing is against it."""
+        """Let the slice of ``host`` set out for where it is to be, if that is elsewhere."""
         driver = self._driver
-        if host.move is not None or host in driver.down:
+        if host.move is not None or host in driver.down or not driver.lasts:
             return
         goal = self._goal(host)
         if goal is not None:
@@ -128,12 +123,21 @@ class Moves:
     def go_on(self, host: FaultyHost, outage: Outage) -> None:
         """``host`` is back, or has arrived, and ``outage`` over, unless it has to move (on)."""
         goal = self._goal(host)
-        if goal is None:
+        if goal is None or not self._driver.lasts:
             outage.end(self._driver.clock._now)
             host.resume()
             return
         host.move = Move(self, host, goal, outage)
         host.move.rest()
+
+    def finish(self) -> None:
+        """Nobody is left to serve: slices stay where they are."""
+        for host in self._hosts:
+            move, host.move = host.move, None
+            if move is not None:
+                move.stop()
+                move.outage.end(self._driver.clock._now)
+                host.resume()
 
     def crash(self, host: FaultyHost) -> Outage | None:
         """``host`` dies: its hand-over, if any, comes to nothing, and what was held up by it still is."""
@@ -151,7 +155,7 @@ class Moves:
         driver.network.attach(host, self.machine(move.goal))
         for pair in move.outage.pairs:
             _lead_anew(driver.network, pair, self.past)
-        if self._goal(host) is None and driver.lasts:
+        if self._goal(host) is None:
             driver.note(host, "ready")
         self.go_on(host, move.outage)
 

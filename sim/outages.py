@@ -9,8 +9,8 @@ Rules this module obeys:
 * Its state is what it was: like a real server (docs/checkpoints.md) it plays its journal again from its last
   checkpoint on, which is part of the time that it is away. What it was computing when it died counts as done.
 * A server that does not come back ends the run: its slice of the model is lost.
-* A server that moves in good order (``sim.moving``) is out likewise, but loses nothing: what lay unread of those
-  who cannot send it again it keeps.
+* A server that moves in good order (``sim.moving``) is out likewise, but loses nothing: it keeps what lay
+  unread of those who cannot send it again.
 """
 
 from __future__ import annotations
@@ -29,7 +29,10 @@ __all__ = ["Outage", "size", "taken_out"]
 
 
 class Outage:
-    """A server is out: ``end`` brings it back. ``nodes``: all that may ever send to it. ``orderly``: it lives."""
+    """A server is out: ``end`` brings it back.
+
+    nodes  all that may ever send to it; orderly: it lives
+    """
 
     def __init__(
         self, network: Network, host: FaultyHost, nodes: list[FaultyHost], *, orderly: bool = False

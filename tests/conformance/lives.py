@@ -24,7 +24,7 @@ from core.node import GRADIENT, MODEL
 from scenarios.timetable import Event
 from sim.faults import Faulty, FaultyHost
 from sim.host import Host
-from sim.network import Network, Pair, Transfer
+from sim.network import Pair, Transfer
 from sim.silence import RestingPair, RestingTransfer
 from tests.conformance.trials import Trial, tie_breaker
 
