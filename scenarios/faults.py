@@ -149,7 +149,7 @@ class Fault:
         if self.join and self.back is not None:
             raise ScenarioError("join", self.join, f"nothing beside back ({self.back:g} s): one of the two")
         if self.arrivals and not (self.ranks or self.servers):
-            valid = "the ranks (or servers) that start late and join at this rate"
+            valid = "the ranks that start late and join at this rate (or servers)"
             raise ScenarioError("ranks", self.ranks, valid)
 
     def _check_moment(self) -> None:

@@ -35,6 +35,24 @@ def test_presence_counts_and_the_window() -> None:
     assert metrics.summary(record)["churn"] == found
 
 
+def test_servers_that_leave_and_join_count_apart_from_workers() -> None:
+    faults = [
+        {"kind": "leave", "servers": [1], "at": 0.5, "back": 0.5},
+        {"kind": "crash", "ranks": [1], "at": 0.4, "back": 0.5},
+    ]
+    record = simulate(
+        scenarios.load("demo", {"algorithm.name": "asp", "cluster.servers.count": 2, "faults": faults})
+    )
+    found = churn.happened(record)
+    assert found is not None
+    assert (found["crashes"], found["leaves"], found["joins"]) == (1, 0, 1)
+    assert (found["server_leaves"], found["hand_overs"], found["server_crashes"]) == (1, 2, 0)
+    events = record.events
+    join, ready = (events["time"][(events["node"] == 1) & (events["event"] == event)][0] for event in (2, 3))
+    assert found["seconds_to_join"] == pytest.approx(ready - join), "of workers alone"
+    assert "server leaves 1, slices handed over 2" in churn.line(found)
+
+
 def test_without_faults_nothing_is_said() -> None:
     record = simulate(scenarios.load("demo", {"run.steps": 5}))
     assert churn.happened(record) is None

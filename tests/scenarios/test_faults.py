@@ -10,7 +10,8 @@ import pytest
 import scenarios
 from aladdin.cli import main
 from scenarios import Scenario, ScenarioError
-from scenarios.faults import Fault, late, rate
+from scenarios.faults import Fault, late, rate, returns
+from scenarios.server_churn import keeper, late_servers
 from scenarios.timetable import Timetable
 
 
@@ -70,14 +71,22 @@ BAD = [
     ([{"kind": "leave", "at": 1}], "ranks: () is not valid; expected the ranks that this leave befalls"),
     ([{"kind": "join", "ranks": [1], "at": 0}], "at: 0.0 is not valid; expected a time above 0: who is"),
     ([{"kind": "join", "ranks": [1], "at": 1, "step": 1}], "step: 1 is not valid; expected nothing: kind"),
-    ([{"kind": "leave", "servers": [0], "at": 1}], "servers: (0,) is not valid; expected nothing: kind"),
+    ([{"kind": "leave", "servers": [0], "at": 1}], "faults: server 0 cannot leave at 1 s: it is"),
+    ([{"kind": "leave", "servers": [1], "at": 1}], "servers: 1 is not valid; expected numbers below 1"),
+    ([{"kind": "leave", "servers": [0], "step": 4}], "step: 4 is not valid; expected at (a time)"),
+    ([{"kind": "leave", "servers": [0], "ranks": [1], "at": 1}], "servers: (0,) is not valid; expe"),
+    ([{"kind": "join", "servers": [0], "at": 1, "back": 2}], "back: 2.0 is not valid; expected nothing"),
+    ([{"kind": "join", "servers": [0], "at": 3}], "faults: all servers join later: one must be there"),
+    ([{"kind": "churn", "servers": [0], "join": 1}], "faults: all servers join later: one must be there"),
+    ([{"kind": "leave", "servers": [0], "at": 1, "checkpoint_every": 1}], "checkpoint_every: 1.0 is"),
+    ([{"kind": "churn", "servers": [0], "leave": 1, "checkpoint_every": 1}], "nothing where no server"),
     ([{**CRASH, "servers": [0]}], "servers: (0,) is not valid; expected a fault of their own, without"),
     ([{**CRASH, "back": 2}, {**CRASH, "at": 5}], "faults: rank 1 cannot crash at 5 s: it is not there"),
     ([{"kind": "churn", "crash": 10**400}], "expected a rate of at least 0"),
     ([{"kind": "churn"}], "crash: 0.0 is not valid; expected a rate above 0 for crash, leave"),
     ([{"kind": "churn", "join": "1 per hour"}], "ranks: () is not valid; expected the ranks that start late"),
     ([{"kind": "churn", "crash": 1, "join": 2, "back": 3}], "join: 2.0 is not valid; expected nothing"),
-    ([{"kind": "churn", "servers": [0], "crash": 1, "join": 2}], "servers: (0,) is not valid; expected a"),
+    ([{"kind": "churn", "servers": [0], "ranks": [1], "crash": 1}], "servers: (0,) is not valid; expected a"),
     ([{"kind": "churn", "ranks": [0, 1, 2, 3], "join": 1}], "faults: all workers join later"),
     ([{**CRASH, "join": 1}], "join: 1.0 is not valid; expected nothing: kind crash has no such field"),
     ([{"kind": "churn", "crash": "-1 per hour"}], "crash: '-1 per hour' is not valid; expected a rate"),
@@ -119,6 +128,74 @@ def test_what_cannot_happen_is_refused(faults: list[dict[str, Any]], words: str)
         load(*faults)
     assert str(caught.value).startswith("faults")
     assert words in str(caught.value)
+
+
+TWO, THREE = {"cluster.servers.count": 2}, {"cluster.servers.count": 3}
+GOES = {"kind": "leave", "servers": [1], "at": 5}
+COMES = {"kind": "join", "servers": [1], "at": 8}
+
+MOVES = [
+    ([GOES, GOES | {"at": 6}], "server 1 cannot leave at 6 s: it is not there"),
+    ([GOES | {"back": 2}, COMES], "server 1 joins at 8 s, but it has not left before and does not start"),
+    ([GOES, COMES, COMES | {"at": 9}], "server 1 joins at 9 s, but it has not left before"),
+    ([GOES, GOES | {"servers": [0], "at": 7}], "server 0 cannot leave at 7 s: it is the last one"),
+    ([COMES, GOES | {"servers": [0]}], "server 0 cannot leave at 5 s: it is the last one, and somebody"),
+    ([{"kind": "join", "servers": [0, 1], "at": 5}], "all servers join later: one must be there"),
+    ([{"kind": "crash", "servers": [1], "at": 4, "back": 2}, GOES],
+     "server 1 cannot leave at 5 s: it has crashed and is not back yet"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("faults", "words"), MOVES, ids=[words[:60] for _, words in MOVES])
+def test_moves_of_servers_that_cannot_happen_are_refused(faults: list[dict[str, Any]], words: str) -> None:
+    with pytest.raises(ScenarioError, match=r"^faults: ") as caught:
+        load(*faults, **TWO)
+    assert words in str(caught.value)
+
+
+def test_servers_leave_and_join_by_schedule_and_by_rate() -> None:
+    load(GOES | {"back": 2}, GOES | {"servers": [0], "at": 7.5}, **TWO)
+    load(GOES, COMES, {"kind": "crash", "servers": [1], "at": 6, "back": 1}, **TWO)
+    load(COMES, {"kind": "crash", "servers": [1], "at": 2, "back": 1}, GOES | {"at": 9}, **TWO)
+    made = load({"kind": "churn", "servers": "0-1", "leave": "2 per hour", "back": "30 s"}, GOES, GOES, **TWO)
+    assert made.faults[0] == Fault("churn", servers=(0, 1), leave=2 / 3600, back=30.0)
+    assert Scenario.from_dict(made.to_dict()) == made
+    load({"kind": "churn", "servers": [1], "crash": 1, "leave": 1, "join": 2, "checkpoint_every": 1}, **TWO)
+    load(GOES, algorithm="easgd", **TWO)
+    with pytest.raises(ScenarioError, match=r"servers: 1 .*expected nothing: gosgd has no servers"):
+        load(GOES, algorithm="gosgd", **TWO)
+
+
+def test_servers_that_come_need_no_algorithm_that_takes_in_workers() -> None:
+    assert not returns(load(GOES | {"back": 2}, COMES | {"servers": [2]}, **THREE).faults)
+    assert not returns([Fault("churn", servers=(1,), join=1.0)])
+
+
+def test_which_servers_start_late() -> None:
+    assert late_servers(load(COMES, **THREE).faults) == {1}
+    assert late_servers(load(GOES, COMES, **THREE).faults) == set()
+    assert late_servers(load(COMES | {"at": 3}, GOES, **THREE).faults) == {1}
+    crash = {"kind": "crash", "servers": [1], "at": 2, "back": 1}
+    assert late_servers(load(crash, COMES, **THREE).faults) == {1}, "its slice crashes, as a guest"
+    assert late_servers(load({"kind": "churn", "servers": [1, 2], "join": 1}, **THREE).faults) == {1, 2}
+    assert late(load(COMES, **THREE).faults) == set()
+
+
+def test_a_slice_goes_where_fewest_are_and_then_to_the_next() -> None:
+    assert keeper(1, {0, 2, 3}, [0, 2, 3]) == 2
+    assert keeper(3, {0, 2}, [0, 2]) == 0, "cyclically"
+    assert keeper(1, {0, 2, 3}, [0, 2, 2, 3]) == 3
+    assert keeper(3, {0, 1, 2}, [0, 1, 2, 0]) == 1
+    assert keeper(0, {5}, [5, 5, 5]) == 5
+
+
+def test_arrivals_of_servers_keep_nobody_waiting() -> None:
+    """A run in which all workers are gone does not go on for a server that is to come."""
+    faults = [Fault("join", servers=(1,), at=8.0), Fault("churn", servers=(2,), join=1.0)]
+    table = Timetable(faults, 4, seed=1)
+    assert table.coming == 0
+    assert sorted((table.pop().node, table.pop().node)) == [5, 6]
+    assert (table.coming, table.next) == (0, np.inf)
 
 
 def test_silence_is_borne_by_all_and_shorter_than_the_timeout_costs_nobody() -> None:
