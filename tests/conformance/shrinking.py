@@ -136,7 +136,7 @@ def _changes(trial: Trial) -> Iterator[tuple[str, Change]]:
 def _plainer(i: int, fault: dict[str, Any]) -> Iterator[tuple[str, Change]]:
     """Changes of a fault that leave it where it is."""
     at = fault.get("at")
-    if fault["kind"] in ("leave", "join") or (fault["kind"] == "churn" and "servers" not in fault):
+    if "servers" not in fault and fault["kind"] in ("leave", "join", "churn"):
         for rank in fault.get("ranks") or (0, 1):
             yield f"fault {i} a crash", _set(i, {"kind": "crash", "ranks": [rank], "at": at or 0.1})
     if at and at > 0.02:
