@@ -273,9 +273,10 @@ def test_rates_strike_at_the_simulators_times() -> None:
     ],
 )  # fmt: skip
 def test_what_real_runs_do_not_play_is_refused(algorithm: str, fault: dict[str, Any], says: str) -> None:
-    network = {"network": {"collective": "native" if algorithm == "arsgd" else "messages"}}
+    cluster: dict[str, Any] = {"network": {"collective": "native" if algorithm == "arsgd" else "messages"}}
+    cluster["servers"] = {"count": 2}
     with pytest.raises(ScenarioError, match=says):
-        real.train(befallen(algorithm, fault, cluster=network))
+        real.train(befallen(algorithm, fault, cluster=cluster))
 
 
 def test_the_command_line_keeps_the_record_and_exits_with_3(tmp_path: Path) -> None:
