@@ -184,7 +184,8 @@ class Silences:
         host.freezes.clear()
         if host.server:  # what it was at counts as done
             self._thaw(host)
-        host.missed, host.postponed = [], []
+        else:
+            host.missed, host.postponed = [], []
         if not host.silent:
             self._restore(host)
 

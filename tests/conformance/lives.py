@@ -5,8 +5,9 @@ Rules this module obeys:
 * A gradient has a coordinate of its own, whichever life of its worker computed it (``Marks``): how often it
   was applied is read off the parameters.
 * What is held all along: time does not go back; nothing is delivered that was on its way to an earlier life,
-  or from one; no life is given more answers than it asked for; steps stay as close as the algorithm
-  promises; whoever begins a step at which replicas agree begins it where the others did; weights add up.
+  or from one, nor to or from a server whose slice is on its way; no life is given more answers than it asked
+  for; steps stay as close as the algorithm promises; whoever begins a step at which replicas agree begins it
+  where the others did; weights add up.
 * What servers lose is counted where they lose it (``Watched.excused``), and nothing else may be lost by
   anybody who has not crashed.
 """
@@ -164,6 +165,8 @@ class Watched(Faulty):
         self.last = now
         message = transfer.message
         what = f"{message.tag} of step {message.step} from node {source.id} to node {host.id}"
+        moving = source.resting or host.resting
+        assert not moving, f"{what}, and the slice of one of them is on its way"
         stamp: Stamp = transfer.stamp  # type: ignore[attr-defined]
         if not source.server:
             assert stamp.source == source.incarnation, f"{what} is of a former life"

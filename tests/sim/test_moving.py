@@ -303,6 +303,23 @@ def test_a_crash_ends_a_hand_over_which_begins_anew() -> None:
     reconcile(record)
 
 
+def test_what_it_is_told_on_its_way_outlives_a_freeze_and_a_crash() -> None:
+    """BSP: worker 3, whom all wait for, dies while the slice is on its way, frozen, then dead."""
+    slow = [{"kind": "fixed", "ranks": [3], "factor": 100}]
+    more = {"cluster__slowdowns": slow, "cluster__bandwidth": 1e7, "cluster__compute__mean": 1.0}
+    faults = [
+        {"kind": "leave", "servers": [1], "at": 10.0},
+        {"kind": "freeze", "servers": [1], "at": 10.1, "back": 2.0},
+        {"kind": "crash", "ranks": [3], "at": 10.2},
+        {"kind": "crash", "servers": [1], "at": 10.3, "back": 1.0},
+    ]
+    record = run("bsp", faults, run__steps=3, **more)
+    assert named(record) == [("leave", 1), ("freeze", 1), ("crash", 1), ("join", 1), ("ready", 1)]
+    ready = events(record)[-1][2]
+    assert record.gradients["time"][record.gradients["server"] == 5][:3].tolist() == [ready] * 3
+    assert record.nodes["steps"][:3].tolist() == [3] * 3
+
+
 def test_a_guest_crashes_where_it_is_and_so_may_its_keeper() -> None:
     faults = [
         {"kind": "leave", "servers": [1], "at": 1.0},
