@@ -11,6 +11,9 @@ Rules this module obeys:
 * Servers know that it is there before it asks them; peers learn it when it has its parameters, and it begins
   when all of them have said that they know.
 * Who left has handed over its tables before its next life begins.
+* A server that dies of what nobody planned comes back from its journal as one that was to crash does, at
+  once, as often as ``run.server_restarts`` allows; not where a planned silence was the cause, nor where its
+  own failure was (it would fail again).
 
 Source: ``sim.faults``, which plays the same in virtual time.
 """
@@ -20,7 +23,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections import deque
+from collections import Counter, deque
 from contextlib import suppress
 from math import inf
 from typing import TYPE_CHECKING, Any
@@ -61,8 +64,10 @@ def check(plan: Plan) -> None:
 
 
 def _kept(plan: Plan) -> dict[int, float]:
-    """Servers that crash and come back, and so keep a journal: node -> seconds between checkpoints."""
-    found: dict[int, float] = {}
+    """Servers that are to come back, and so keep a journal: node -> seconds between checkpoints."""
+    run, found = plan.scenario.run, dict[int, float]()
+    if run.server_restarts:
+        found = dict.fromkeys(plan.servers, run.checkpoint_every)
     for fault in plan.scenario.faults:
         comes_back = fault.back is not None and (fault.kind == "crash" or fault.crash)
         for node in (plan.workers + server for server in fault.servers if comes_back):
@@ -75,6 +80,7 @@ class Churn:
     """The faults of one run. ``events``: what happened, as ``core.record`` has it.
 
     finished  a worker has met its budget: who is to come later does not, unless others are still at work
+    restarts  server's node -> how often it died of what nobody planned, and was started again
     """
 
     def __init__(self, launch: _Launch) -> None:
@@ -85,6 +91,8 @@ class Churn:
         self.events = StepLog(EVENT_COLUMNS)
         self.finished = False
         self.standby: dict[int, Member] = {}
+        self.restarts = Counter[int]()
+        self._whys: dict[int, str] = {}
         self._due: deque[int] = deque()
         self._meeting: Member | None = None
         self._before: Member | None = None
@@ -150,6 +158,8 @@ class Churn:
 
     def _befall(self, event: Event) -> None:
         member = self.launch.members[event.node]
+        if self.launch.finishing and (event.node < self.workers or event.kind != "back"):
+            return  # the training is over; only a server that has to hand over its part comes
         if event.kind in ("join", "back"):
             waits = event.node in self._due or member is self._meeting
             if not waits and (member.state in ("dead", "absent") or member.going):
@@ -253,10 +263,18 @@ class Churn:
             self._log(member, "leave", message["now"])
             self._expect(member)
 
-    def lost(self, member: Member) -> bool:
-        """A process is gone; says whether that was planned, and of a server that it comes back."""
-        if member.node >= self.workers:
+    def lost(self, member: Member, why: str, *, cut_off: bool) -> bool:
+        """A process is gone (``cut_off``: it was ended because it was of no use to others).
+
+        Says whether that was planned; of a server whether it comes back.
+        """
+        server = member.node >= self.workers
+        if server:
             self._put_off()
+            if member.died is None and self._starts_again(member, cut_off):
+                self.restarts[member.node] += 1
+                self._whys[member.node] = why
+                member.died, member.after = self.now, 0.0
         if any(other is member for _, other in self._cuts):
             self._cuts = [entry for entry in self._cuts if entry[1] is not member]
             self._mend(member.node)
@@ -272,7 +290,32 @@ class Churn:
             self._log(member, "crash", self.now if member.died is None else member.died)
         if member.died is not None:
             self._expect(member)
-        return member.died is not None and (member.node < self.workers or member.after is not None)
+        return member.died is not None and (not server or member.after is not None)
+
+    def _starts_again(self, member: Member, cut_off: bool) -> bool:
+        """Whether a server that nobody wanted dead is started again."""
+        silenced = cut_off and any(one is member for _, one in (*self._thaws, *self._cuts))
+        most = self.launch.scenario.run.server_restarts
+        return not (silenced or self.launch.stopping) and self.restarts[member.node] < most
+
+    def advice(self, member: Member) -> str:
+        """What to do where a server has died for good."""
+        often, most = self.restarts[member.node], self.launch.scenario.run.server_restarts
+        if member.died is not None:
+            return "Start it again; the fault that ends it says no 'back'"
+        if not most:
+            return "Start it again; with run.server_restarts above 0 servers that die come back"
+        if often < most:
+            return "Start it again; a planned silence of it was too long (run.heartbeat_timeout)"
+        return f"It was started again as often as run.server_restarts allows ({most}): find out what ends it"
+
+    def overcome(self) -> list[str]:
+        """What a record says of servers that were started again."""
+        return [
+            f"server {node - self.workers} died {count} time{'s' * (count > 1)} of what nobody had planned "
+            f"(last: {self._whys[node]}) and was started again from its journal"
+            for node, count in sorted(self.restarts.items())
+        ]
 
     def _put_off(self) -> None:
         """A server has died: a worker that was about to come does so when that is back, if ever."""
@@ -289,7 +332,7 @@ class Churn:
 
     def _expect(self, member: Member) -> None:
         """Who has gone comes back if it was to: let its next life get ready."""
-        if member.after is not None:
+        if member.after is not None and not self.launch.stopping:
             self.timetable.add(Event(self.now + member.after, "back", member.node, None, 0))
             self.prepare(member.node, member.life + 1)
 
@@ -364,6 +407,8 @@ class Churn:
         joiner.heard = joiner.still = time.monotonic()
         self._log(joiner, "join", self.now)
         joiner.tell(**self.launch.introduction(joiner), finished=self.finished, zero=self.launch.zero)
+        if self.launch.finishing:
+            self.launch.finish([joiner])
 
     def _entered(self, joiner: Member, now: float) -> None:
         """It has its parameters."""

@@ -10,10 +10,10 @@ Rules this module obeys:
   frame moved anywhere: what counts is progress, not what seems to be under way.
 * It alone decides who is dead: a process that ended without saying so, or one that fell silent for
   ``run.heartbeat_timeout``, or whose links did (``real.survey``): it is killed. It tells all others.
-* A dead worker leaves the run to the rest; a dead server ends it with ``TransportError``, and so do the
-  deaths of all workers: what was recorded until then is kept. What a scenario's faults have planned is
-  ``real.churn``'s. Whatever happens, no node's process outlives ``train``; the fork server that they come
-  from does, on purpose: the next run need not import torch again. If this process is killed, all end.
+* A dead worker leaves the run to the rest; a server that is dead for good ends it with ``TransportError``, as
+  do the deaths of all workers: what was recorded until then is kept. What faults have planned, and who comes
+  back, is ``real.churn``'s. Whatever happens, no node's process outlives ``train``; the fork server that they
+  come from does, on purpose: the next run need not import torch again. If this process is killed, all end.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import signal
 import socket
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from math import inf
 from multiprocessing import forkserver, resource_tracker
@@ -78,8 +78,8 @@ def train(
     kill, stall  faults to inject (``real.faults.Faults``)
 
     Raises ``ScenarioError`` for what this driver or this machine cannot do, ``TransportError`` (with the
-    partial record) when a server or all workers die, a process does not start or nothing moves any more,
-    and ``Interrupted`` (likewise) on Ctrl-C.
+    partial record) when a server dies for good, or all workers do, a process does not start or nothing moves
+    any more, and ``Interrupted`` (likewise) on Ctrl-C.
     """
     made = plan(scenario)
     check(made)
@@ -136,10 +136,9 @@ class _Launch:
         self.left: dict[int, str] = {}
         self.deaths: dict[int, str] = {}
         self.links = Survey(plan.workers, self.scenario.run.heartbeat_timeout)
-        self.finishing = self.reporting = False
+        self.finishing = self.reporting = self.stopping = False
         self.diverged: Diverged | None = None
-        self.deadline, self.allowed = inf, 0.0
-        self.starting = self.zero = 0.0
+        self.deadline, self.allowed, self.starting, self.zero = inf, 0.0, 0.0, 0.0
 
     def run(self) -> Record:
         """Start, watch, gather; in any case end all processes."""
@@ -161,8 +160,10 @@ class _Launch:
                         self._stop(interrupts)
                 tables = {node: merged(self._tables(node)) for node in self.plan.nodes}
                 params = {m.node: m.params for m in self.members if m.params and complete and not m.going}
-                events = self.churn.events if self.scenario.faults else None
+                told = self.scenario.faults or self.scenario.run.server_restarts
+                events = self.churn.events if told else None
                 record = assemble(self.plan, tables, params, self.left, complete=complete, events=events)
+                record.manifest["flags"] += self.churn.overcome()
             finally:
                 self._end()
         stop = self.diverged or failure or diverged(record)
@@ -336,8 +337,7 @@ class _Launch:
         elif kind == "refused":
             raise ScenarioError(message["text"])
         elif kind == "refuses":
-            refused = self.members[message["node"]]
-            if refused.life == message["life"]:
+            if (refused := self.members[message["node"]]).life == message["life"]:
                 self._cut_off(refused, message["text"])
         elif kind == "error":
             raise TransportError(f"{self.name(member.node)} failed:\n{message['text']}")
@@ -384,24 +384,26 @@ class _Launch:
         """End a process that lives but that others cannot work with."""
         if not member.gone:
             member.process.kill()
-            self._lost(member, why)
+            self._lost(member, why, cut_off=True)
 
-    def _lost(self, member: Member, why: str) -> None:
-        """A process is gone: a server ends the run, a worker leaves it."""
+    def _lost(self, member: Member, why: str, *, cut_off: bool = False) -> None:
+        """A process is gone: a server ends the run unless it comes back, a worker leaves it."""
         if member.gone:
             return
         was, member.state = member.state, "dead"
         if was == "retiring":
             return
-        planned, server = self.churn.lost(member), member.node >= self.plan.workers
+        planned, server = self.churn.lost(member, why, cut_off=cut_off), member.node >= self.plan.workers
         if not planned:
             self.left[member.node] = why
         self.deaths[member.node] = f"{self.name(member.node)}, {why}"
         if server and not planned:
             raise TransportError(
                 f"{self.name(member.node)} is gone ({why}) after {time.monotonic() - self.zero:.1f} s and "
-                f"its part of the model with it; the run cannot go on. Start it again"
+                f"its part of the model with it; the run cannot go on. {self.churn.advice(member)}"
             )
+        if server and self.finishing:
+            self.reporting, self.deadline = False, inf  # what follows is bounded by itself, until it is there
         for other in self.members if member in self.members else ():
             if other.reachable:
                 other.tell(do="parted" if server else "left", node=member.node)
@@ -417,16 +419,20 @@ class _Launch:
                 )
             self.finishing = True
             self._dismiss()
-            self.allowed = self._ending_seconds()
-            self.deadline = time.monotonic() + self.allowed
-            for member in self.members:
-                if not member.gone:
-                    member.tell(do="finish")
-        if self.finishing and not self.reporting and all(m.gone or m.state == "quiet" for m in self.members):
+            self.finish([m for m in self.members if not m.gone])
+        quiet = not self.churn.down and all(m.gone or m.state == "quiet" for m in self.members)
+        if self.finishing and not self.reporting and quiet:
             self.reporting = True
             for member in self.members:
                 if not member.gone:
                     member.tell(do="report")
+
+    def finish(self, members: Sequence[Member]) -> None:
+        """No worker runs any more: let them come to an end, which takes a bounded time."""
+        self.allowed = self._ending_seconds()
+        self.deadline = time.monotonic() + self.allowed
+        for member in members:
+            member.tell(do="finish")
 
     def _dismiss(self) -> None:
         """Who has not come by now does not come any more."""
@@ -438,7 +444,7 @@ class _Launch:
     def _ending_seconds(self) -> float:
         """Time to allow for the end once no worker runs any more.
 
-        Silences have to end; what is under way has to arrive (on links with rates, one after the other); and
+        Silences have to end, what is under way has to arrive (on links with rates, one after the other), and
         parameters have to be handed over (a slow 50 MB/s).
         """
         plan, scenario = self.plan, self.scenario
@@ -450,7 +456,7 @@ class _Launch:
 
     def _stop(self, interrupts: Interrupts) -> None:
         """Ask all processes to hand over what they have; a second Ctrl-C or the deadline ends that."""
-        pressed = interrupts.count
+        self.stopping, pressed = True, interrupts.count
         self.churn.thaw_all()
         self._dismiss()
         for member in self.members:

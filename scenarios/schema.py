@@ -200,6 +200,10 @@ class Run:
     step_ranks               simulations: record the steps and gradients of so many workers only, drawn by
                              ``seed``; 0: of all. Totals are exact, rates are extrapolated
     heartbeat_timeout        seconds of silence after which a node is taken for dead
+    server_restarts          real runs: how often each server that dies of what nobody planned is started
+                             again. Above 0 all servers keep a journal; at 0 the run ends
+    checkpoint_every         with it, seconds between a server's checkpoints; 0: as often as its journal has
+                             grown enough
     address                  real runs: IPv4 address at which nodes listen; any but loopback's needs ``keys``
     keys                     real runs: folder that ``aladdin keys`` made; nodes then encrypt what they send
     evaluate                 measure loss and accuracy at the end, outside the clock
@@ -225,6 +229,8 @@ class Run:
     most_spans: int = whole(5_000_000)
     step_ranks: int = whole(0)
     heartbeat_timeout: float = amount(5.0, "seconds", above=0.0)
+    server_restarts: int = whole(0, high=1000)
+    checkpoint_every: float = amount(0.0, "seconds")
     address: str = of_kind(LOOPBACK, address)
     keys: str = text("")
     evaluate: bool = boolean(True)
@@ -244,11 +250,16 @@ class Run:
                 "steps", hint=f"exactly one of steps, seconds and samples must be above 0; got {found}"
             )
         check_address(self.address, self.keys)
+        if self.checkpoint_every and not self.server_restarts:
+            why = "0 where run.server_restarts is 0 (for crashes that are planned it is a field of the fault)"
+            raise ScenarioError("checkpoint_every", self.checkpoint_every, why)
+        if 0 < self.checkpoint_every < 1e-3:
+            raise ScenarioError("checkpoint_every", self.checkpoint_every, "0 or at least 1 ms")
 
     def compact(self) -> dict[str, Any]:
-        """Its fields; an address and keys that nobody chose are not worth a word."""
+        """Its fields; what few choose is not worth a word where nobody has."""
         found = {f.name: getattr(self, f.name) for f in fields(self)}
-        unsaid = {"address": LOOPBACK, "keys": ""}
+        unsaid = {"address": LOOPBACK, "keys": "", "server_restarts": 0, "checkpoint_every": 0.0}
         return {name: value for name, value in found.items() if unsaid.get(name) != value}
 
 

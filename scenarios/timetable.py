@@ -110,7 +110,7 @@ class Timetable:
                 return event
         _, _, event = heappop(self._heap)
         self.coming -= self._arrives(event)
-        if self._faults[event.fault].kind == "churn" and event.kind in ("crash", "leave"):
+        if event.kind in ("crash", "leave") and self._faults[event.fault].kind == "churn":
             self._renew(event)
         return event
 

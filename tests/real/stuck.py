@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
-from core.effects import Compute, Flush, Receive, Send
+from core.effects import Compute, Flush, Now, Receive, Send
 from core.node import Finished, Message, Node, Program
 
 
@@ -112,6 +112,26 @@ class Faulty(Stuck):
             yield Compute()
             if node.id == 1 and step == 2:
                 raise ZeroDivisionError("a mistake in the third step")
+
+
+@dataclass(frozen=True)
+class FaultyServer(Stuck):
+    """Its server fails at once; its workers go on."""
+
+    name: ClassVar[str] = "faulty_server"
+    title: ClassVar[str] = "faulty_server"
+    centralized: ClassVar[bool] = True
+
+    def worker(self, node: Node) -> Program:
+        try:
+            while True:
+                yield Compute()
+        except Finished:
+            return
+
+    def server(self, node: Node) -> Program:
+        yield Now()
+        raise ZeroDivisionError("a mistake of the server")
 
 
 @dataclass(frozen=True)

@@ -126,6 +126,9 @@ BAD = [
     ("run.device", "gpu", "run.device: 'gpu'"),
     ("run.spans", "yes", "true or false"),
     ("run.seed", -1, "run.seed: -1"),
+    ("run.server_restarts", -1, "run.server_restarts: -1"),
+    ("run.checkpoint_every", "1 s", "run.checkpoint_every: 1.0 is not valid; expected 0 where"),
+    ("run", {"steps": 5, "server_restarts": 1, "checkpoint_every": 1e-4}, "0 or at least 1 ms"),
     (
         "cluster.bandwidth",
         "1e300",
