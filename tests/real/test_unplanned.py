@@ -203,11 +203,12 @@ def test_planned_and_unplanned_deaths_of_servers_and_workers(spawned: Spawned) -
 
 
 @contextmanager
-def striking(spawned: Spawned, servers: list[int], seed: int) -> Iterator[list[int]]:
+def striking(spawned: Spawned, begun: threading.Event, servers: list[int], seed: int) -> Iterator[list[int]]:
     """Kills servers one after the other, again and again, after times drawn by ``seed``; whom it killed."""
     rng, over, killed = np.random.default_rng(seed), threading.Event(), list[int]()
 
     def strike() -> None:
+        begun.wait()
         while not over.wait(float(rng.uniform(0.02, 1.0))):
             node = int(rng.choice(servers))
             for member in spawned.get(node, [])[-1:]:
@@ -222,6 +223,7 @@ def striking(spawned: Spawned, servers: list[int], seed: int) -> Iterator[list[i
         yield killed
     finally:
         over.set()
+        begun.set()
         thread.join()
 
 
@@ -234,8 +236,9 @@ def test_servers_are_killed_at_any_moment_again_and_again(seed: int, spawned: Sp
         algorithm, 1000, cluster={"servers": {"count": count}}, workload={"hidden": [256]},
         run={"steps": steps, "seed": seed, "checkpoint_every": every},
     )  # fmt: skip
-    with striking(spawned, list(range(SERVER, SERVER + count)), seed) as killed:
-        record = real.train(scenario)
+    begun = threading.Event()  # processes that die while the first ones start end the run
+    with striking(spawned, begun, list(range(SERVER, SERVER + count)), seed) as killed:
+        record = real.train(scenario, on_progress=lambda done, _: begun.set() if done else None)
     nothing_lost(record, steps)
     assert killed
     assert record.manifest["complete"]
