@@ -11,6 +11,7 @@ Rules this module obeys:
 * Servers know that it is there before it asks them; peers learn it when it has its parameters, and it begins
   when all of them have said that they know.
 * Who left has handed over its tables before its next life begins.
+* Where workers meet in an all-reduce they stand still while one comes (``real.intake``).
 * A server that dies of what nobody planned comes back from its journal as one that was to crash does, at
   once, as often as ``run.server_restarts`` allows; not where a planned silence was the cause, nor where its
   own failure was (it would fail again).
@@ -30,9 +31,10 @@ from typing import TYPE_CHECKING, Any
 
 from core.record import EVENT_COLUMNS, EVENTS, StepLog
 from real.errors import TransportError
+from real.intake import Intake
 from real.member import Member
 from scenarios.errors import ScenarioError
-from scenarios.faults import coming, late, returns
+from scenarios.faults import late
 from scenarios.plan import Plan
 from scenarios.server_churn import moved_by
 from scenarios.timetable import Event, Timetable
@@ -57,10 +59,6 @@ def check(plan: Plan) -> None:
         if moved:
             why = "no leaves or joins of servers: slices of the model do not move in real runs; simulate it"
             raise ScenarioError(f"faults[{i}].{moved}", getattr(fault, moved), why)
-        if plan.algorithm.collective and returns([fault]):
-            field = coming(fault)
-            why = "no joins or returns: real all-reduces take in nobody while they run; simulate it"
-            raise ScenarioError(f"faults[{i}].{field}", getattr(fault, field), why)
 
 
 def _kept(plan: Plan) -> dict[int, float]:
@@ -86,6 +84,9 @@ class Churn:
     def __init__(self, launch: _Launch) -> None:
         plan = launch.plan
         self.launch, self.workers, self.centralized = launch, plan.workers, plan.algorithm.centralized
+        self.collective = plan.algorithm.collective
+        self.intake = Intake(lambda: launch.members[: plan.workers], self._come)
+        self._together: dict[Member, dict[str, Any]] = {}
         self.timetable = Timetable(plan.scenario.faults, plan.workers, plan.scenario.run.seed)
         self.late = late(plan.scenario.faults)
         self.events = StepLog(EVENT_COLUMNS)
@@ -120,7 +121,8 @@ class Churn:
     @property
     def coming(self) -> bool:
         """Whether anybody is to come who could set things going."""
-        return bool(self.timetable.coming or self._due or self._meeting is not None)
+        meeting = self._meeting is not None and not self.intake.busy
+        return bool(self.timetable.coming or self._due or meeting)
 
     def over(self) -> bool:
         """Whether nobody is there any more and nobody comes."""
@@ -235,6 +237,8 @@ class Churn:
             member.address, member.state = message["address"], "standby"
         elif kind == "struck":
             self._struck(member, message)
+        elif kind in ("paused", "stands"):
+            self.intake.heed(member, message)
         elif kind == "met":
             joiner = self.launch.members[message["node"]]
             if joiner.life == message["life"]:
@@ -258,6 +262,7 @@ class Churn:
 
     def _ended(self, member: Member, message: dict[str, Any]) -> None:
         member.state = "ended"
+        self.intake.gone(member)
         self.finished |= not message["going"]
         if message["going"]:
             self._log(member, "leave", message["now"])
@@ -281,9 +286,11 @@ class Churn:
         for awaited in self._awaited.values():
             awaited.discard(member.node)
         self._awaited.pop(member, None)
+        self._together.pop(member, None)
         self.standby = {node: one for node, one in self.standby.items() if one is not member}
         if member is self._meeting:
             self._meeting = None
+        self.intake.gone(member)
         if not member.lived and member.node in self._due:
             self._due.remove(member.node)
         if member.lived:
@@ -347,7 +354,7 @@ class Churn:
 
     def _receive(self) -> None:
         """Let the next one come whose time it is, and those begin of whom all know."""
-        for node in list(self._due) if self._meeting is None else ():
+        for node in list(self._due) if self._meeting is None and not self.intake.busy else ():
             if (node >= self.workers or not self.down) and self._ready(node):
                 self._due.remove(node)
                 self._meet(self.standby.pop(node))
@@ -357,10 +364,12 @@ class Churn:
                 self._check_patience(joiner, awaited)
                 continue
             del self._awaited[joiner]
-            if joiner is self._meeting:
-                self._come(joiner)
+            if joiner is not self._meeting:
+                joiner.tell(do="welcome", **self._together.pop(joiner, {}))
+            elif self.collective:
+                self.intake.begin(joiner)
             else:
-                joiner.tell(do="welcome")
+                self._come(joiner)
 
     def _ready(self, node: int) -> bool:
         """Whether the next life of ``node`` can begin: it is ready, and the one before is over."""
@@ -416,4 +425,5 @@ class Churn:
         if not joiner.joined:
             joiner.joined = True
             others = [m for m in self.launch.members if m.reachable and m is not joiner]
-            self._tell(joiner, others, do="joined")
+            together = self._together[joiner] = self.intake.entered() if self.collective else {}
+            self._tell(joiner, others, do="joined", **together)

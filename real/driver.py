@@ -120,6 +120,10 @@ class Driver:
         self._finish = True
         self.endpoint.notify()
 
+    def regroup(self) -> None:
+        """Others are there than before: there is no native group of them."""
+        self.group = None
+
     def waiting(self) -> str:
         """What the blocked programs wait for; empty while one runs, or something is due to move by itself."""
         with self.changed:

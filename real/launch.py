@@ -133,8 +133,7 @@ class _Launch:
         self.lives: list[Member] = []
         self.churn = churn.Churn(self)
         self.bed: ShapedLinks | None = None
-        self.left: dict[int, str] = {}
-        self.deaths: dict[int, str] = {}
+        self.left, self.deaths = dict[int, str](), dict[int, str]()
         self.links = Survey(plan.workers, self.scenario.run.heartbeat_timeout)
         self.finishing = self.reporting = self.stopping = False
         self.diverged: Diverged | None = None
@@ -159,9 +158,9 @@ class _Launch:
                     if not complete:
                         self._stop(interrupts)
                 tables = {node: merged(self._tables(node)) for node in self.plan.nodes}
-                params = {m.node: m.params for m in self.members if m.params and complete and not m.going}
-                told = self.scenario.faults or self.scenario.run.server_restarts
-                events = self.churn.events if told else None
+                params = {m.node: m.params for m in self.members if complete and m.has_part}
+                keeps = self.scenario.faults or self.scenario.run.server_restarts
+                events = self.churn.events if keeps else None
                 record = assemble(self.plan, tables, params, self.left, complete=complete, events=events)
                 record.manifest["flags"] += self.churn.overcome()
             finally:
@@ -221,7 +220,8 @@ class _Launch:
         process = self.context.Process(target=child, args=given, name=f"aladdin-{node}", daemon=True)
         process.start()
         theirs.close()
-        member = Member(node, process, End(ours), life, self.folder / f"steps-{node}-{life}", pid=process.pid)
+        member = Member(node, process, End(ours), life, self.folder / f"steps-{node}-{life}", pid=process.pid,
+                        server=node >= self.plan.workers)  # fmt: skip
         self.lives.append(member)
         member.pipe.give_up_after(_SENDING)
         device = f"cuda:{node % self.gpus}" if self.gpus and node < self.plan.workers else "cpu"

@@ -30,7 +30,7 @@ class Member:
     heard     when the last bytes of it came; still: since when its signs of life tell of no progress
     tally     file with the steps that it has completed
     address   where it listens
-    joined    all others know that it is there; lived: it was there
+    server    whether it is one; joined: all others know that it is there; lived: it was there
     going     it leaves; after: whoever goes comes back so many seconds later
     died      when it was killed, seconds since the start of the run, where that was planned
     stopped   when it was last stopped (frozen) or asked to hand over its tables, or others were last told of
@@ -47,6 +47,7 @@ class Member:
     heard: float = 0.0
     state: str = "starting"
     address: str = ""
+    server: bool = False
     joined: bool = True
     lived: bool = True
     going: bool = False
@@ -64,6 +65,11 @@ class Member:
     @property
     def gone(self) -> bool:
         return self.state in GONE
+
+    @property
+    def has_part(self) -> bool:
+        """Whether what it handed over is part of the trained model: not of who left, or never got any."""
+        return bool(self.params) and not self.going and (self.joined or self.server)
 
     @property
     def reachable(self) -> bool:

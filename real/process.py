@@ -43,7 +43,7 @@ from real.endpoint import Endpoint
 from real.errors import Refused, TransportError
 from real.faults import Faults
 from real.keys import load as load_keys
-from real.life import WELCOME, Life
+from real.life import Life
 from real.native import NativeGroup
 from real.pacing import Links
 from real.pipe import End
@@ -53,6 +53,7 @@ from real.tensors import TimedTensors
 from real.testbed.places import Place, enter, verify
 from real.transport import ZmqTransport
 from scenarios.errors import ScenarioError
+from scenarios.faults import returns
 from scenarios.machines import MOST
 from scenarios.memory import keep_pages
 from scenarios.plan import Plan, plan
@@ -219,10 +220,8 @@ class _Process:
                     self.transport.hang_up(order["node"])
                 elif order["do"] in ("meet", "joined"):
                     self._meet(**order)
-                elif order["do"] == "welcome":
-                    with self.endpoint.changed:
-                        self.endpoint.mailbox.deliver(Message(WELCOME, source=self.id), time.monotonic())
-                        self.endpoint.notify()
+                elif order["do"] in ("welcome", "pause", "until", "resume"):
+                    self.life.heed(**order)
                 elif order["do"] == "thaw":
                     self.life.thawed.set()
                 elif order["do"] == "leave":
@@ -245,12 +244,16 @@ class _Process:
         except Exception as error:
             self._fail(error)
 
-    def _meet(self, do: str, node: int, life: int, address: str = "", joined: bool = True) -> None:
+    def _meet(
+        self, do: str, node: int, life: int, address: str = "", joined: bool = True, **together: Any
+    ) -> None:
         """Node ``node`` is there (again): answer once its frames are taken; if ``joined``, programs know."""
 
         def met() -> None:
             if joined:
                 self.endpoint.welcome(node, life)
+                if together:
+                    self.life.heed("resume", **together)
             self.tell(**{"is": "met"}, node=node, life=life, order=do)
 
         if do == "meet":
@@ -349,7 +352,8 @@ class _Process:
             times = StepTimes(scenario.cluster, run.seed)
             paced = run.compute == "paced"
             computer = Computer(task, self.id, times, paced=paced, device=self.device, done=notify)
-            if plan.algorithm.collective and network.collective == "native" and plan.workers > 1:
+            alike = plan.workers > 1 and len(self.live) == plan.workers and not self.life.entering
+            if plan.algorithm.collective and network.collective == "native" and alike:
                 group = NativeGroup(self.id, plan.workers, self.rendezvous, nccl=self.nccl, done=notify)
         hooks = Hooks(
             self._more, partial(self.faults.strike, self.id), self._diverged,
@@ -358,7 +362,10 @@ class _Process:
         )  # fmt: skip
         self.driver = Driver(node, self.endpoint, self.booker, hooks, computer, group, self.device)
         algorithm = plan.algorithm
-        main = algorithm.server(node) if self.is_server else self.life.program(node, algorithm, self.endpoint)
+        halts = algorithm.collective and returns(scenario.faults)
+        regroup = self.driver.regroup if halts else None
+        main = (algorithm.server(node) if self.is_server
+                else self.life.program(node, algorithm, self.endpoint, regroup))  # fmt: skip
         if custody is not None:
             main = custody.program(main, self.driver)
         self.programs = [main, *(() if self.is_server else algorithm.companions(node))]

@@ -318,7 +318,7 @@ class Scenario:
         servers = self.cluster.servers.count if algorithm.centralized else 0
         check_faults(self.faults, self.cluster.workers, servers, algorithm, self.run.heartbeat_timeout)
         if algorithm.collective and self.cluster.network.collective == "messages" and returns(self.faults):
-            why = f"{self.algorithm.name}'s ring of messages takes in nobody, nor does a real run"
+            why = f"{self.algorithm.name}'s all-reduce takes in nobody where messages do it from the start"
             raise ScenarioError("cluster.network.collective", "messages", f"native where workers join: {why}")
 
     def compact(self) -> dict[str, Any]:

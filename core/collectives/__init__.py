@@ -7,8 +7,11 @@ read as well.
 
 from __future__ import annotations
 
-from core.collectives.agreement import all_reduce, completed
+from core.collectives.agreement import all_reduce, completed, renew, rounds
 from core.collectives.exchange import CHOICE, schedule_of
 from core.collectives.schedules import ALGORITHMS, Choice, ring_steps
 
-__all__ = ["ALGORITHMS", "CHOICE", "Choice", "all_reduce", "completed", "ring_steps", "schedule_of"]
+__all__ = [
+    "ALGORITHMS", "CHOICE", "Choice",
+    "all_reduce", "completed", "renew", "ring_steps", "rounds", "schedule_of",
+]  # fmt: skip

@@ -14,6 +14,9 @@ of departed workers in hand the survivors agree: those that completed the round 
 those that did not; if nobody completed it, all start it again from an intact copy, without the departed.
 Two survivors are never more than one round apart, because nobody completes a round that another has not
 entered: everybody's tensor is part of every result.
+
+Arrivals. There is nothing to agree on: a driver that takes in somebody does so while no all-reduce is under
+way anywhere, and tells all who is there from then on (``renew``).
 """
 
 from __future__ import annotations
@@ -27,9 +30,12 @@ from core.collectives.exchange import PIECE, RESULT, STATUS, State, exchange, ne
 from core.effects import Effect, Receive, Send
 from core.node import LEFT, Left, Message, Node
 
-__all__ = ["all_reduce", "completed"]
+__all__ = ["all_reduce", "completed", "renew", "rounds"]
 
 _IN_AGREEMENT = Receive((PIECE, STATUS, RESULT, LEFT))
+
+_NUMBER_AT = 48
+"""The bit of an epoch at which ``State.number`` begins; a message has room for 63."""
 
 
 def all_reduce(node: Node, tensor: Any) -> Generator[Effect, Any, None]:
@@ -53,17 +59,34 @@ def completed(node: Node, tensor: Any) -> None:
     state.result = tensor
 
 
+def rounds(node: Node) -> int:
+    """All-reduces that ``node`` has completed."""
+    return _state(node).round
+
+
+def renew(node: Node, number: int, completed: int) -> None:
+    """From now on ``node.live`` take part, all of whom have completed so many; none is under way.
+
+    number  of such changes so far, the same for all
+    """
+    state = _state(node)
+    state.number, state.round = number, completed
+    state.statuses, state.early = {}, {}
+    state.epoch = _epoch(node)
+
+
 def _state(node: Node) -> State:
     state: State = node.memory.setdefault("allreduce", State())
     return state
 
 
 def _epoch(node: Node) -> int:
-    """The departed workers as a number: their count, then a checksum of who they are; 0 for none."""
+    """Who is not there as a number: how often somebody came, their count, a checksum of who they are."""
+    came = _state(node).number << _NUMBER_AT
     if len(node.live) == node.workers:
-        return 0
+        return came
     departed = sorted(set(range(node.workers)) - node.live)
-    return len(departed) << 32 | crc32(repr(departed).encode())
+    return came | len(departed) << 32 | crc32(repr(departed).encode())
 
 
 def _agree(node: Node, state: State, tensor: Any) -> Generator[Effect, Any, bool]:

@@ -52,6 +52,7 @@ class State:
     round     how many it has completed
     result    the tensor of the last completed one
     epoch     the set of departed workers that was last agreed on, as a number
+    number    how often workers came: a driver that lets any come counts that (``agreement.renew``)
     statuses  epoch -> worker -> round that the worker was in when it learned of that epoch
     early     (source, lane) -> pieces of the agreed epoch that nobody has awaited yet, in order
     """
@@ -59,6 +60,7 @@ class State:
     round: int = 0
     result: Any = None
     epoch: int = 0
+    number: int = 0
     statuses: dict[int, dict[int, int]] = field(default_factory=dict)
     early: dict[tuple[int, int], deque[Message]] = field(default_factory=dict)
 
@@ -72,7 +74,7 @@ class State:
 
 
 def newer(epoch: int, than: int) -> bool:
-    """Whether more workers have departed in ``epoch``."""
+    """Whether more workers have come in ``epoch``, or as many have, and more have departed."""
     return epoch >> 32 > than >> 32
 
 

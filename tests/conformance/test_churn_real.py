@@ -21,7 +21,7 @@ from sim import simulate
 from tests.real.promises import must_reconcile, of
 from tests.real.runs import tiny
 
-NAMES = ["asp", "bsp", "ssp", "aladdin", "easgd", "adpsgd", "gosgd"]
+NAMES = ["asp", "bsp", "ssp", "aladdin", "easgd", "adpsgd", "gosgd", "arsgd"]
 STEPS = 250
 
 
@@ -39,9 +39,11 @@ def drawn(name: str, seed: int) -> Scenario:
         )
         back = {"back": float(rng.uniform(0.05, 0.4))} if kind == "freeze" or rng.random() < 0.7 else {}
         faults.append({"kind": kind, "ranks": [rank], **moment, **back})
-    servers = {"servers": {"count": int(rng.integers(1, 3))}}
+    cluster: dict[str, Any] = {"servers": {"count": int(rng.integers(1, 3))}}
+    if name == "arsgd":
+        cluster["network"] = {"collective": "native"}
     made = tiny(
-        name, workers, cluster=servers, run={"steps": STEPS, "heartbeat_timeout": "30 s", "seed": seed}
+        name, workers, cluster=cluster, run={"steps": STEPS, "heartbeat_timeout": "30 s", "seed": seed}
     )
     return made.override({"faults": faults})
 
