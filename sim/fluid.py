@@ -6,8 +6,9 @@ Rules this module obeys:
 * Every flow belongs to its bottleneck: a link of its path that is full and on which no flow is faster
   (Bertsekas and Gallager, Data Networks, section 6.5.2). ``sim.link`` says how a link shares itself out.
 * A change that reaches one link only, all of whose flows are its own and cross no other full link, is
-  acted on at once. Everything else is worked out at the end of its instant, however many flows started
-  or ended in it, by ``sim.maxmin``, and only for links that it reaches.
+  acted on at once. Everything else waits for the end of its instant, however many flows start or end in
+  it. New flows over such a link (a worker that sends to all servers) are then acted on together; the rest
+  is worked out by ``sim.maxmin``, and only for links that it reaches.
 * A link with room to spare has *promised* rates to the links that its flows belong to: as long as no
   level exceeds the promise made to it, nothing need be looked at. ``monitors`` holds the promises that
   were made to a link, the least first.
@@ -15,6 +16,7 @@ Rules this module obeys:
 
 from __future__ import annotations
 
+from collections.abc import Container
 from math import inf
 
 from sim.clock import LATE, Alarm, Clock
@@ -36,20 +38,24 @@ class Fluid:
         self.free = Link(self, inf)
         self.free.unfold()
         self._dirty: dict[Link, None] = {}
+        self._late = False
         self._alarm = _Late(self)
         self._solver = Solver(self)
 
     def start(self, flow: Flow, nbytes: float) -> None:
         """Let ``nbytes`` move along ``flow.path``."""
         path = flow.path
-        if len(path) == 2 and not self._dirty:
+        if self._late:
+            self._wait(flow, nbytes)
+            return
+        if len(path) == 2:
             hub, spur = path
             if spur.users > hub.users:
                 spur, hub = path
             own = hub.own
             if spur.sole is None and (own or hub.sole is None) and not (hub.by or hub.sat):
                 level, room = hub.capacity / (own + 1), spur.capacity
-                if level <= room and (room >= hub.capacity or self._room(spur, hub, level, path)):
+                if level <= room and (room >= hub.capacity or self._room(spur, hub, level, 1, path)):
                     spur.sole = flow
                     hub.add(flow, nbytes, level)
                     return
@@ -60,17 +66,17 @@ class Fluid:
         path = flow.path
         best, share = path[0], inf
         for link in path:
-            if link.sole is not CROWD:
+            if link.sole is not CROWD and link.sole is not None:
                 link.unfold()
             part = link.capacity / (link.own + len(link.guests) + 1)
             if part < share or (part == share and link.users > best.users):
                 best, share = link, part
-        if best.by or best.sat or self._dirty:
+        if best.by or best.sat:
             self._wait(flow, nbytes)
             return
         for link in path:
             crowded = link.own or link.guests or link.capacity < best.capacity
-            if crowded and link is not best and not self._room(link, best, share, path):
+            if crowded and link is not best and not self._room(link, best, share, 1, path):
                 self._wait(flow, nbytes)
                 return
         for link in path:
@@ -85,40 +91,113 @@ class Fluid:
 
     def _wait(self, flow: Flow, nbytes: float) -> None:
         """Let the end of the instant decide how fast ``flow`` is."""
-        free, full = self.free, False
-        flow.hub, flow.entry = free, 0
-        free.guests[flow] = nbytes
-        dirty = self._dirty
-        if not dirty:
-            self.clock.at(self.clock._now, self._alarm, LATE)
-        for link in flow.path:
-            if link.sole is not CROWD:
-                link.unfold()
-            guests, by = link.guests, link.by
-            guests[flow] = 0.0
-            by[free] = by.get(free, 0) + 1
-            if len(guests) > link.seats:
-                dirty[link] = None
-                if link.own:
-                    full = True
-        if not full:  # any of them may become its bottleneck
-            for link in flow.path:
-                dirty[link] = None
+        flow.hub, flow.entry = self.free, 0
+        self.free.guests[flow] = nbytes
+        self._call()
 
-    def _room(self, link: Link, best: Link, level: float, path: tuple[Link, ...]) -> bool:
-        """Whether a new flow on ``path`` that belongs to ``best``, at ``level``, leaves room on ``link``."""
+    def _call(self) -> None:
+        """See to it that ``solve`` is called when everything else of this instant has happened."""
+        if not self._late:
+            self._late = True
+            self.clock.at(self.clock._now, self._alarm, LATE)
+
+    def _join(self) -> None:
+        """Act at once on flows that are new in this instant, as far as they go where all flows belong.
+
+        They are looked at together: one by one the first would take a link that the last leaves a share of.
+        """
+        fresh = self.free.guests
+        counts: dict[Link, int] = {}
+        for flow in fresh:
+            for link in flow.path:
+                counts[link] = counts.get(link, 0) + 1
+        shares: dict[Link, float] = {}
+        for link, count in counts.items():
+            if link.own and (link.by or link.sat):
+                return
+            if link.sole is not CROWD and link.sole is not None:
+                link.unfold()
+            shares[link] = link.capacity / (count + link.own + len(link.guests))
+        groups: dict[Link, list[Flow]] = {}
+        for flow in fresh:
+            best = min(flow.path, key=shares.__getitem__)
+            group = groups.get(best)
+            if group is None:
+                groups[best] = [flow]
+            else:
+                group.append(flow)
+        for hub, flows in groups.items():
+            if not self._take(hub, flows):
+                return
+
+    def _take(self, hub: Link, flows: list[Flow]) -> bool:
+        """Let new ``flows`` belong to ``hub``, if all there are its own and no other link becomes full."""
+        if hub.by or hub.sat or (hub.sole is not None and not hub.own):
+            return False
+        level = hub.capacity / (hub.own + len(flows))
+        counts: dict[Link, int] = {}
+        for flow in flows:
+            for link in flow.path:
+                if link is not hub:
+                    counts[link] = counts.get(link, 0) + 1
+        for link, count in counts.items():
+            if link.sole is None:
+                if count == 1 and link.capacity >= hub.capacity:
+                    continue
+            elif link.sole is not CROWD:
+                link.unfold()
+            if not self._room(link, hub, level, count, counts):
+                return False
+        sizes, now = self.free.guests, self.clock._now
+        hub.advance(now)
+        hub.level = level
+        for flow in flows:
+            hub.adopt(flow, sizes.pop(flow))
+            for link in flow.path:
+                if link is hub:
+                    continue
+                if link.sole is None and counts[link] == 1:
+                    link.sole = flow
+                    continue
+                if link.sole is not CROWD:
+                    link.unfold()
+                link.guests[flow] = 0.0
+                link.by[hub] = link.by.get(hub, 0) + 1
+        if hub.monitors and hub.monitors[0][0] < level:
+            hub.lift()
+        hub.schedule(now)
+        return True
+
+    def _enrol(self, dirty: dict[Link, None]) -> None:
+        """Put new flows on their links; ``dirty`` gets those at which they may find their bottleneck."""
+        free = self.free
+        for flow in free.guests:
+            full = False
+            for link in flow.path:
+                if link.sole is not CROWD:
+                    link.unfold()
+                link.guests[flow] = 0.0
+                link.by[free] = link.by.get(free, 0) + 1
+                if link.own:
+                    dirty[link] = None
+                    full = True
+            if not full:
+                dirty[min(flow.path, key=_share)] = None
+
+    def _room(self, link: Link, best: Link, level: float, more: int, coming: Container[Link]) -> bool:
+        """Whether ``more`` flows that belong to ``best``, at ``level``, leave room on ``link``."""
         if link.own:
             return False
-        if link.fits(best, level, path):
+        if link.fits(best, level, more, coming):
             return True
-        guests, top = len(link.guests) + 1, level
+        guests, top = len(link.guests) + more, level
         for hub in link.by:
             if hub is not best and hub.level > top:
                 top = hub.level
         if top * guests > link.capacity:
             return False
         link.spread(guests, top)
-        return link.fits(best, level, path)
+        return link.fits(best, level, more, coming)
 
     def cancel(self, flow: Flow) -> None:
         """Take a flow off its links before its end; it never arrives."""
@@ -127,8 +206,6 @@ class Fluid:
             flow.hub.cancel(flow, self.clock._now)
             return
         del free.guests[flow]
-        for link in flow.path:
-            free.part(link, flow)
 
     def left(self, flow: Flow) -> float:
         """Bytes of ``flow`` that have not passed yet."""
@@ -139,14 +216,25 @@ class Fluid:
 
     def mark(self, link: Link) -> None:
         """``link`` must be looked at when everything else of this instant has happened."""
-        if not self._dirty:
-            self.clock.at(self.clock._now, self._alarm, LATE)
+        self._call()
         self._dirty[link] = None
 
     def solve(self) -> None:
         """Work out what has changed in this instant."""
+        fresh = self.free.guests
+        if len(fresh) > 1 and not self._dirty:
+            self._join()
         dirty, self._dirty = self._dirty, {}
-        self._solver.settle(dirty, self.clock._now)
+        if fresh:
+            self._enrol(dirty)
+        if dirty:
+            self._solver.settle(dirty, self.clock._now)
+        self._late = False
+
+
+def _share(link: Link) -> float:
+    """What every flow on ``link`` may have at least, bytes/s."""
+    return link.capacity / (link.own + len(link.guests))
 
 
 class _Late(Alarm):

@@ -16,7 +16,7 @@ Rules this module obeys (``sim.fluid`` says what they rest on):
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from heapq import heapify, heappop, heappush
 from math import inf, sqrt
 from typing import TYPE_CHECKING, Any
@@ -54,11 +54,13 @@ class Link(Alarm):
               guests were promised this or that
     monitors  (rate promised, tie-breaker, by which link) to its own flows
     turn      where it stands in the solver's queue; infinite if it does not
-    found     what the solver has found its level to be, not acted on yet; 0 if nothing
+    found     what the solver has found its level to be, not acted on yet; negative if flows must change hands
+              for it; 0 if nothing
+    guess     what its level will be as far as the solver can tell without a look, while it is in the queue
     """
 
     __slots__ = (
-        "_due", "_exact", "_fluid", "_rising", "by", "capacity", "found", "guests", "level", "line",
+        "_due", "_exact", "_fluid", "_rising", "by", "capacity", "found", "guess", "guests", "level", "line",
         "monitors", "own", "promises", "sat", "seats", "served", "share", "since", "sole", "turn", "users",
     )  # fmt: skip
 
@@ -74,7 +76,7 @@ class Link(Alarm):
         self._rising = True
         self.own = self.users = self.seats = 0
         self.level = self.turn = self._due = inf
-        self.served = self.since = self.found = self.share = 0.0
+        self.served = self.since = self.found = self.guess = self.share = 0.0
         self._exact = False
 
     @staticmethod
@@ -151,10 +153,15 @@ class Link(Alarm):
         self.since, self.own, self.level = now, own + 1, level
         fluid.sequence = entry = fluid.sequence + 1
         flow.hub, flow.entry = self, entry
+        if not own and self.monitors and self.monitors[0][0] < level:
+            self.lift()
         flow.key = key = served + nbytes
         line = self.line
         if self._rising and (not own or key >= line[-1][0]):
             line.append((key, entry, flow))
+            if own:  # those before it end later than they would have
+                self._exact = False
+                return
         else:
             self._insert(key, entry, flow)
             line = self.line
@@ -189,6 +196,10 @@ class Link(Alarm):
             else:
                 heapify(kept)
                 self.line = kept
+
+    def slow(self) -> None:
+        """All its own flows go slower: its alarm goes off too early."""
+        self._exact = False
 
     def lose(self) -> None:
         """One of its own flows goes to another link."""
@@ -265,11 +276,9 @@ class Link(Alarm):
             self.served = 0.0
             line.clear()
             return
-        level = self.capacity / own
-        if self.monitors and level > self.monitors[0][0]:
-            self._fluid.mark(self)
-            return
-        self.level = level
+        self.level = level = self.capacity / own
+        if self.monitors and self.monitors[0][0] < level:
+            self.lift()
         key, entry, first = line[0]
         if first.entry == entry:
             clock = self._fluid.clock
@@ -330,12 +339,27 @@ class Link(Alarm):
         if self.by or self.sat:
             self._fluid.mark(self)
         elif own:
-            level = self.capacity / own
-            if self.monitors and level > self.monitors[0][0]:
-                self._fluid.mark(self)
-            else:
-                self.level = level
-                self.schedule(now)
+            self.level = level = self.capacity / own
+            if self.monitors and self.monitors[0][0] < level:
+                self.lift()
+            self.schedule(now)
+
+    def lift(self) -> None:
+        """Its level has risen: links that promised less must be looked at, unless they have room."""
+        for link in self.exceeded():
+            self._fluid.mark(link)
+
+    def exceeded(self) -> list[Link]:
+        """Links without room for its own flows at its present level; the others promise that much."""
+        monitors, level = self.monitors, self.level
+        lacking = []
+        while monitors and monitors[0][0] < level:
+            rate, _, link = heappop(monitors)
+            if link.promises.get(self) == rate:
+                del link.promises[self]
+                if not link.renew(self):
+                    lacking.append(link)
+        return lacking
 
     def clear(self) -> None:
         """It has no flows of its own any more: it is not full."""
@@ -351,7 +375,7 @@ class Link(Alarm):
             self.sat = {}
         self.sat[link] = None
 
-    def monitor(self, link: Link, rate: float, coming: tuple[Link, ...] = ()) -> None:
+    def monitor(self, link: Link, rate: float, coming: Container[Link] = ()) -> None:
         """``link`` has room for flows of this one up to ``rate``; the next will cross ``coming``."""
         if link.promises is NO_PROMISES:
             link.promises = {}
@@ -377,12 +401,15 @@ class Link(Alarm):
             if promises.get(hub, inf) > share:
                 hub.monitor(self, share)
 
-    def fits(self, hub: Link, level: float, coming: tuple[Link, ...] = ()) -> bool:
-        """Whether one of its guests may belong to ``hub``, at ``level``, without another look."""
-        if len(self.guests) + bool(coming) > self.seats:
+    def fits(self, hub: Link, level: float, more: int = 0, coming: Container[Link] = ()) -> bool:
+        """Whether guests may belong to ``hub``, at ``level``, without another look; ``more`` are yet to come.
+
+        Their paths are in ``coming``.
+        """
+        if len(self.guests) + more > self.seats:
             return False
         share = self.share
-        if self.promises.get(hub, inf) > share:
+        if not level <= self.promises.get(hub, 0.0) <= share:
             if level > share:
                 return False
             hub.monitor(self, share, coming)
@@ -390,15 +417,27 @@ class Link(Alarm):
 
     def renew(self, hub: Link) -> bool:
         """Whether the guests that belong to ``hub`` leave room, although it goes faster than was promised."""
-        if self.own or self.sole is not CROWD:
-            return False
+        if self.own:  # full: its level depends on theirs, and it is looked at in any case
+            return True
+        sole = self.sole
+        if sole is not CROWD:
+            if sole is None or sole.hub is not hub:
+                return True
+            if hub.level > self.capacity:
+                return False
+            hub.monitor(self, self.capacity)
+            return True
         count = self.by.get(hub)
         if count is None:
             return True
         level, promises, guests = hub.level, self.promises, len(self.guests)
-        if guests <= self.seats and level * guests <= self.capacity:
-            self.spread(guests, level)
-            return True
+        if guests <= self.seats:
+            if level <= self.share:
+                hub.monitor(self, self.share)
+                return True
+            if level * guests <= self.capacity:  # all others have less: it is the fastest
+                self.spread(guests, level)
+                return True
         left = self.capacity - level * count
         for other, others in self.by.items():
             if other is not hub:
@@ -409,7 +448,7 @@ class Link(Alarm):
         hub.monitor(self, level + left / (2 * count))
         return True
 
-    def _forget(self, coming: tuple[Link, ...]) -> None:
+    def _forget(self, coming: Container[Link]) -> None:
         """Keep one entry for each promise, and no promises of links that its own flows no longer cross."""
         kept: dict[Link, tuple[float, int, Link]] = {}
         for item in self.monitors:

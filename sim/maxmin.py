@@ -12,7 +12,8 @@ Rules this module obeys:
   incremental search for shortest paths (Koenig and Likhachev, Lifelong planning A*, 2004). A change
   never reaches a link with a lower level than its own; it ends where levels come out as they were.
 * The capacity over the number of flows is a lower bound of the water level; links wait with it for
-  their turn, and are worked out when it has come.
+  their turn, and are worked out when it has come. Where only levels have changed, and no flow has
+  come, gone or changed hands, their turn is known to rounding (``Link.guess``).
 * All sums are made anew from the levels: no rounding adds up over time.
 """
 
@@ -62,17 +63,22 @@ class Solver:
             if turn != link.turn:
                 continue
             link.turn = inf
-            level, water = link.level, link.found or self._water(link)
+            level, water = link.level, link.found
             moves = water < 0
             if moves:
-                water = _fill(link)
-            elif water == level or abs(water - level) <= SAME * water < inf:
+                water = -water
+            elif not water:
+                water = self._water(link)
+                moves = water < 0
+                if moves:
+                    water = _fill(link)
+            if not moves and (water == level or abs(water - level) <= SAME * water < inf):
                 continue
             least = min(water, level)
             if queue and least > queue[0][0]:
-                link.turn = least
-                if link.own and not moves:
-                    link.found = water
+                link.turn, link.guess = least, water
+                if link.own:
+                    link.found = -water if moves else water
                 self._sequence += 1
                 heappush(queue, (least, self._sequence, link))
                 continue
@@ -95,12 +101,31 @@ class Solver:
         turn, level = link.capacity / (link.own + len(link.guests)), link.level
         if level < turn:
             turn = level
+        link.guess = turn
         if turn < floor:
             turn = floor
         if turn < link.turn:
             link.turn = turn
             self._sequence = sequence = self._sequence + 1
             heappush(self._queue, (turn, sequence, link))
+
+    def _press(self, link: Link, load: float) -> None:
+        """Guests of the full ``link`` take up ``load`` bytes/s more: let it be looked at in its turn.
+
+        As long as no flow changes hands, its water level is what ``guess`` says, up to rounding.
+        """
+        link.found = 0.0
+        floor, turn, level = self._floor, link.turn, link.level
+        if turn <= floor:
+            return
+        link.guess = guess = (level if turn == inf else link.guess) - load / link.own
+        least = min(level, guess)
+        if least < floor:
+            least = floor
+        if least < turn:
+            link.turn = least
+            self._sequence = sequence = self._sequence + 1
+            heappush(self._queue, (least, sequence, link))
 
     def _water(self, link: Link) -> float:
         """The water level of ``link`` at the present levels of the others; -1 if flows must move."""
@@ -155,21 +180,27 @@ class Solver:
     def _set(self, link: Link, water: float, moves: bool) -> None:
         """Give ``link`` a new level; with ``moves``, let the right flows belong to it."""
         link.advance(self._now)
-        self._changed[link] = None
+        rise = water - link.level
+        if moves or rise > 0:
+            self._changed[link] = None
+        else:
+            link.slow()
         link.level = water
         if moves:
+            link.turn = 0.0  # what changes hands is in its level already
             self._exchange(link, water)
-            if not link.own:
+            link.turn = inf
+            if not link.own:  # what is it to promise?
+                self._line_up(link)
                 return
-        for other in link.sat:
-            self._line_up(other)
-        monitors = link.monitors
-        while monitors and monitors[0][0] < water:
-            rate, _, other = heappop(monitors)
-            if other.promises.get(link) == rate:
-                del other.promises[link]
-                if not other.renew(link):
-                    self._line_up(other)
+            for other in link.sat:
+                self._line_up(other)
+        else:
+            for other in link.sat:
+                self._press(other, rise * other.by[link])
+        if link.monitors and link.monitors[0][0] < water:
+            for other in link.exceeded():
+                self._line_up(other)
 
     def _exchange(self, link: Link, water: float) -> None:
         """Faster flows now belong to ``link``, and its own to links that make them slower."""
@@ -232,14 +263,20 @@ class Solver:
                     by[source] = count - 1
             if link is not to:
                 by = link.by
-                by[to] = by.get(to, 0) + 1
+                others = by.get(to, 0)
+                by[to] = others + 1
                 if link.own:
                     to.meet(link)
                 elif link is not source:
                     if link.fits(to, to.level):
                         continue
                     held = link.promises
-                    if to.level <= held.get(to, inf) <= held.get(source, 0.0):
+                    most = held.get(source, 0.0)
+                    if others:
+                        if to.level <= held.get(to, inf) <= most:
+                            continue
+                    elif to.level <= most and not link.seats:
+                        to.monitor(link, most)
                         continue
             self._line_up(link)
         if source.own == 0:

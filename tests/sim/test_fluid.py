@@ -161,10 +161,13 @@ def test_no_link_is_overfull_and_every_flow_has_a_bottleneck(
 
 
 class General(Fluid):
-    """Leaves every start to the end of its instant."""
+    """Leaves every start to the solver."""
 
     def start(self, flow: Flow, nbytes: float) -> None:
         self._wait(flow, nbytes)
+
+    def _join(self) -> None:
+        pass
 
 
 class GeneralLink(Link):

@@ -44,6 +44,23 @@ def star(fluid: Fluid, draw: random.Random) -> tuple[list[Link], Draw]:
     return links, lambda: (links[servers + draw.randrange(workers)], links[draw.randrange(servers)])
 
 
+def fans(fluid: Fluid, draw: random.Random) -> tuple[list[Link], Draw]:
+    """Flows come in runs: a worker to every server, or every server to a worker."""
+    servers, workers = draw.choice([3, 8, 16]), draw.choice([3, 6, 12])
+    nodes = range(servers + workers)
+    ups, downs = ([Link(fluid, draw.choice([8.0, 8.0, 20.0])) for _ in nodes] for _ in "ud")
+    worker, turn, out = 0, servers, True
+
+    def path() -> tuple[Link, ...]:
+        nonlocal worker, turn, out
+        if turn == servers:
+            worker, turn, out = servers + draw.randrange(workers), 0, draw.random() < 0.5
+        turn += 1
+        return (ups[worker], downs[turn - 1]) if out else (ups[turn - 1], downs[worker])
+
+    return ups + downs, path
+
+
 def racks(fluid: Fluid, draw: random.Random) -> tuple[list[Link], Draw]:
     """Machines in racks with narrow up-links, some of them servers; sometimes a backplane."""
     count, per = draw.randint(2, 5), draw.randint(2, 5)
@@ -93,6 +110,7 @@ def check(fluid: Fluid, links: list[Link], flows: list[Bytes]) -> None:
             for hub, rate in link.promises.items():
                 watched = [item for item in hub.monitors if item[0] == rate and item[2] is link]
                 assert watched or rate >= hub.capacity or hub not in by
+                assert hub not in link.by or rate >= hub.level * (1 - 1e-12)
                 spread = link.sole is CROWD and len(link.guests) <= link.seats
                 assert not (hub in by and spread) or rate <= link.share
 
@@ -104,7 +122,7 @@ def pass_time(clock: Clock, until: float) -> None:
         clock.step()
 
 
-@pytest.mark.parametrize("topology", [mesh, star, racks])
+@pytest.mark.parametrize("topology", [mesh, star, fans, racks])
 @pytest.mark.parametrize("seed", range(12))
 def test_rates_are_right_after_every_change(
     topology: Callable[[Fluid, random.Random], tuple[list[Link], Draw]], seed: int
@@ -116,7 +134,7 @@ def test_rates_are_right_after_every_change(
     most, equal = draw.choice([3, 10, 40]), draw.random() < 0.5
     flows: list[Bytes] = []
     for _ in range(120):
-        for _ in range(draw.choice([1, 1, 1, 4])):
+        for _ in range(draw.choice([1, 1, 1, 4, 24] if topology is fans else [1, 1, 1, 4])):
             choice = draw.random()
             if len(flows) < most and choice < 0.6:
                 flows.append(Bytes(path()))
@@ -156,3 +174,69 @@ def test_a_new_promise_is_kept_however_many_old_ones_are_forgotten() -> None:
         fluid.cancel(flows.pop(0))
     pass_time(clock, clock.now)
     assert [flow.hub.level for flow in flows] == pytest.approx([10.0] * 4)
+
+
+def begun(fluid: Fluid, paths: list[tuple[Link, ...]], nbytes: float) -> list[Bytes]:
+    """New flows of ``nbytes`` each, all at once."""
+    flows = [Bytes(path) for path in paths]
+    for flow in flows:
+        fluid.start(flow, nbytes)
+    pass_time(fluid.clock, fluid.clock.now)
+    return flows
+
+
+def test_a_promise_to_a_link_without_flows_holds_for_no_more_than_it_says() -> None:
+    """What left room for four flows of a worker does not for the one that comes next, four times as fast."""
+    clock = Clock()
+    fluid = Fluid(clock)
+    server, *others = servers = [Link(fluid, 10.0) for _ in range(4)]
+    one, two = workers = [Link(fluid, 10.0) for _ in range(2)]
+    for link in workers:
+        link.users = 5
+    stay = begun(fluid, [(other, two) for other in others], 1e3)
+    begun(fluid, [(server, two)], 20.0)
+    begun(fluid, [(link, one) for link in servers], 10.0)
+    assert server.promises[one] < one.capacity
+    pass_time(clock, 20.0)
+    assert one.level == inf
+    flows = stay + begun(fluid, [(server, one)], 1e3) + begun(fluid, [(server, two)], 1e3)
+    check(fluid, servers + workers, flows)
+
+
+def test_a_promise_that_is_renewed_leaves_room_for_who_is_faster() -> None:
+    """A link promises all of its guests the same; one of them had been promised less, long ago."""
+    fluid = Fluid(Clock())
+    wide, slow, fast = (Link(fluid, 10.0) for _ in range(3))
+    wide.unfold()
+    wide.guests, wide.by = {Bytes(()): 0.0 for _ in range(3)}, {slow: 1, fast: 2}
+    wide.seats, wide.share, wide.promises = 3, 10 / 3, {slow: 1.0, fast: 10 / 3}
+    slow.level, fast.level = 1.5, 3.2
+    assert wide.renew(slow)
+    assert wide.share >= fast.level
+    assert wide.promises[slow] >= slow.level
+
+
+def test_flows_that_start_together_where_all_of_them_belong_need_no_solver() -> None:
+    """A worker that sends to all servers while others do; one that comes when a server is full does."""
+    clock = Clock()
+    fluid = Fluid(clock)
+    servers, workers = ([Link(fluid, 16.0) for _ in range(16)] for _ in "sw")
+    settled = []
+    settle = fluid._solver.settle
+
+    def count(links: dict[Link, None], now: float) -> None:
+        settled.append(now)
+        settle(links, now)
+
+    fluid._solver.settle = count  # type: ignore[method-assign]
+    flows: list[Bytes] = []
+    for worker in workers[:8]:
+        flows += begun(fluid, [(worker, server) for server in servers], 100.0)
+        check(fluid, servers + workers, flows)
+        pass_time(clock, clock.now + 1.0)
+    assert not settled
+    flows += begun(fluid, [(workers[i], servers[0]) for i in range(8, 16)], 5.0)
+    check(fluid, servers + workers, flows)
+    assert settled
+    clock.drain()
+    assert all(flow.over for flow in flows)
