@@ -107,50 +107,39 @@ class Fluid:
         They are looked at together: one by one the first would take a link that the last leaves a share of.
         """
         fresh = self.free.guests
+        for end in (0, -1):
+            hubs = {flow.path[end] for flow in fresh}
+            if len(hubs) == 1:
+                self._take(hubs.pop(), [*fresh])
+                return
         counts: dict[Link, int] = {}
         for flow in fresh:
             for link in flow.path:
+                if link.own and (link.by or link.sat):
+                    return
                 counts[link] = counts.get(link, 0) + 1
-        shares: dict[Link, float] = {}
-        for link, count in counts.items():
-            if link.own and (link.by or link.sat):
-                return
-            if link.sole is not CROWD and link.sole is not None:
-                link.unfold()
-            shares[link] = link.capacity / (count + link.own + len(link.guests))
+        shares = {link: link.capacity / (link.own + count) for link, count in counts.items()}
         groups: dict[Link, list[Flow]] = {}
         for flow in fresh:
-            best = min(flow.path, key=shares.__getitem__)
-            group = groups.get(best)
-            if group is None:
-                groups[best] = [flow]
-            else:
-                group.append(flow)
+            groups.setdefault(min(flow.path, key=shares.__getitem__), []).append(flow)
         for hub, flows in groups.items():
             if not self._take(hub, flows):
                 return
 
     def _take(self, hub: Link, flows: list[Flow]) -> bool:
-        """Let new ``flows`` belong to ``hub``, if all there are its own and no other link becomes full."""
+        """Let new ``flows`` belong to ``hub``, if all there are its own and they cross no other full link."""
         if hub.by or hub.sat or (hub.sole is not None and not hub.own):
             return False
-        level = hub.capacity / (hub.own + len(flows))
         counts: dict[Link, int] = {}
         for flow in flows:
             for link in flow.path:
                 if link is not hub:
+                    if link.own:
+                        return False
                     counts[link] = counts.get(link, 0) + 1
-        for link, count in counts.items():
-            if link.sole is None:
-                if count == 1 and link.capacity >= hub.capacity:
-                    continue
-            elif link.sole is not CROWD:
-                link.unfold()
-            if not self._room(link, hub, level, count, counts):
-                return False
         sizes, now = self.free.guests, self.clock._now
         hub.advance(now)
-        hub.level = level
+        hub.level = level = hub.capacity / (hub.own + len(flows))
         for flow in flows:
             hub.adopt(flow, sizes.pop(flow))
             for link in flow.path:
@@ -163,6 +152,13 @@ class Fluid:
                     link.unfold()
                 link.guests[flow] = 0.0
                 link.by[hub] = link.by.get(hub, 0) + 1
+        for link in counts:
+            if link.sole is CROWD:
+                room = self._room(link, hub, level)
+            else:
+                room = link.capacity >= hub.capacity or self._room(link, hub, level, 1, counts)
+            if not room:
+                self._dirty[link] = None
         if hub.monitors and hub.monitors[0][0] < level:
             hub.lift()
         hub.schedule(now)
@@ -170,7 +166,7 @@ class Fluid:
 
     def _enrol(self, dirty: dict[Link, None]) -> None:
         """Put new flows on their links; ``dirty`` gets those at which they may find their bottleneck."""
-        free = self.free
+        free, idle = self.free, []
         for flow in free.guests:
             full = False
             for link in flow.path:
@@ -182,10 +178,14 @@ class Fluid:
                     dirty[link] = None
                     full = True
             if not full:
-                dirty[min(flow.path, key=_share)] = None
+                idle.append(flow)
+        for flow in idle:
+            dirty[min(flow.path, key=lambda link: link.capacity / link.by[free])] = None
 
-    def _room(self, link: Link, best: Link, level: float, more: int, coming: Container[Link]) -> bool:
-        """Whether ``more`` flows that belong to ``best``, at ``level``, leave room on ``link``."""
+    def _room(
+        self, link: Link, best: Link, level: float, more: int = 0, coming: Container[Link] = ()
+    ) -> bool:
+        """Whether all on ``link``, and ``more`` flows, leave room if those of ``best`` move at ``level``."""
         if link.own:
             return False
         if link.fits(best, level, more, coming):
@@ -230,11 +230,6 @@ class Fluid:
         if dirty:
             self._solver.settle(dirty, self.clock._now)
         self._late = False
-
-
-def _share(link: Link) -> float:
-    """What every flow on ``link`` may have at least, bytes/s."""
-    return link.capacity / (link.own + len(link.guests))
 
 
 class _Late(Alarm):
