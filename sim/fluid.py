@@ -107,6 +107,9 @@ class Fluid:
         They are looked at together: one by one the first would take a link that the last leaves a share of.
         """
         fresh = self.free.guests
+        for link in next(iter(fresh)).path:
+            if link.own and (link.by or link.sat):
+                return
         for end in (0, -1):
             hubs = {flow.path[end] for flow in fresh}
             if len(hubs) == 1:
