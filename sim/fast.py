@@ -239,13 +239,13 @@ FastPump.handlers = {
 def fast_pair(network: Network, source: Host, target: Host) -> Pair:
     """The connection from ``source`` to ``target``, of the kind that suits it."""
     pair = Pair(network, source, target)
-    if network.host is None and network.savings is None and (pair.rate or pair.direct):
-        pair.__class__ = _LonePair if pair.rate else _SharedPair
+    if network.host is None and network.savings is None and (network.slots == 1 or pair.direct):
+        pair.__class__ = _SharedPair if pair.direct else _GrantedPair
     return pair
 
 
-class _LonePair(Pair):
-    """Messages that ask for a grant and then have both NICs to themselves."""
+class _GrantedPair(Pair):
+    """Messages that ask for a grant and then have both NICs to themselves, if not what lies between."""
 
     __slots__ = ()
 
@@ -256,7 +256,7 @@ class _LonePair(Pair):
         source, network = self.source, self.network
         transfer = self.spare
         if transfer is None:
-            transfer = _Lone(self, message, nbytes)
+            transfer = (_Lone if self.rate else _Granted)(self, message, nbytes)
         else:
             self.spare = None
             transfer.message, transfer.nbytes, transfer.queued = message, nbytes, network.clock._now
@@ -382,27 +382,9 @@ class _Known(Transfer):
         pair.unread += 1
         target.delivered(self)
 
-
-class _Lone(_Known):
-    __slots__ = ()
-
-    def move(self, now: float) -> None:
-        self._depart(now)
-        self.phase = TIMED
-        pair = self.pair
-        clock = pair.network.clock
-        due = now + pair.overhead + self.nbytes / pair.rate
-        heappush(clock._queue, (due, NORMAL, next(clock._eid), self))  # type: ignore[misc]
-
-    def fire(self) -> None:
-        if self.phase != TIMED:
-            super().fire()
-            return
-        pair: Any = self.pair
+    def _leave(self, pair: Any) -> None:
+        """Delivered by a grant: whose turn is it?"""
         network = pair.network
-        self._arrive(pair, network.clock._now)
-        if network.observer is not None:
-            network.observer(self)
         source: Host = pair.source
         target: Host = pair.target
         out, into = source.nic, target.nic
@@ -424,6 +406,52 @@ class _Lone(_Known):
             source.released(self)
         self.message = None
         pair.spare = self
+
+
+class _Lone(_Known):
+    __slots__ = ()
+
+    def move(self, now: float) -> None:
+        self._depart(now)
+        self.phase = TIMED
+        pair = self.pair
+        clock = pair.network.clock
+        due = now + pair.overhead + self.nbytes / pair.rate
+        heappush(clock._queue, (due, NORMAL, next(clock._eid), self))  # type: ignore[misc]
+
+    def fire(self) -> None:
+        if self.phase != TIMED:
+            super().fire()
+            return
+        pair: Any = self.pair
+        network = pair.network
+        self._arrive(pair, network.clock._now)
+        if network.observer is not None:
+            network.observer(self)
+        self._leave(pair)
+
+
+class _Granted(_Known):
+    __slots__ = ()
+
+    def move(self, now: float) -> None:
+        self._depart(now)
+        pair = self.pair
+        network = pair.network
+        if pair.overhead:
+            self.phase = STARTING
+            network.clock.at(now + pair.overhead, self)
+        else:
+            self.phase = FLOWING
+            network.fluid.start(self, self.nbytes)
+
+    def arrived(self) -> None:
+        pair: Any = self.pair
+        network = pair.network
+        self._arrive(pair, network.clock._now)
+        if network.observer is not None:
+            network.observer(self)
+        self._leave(pair)
 
 
 class _Shared(_Known):

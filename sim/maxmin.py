@@ -63,16 +63,11 @@ class Solver:
             if turn != link.turn:
                 continue
             link.turn = inf
-            level, water = link.level, link.found
+            level, water = link.level, link.found or self._water(link)
             moves = water < 0
             if moves:
                 water = -water
-            elif not water:
-                water = self._water(link)
-                moves = water < 0
-                if moves:
-                    water = _fill(link)
-            if not moves and (water == level or abs(water - level) <= SAME * water < inf):
+            elif water == level or abs(water - level) <= SAME * water < inf:
                 continue
             least = min(water, level)
             if queue and least > queue[0][0]:
@@ -128,26 +123,35 @@ class Solver:
             heappush(self._queue, (least, sequence, link))
 
     def _water(self, link: Link) -> float:
-        """The water level of ``link`` at the present levels of the others; -1 if flows must move."""
-        own = link.own
-        if not own:
-            return self._spare(link)
+        """The water level of ``link`` at the levels of the others; negative if flows must change hands."""
+        by, own, free = link.by, link.own, self._free
         load = top = 0.0
-        for hub, count in link.by.items():
-            level = hub.level
-            load += level * count
-            if level > top:
-                top = level
-        water = (link.capacity - load) / own
+        fresh = by.get(free, 0)
+        if fresh:
+            for hub, count in by.items():
+                if hub is not free:
+                    level = hub.level
+                    load += level * count
+                    if level > top:
+                        top = level
+        elif own:
+            for hub, count in by.items():
+                level = hub.level
+                load += level * count
+                if level > top:
+                    top = level
+        else:
+            return self._spare(link)
+        water = (link.capacity - load) / (own + fresh)
         if top > water * FASTER:
-            return -1.0
+            return -_fill(link)
         for other in link.sat:
             if water > other.level * FASTER:
-                return -1.0
-        return water
+                return -_fill(link)
+        return -water if fresh else water
 
     def _spare(self, link: Link) -> float:
-        """``_water`` of a link without flows of its own; promises what is not, or no longer, promised."""
+        """``_water`` of a link of guests only; promises them what is not, or no longer, promised."""
         capacity, guests, by = link.capacity, len(link.guests), link.by
         top = max([hub.level for hub in by])
         if top * guests <= capacity:
@@ -168,7 +172,7 @@ class Solver:
             lacking = list(by)
             promised, asked = 0.0, sum([hub.level * count for hub, count in by.items()])
             if asked > capacity * FULL:
-                return -1.0
+                return -_fill(link)
         if lacking:
             # half of what is left for them: who comes next shall find some
             share = max((capacity - promised) / asked, 1.0)

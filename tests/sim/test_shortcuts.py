@@ -49,7 +49,7 @@ def test_each_run_goes_the_way_that_was_asked_for() -> None:
                 assert {kind.__name__ for kind in pairs} == {"_SharedPair"}
             plain = not plan.scenario.cluster.network.backplane and plan.scenario.cluster.paths is None
             if shortcuts and admission == "fifo" and plain:
-                assert {kind.__name__ for kind in pairs} <= {"_LonePair", "_SharedPair"}
+                assert {kind.__name__ for kind in pairs} <= {"_GrantedPair", "_SharedPair"}
 
 
 def test_other_seeds_leave_other_records() -> None:
