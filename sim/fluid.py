@@ -74,11 +74,15 @@ class Fluid:
         if best.by or best.sat:
             self._wait(flow, nbytes)
             return
+        asked: dict[Link, None] = {}
         for link in path:
             crowded = link.own or link.guests or link.capacity < best.capacity
-            if crowded and link is not best and not self._room(link, best, share, 1, path):
-                self._wait(flow, nbytes)
-                return
+            if crowded and link is not best:
+                if not self._room(link, best, share, 1, path):
+                    self._wait(flow, nbytes)
+                    self._dirty |= asked  # what they promise is for a level that does not come
+                    return
+                asked[link] = None
         for link in path:
             if link is best:
                 continue

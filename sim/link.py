@@ -54,8 +54,7 @@ class Link(Alarm):
               guests were promised this or that
     monitors  (rate promised, tie-breaker, by which link) to its own flows
     turn      where it stands in the solver's queue; infinite if it does not
-    found     what the solver has found its level to be, not acted on yet; negative if flows must change hands
-              for it; 0 if nothing
+    found     what the solver has found its level to be, not acted on yet; 0 if nothing
     guess     what its level will be as far as the solver can tell without a look, while it is in the queue
     """
 
@@ -398,7 +397,7 @@ class Link(Alarm):
         self.share = share = max(self.capacity / self.seats, top)  # rounding must not make it less
         promises = self.promises
         for hub in self.by:
-            if promises.get(hub, inf) > share:
+            if not hub.level <= promises.get(hub, 0.0) <= share:
                 hub.monitor(self, share)
 
     def fits(self, hub: Link, level: float, more: int = 0, coming: Container[Link] = ()) -> bool:

@@ -72,8 +72,8 @@ class Solver:
             least = min(water, level)
             if queue and least > queue[0][0]:
                 link.turn, link.guess = least, water
-                if link.own:
-                    link.found = -water if moves else water
+                if link.own and not moves:
+                    link.found = water
                 self._sequence += 1
                 heappush(queue, (least, self._sequence, link))
                 continue
@@ -191,11 +191,8 @@ class Solver:
             link.slow()
         link.level = water
         if moves:
-            link.turn = 0.0  # what changes hands is in its level already
             self._exchange(link, water)
-            link.turn = inf
-            if not link.own:  # what is it to promise?
-                self._line_up(link)
+            if not link.own:
                 return
             for other in link.sat:
                 self._line_up(other)
@@ -215,12 +212,14 @@ class Solver:
             for hub in link.by:
                 if hub is not free:
                     hub.meet(link)
+        link.turn = 0.0  # what comes is in its level already: no look for that
         for hub in [hub for hub in link.by if hub.level > water * FASTER]:
             if hub is free:
                 self._admit(link)
             else:
                 for flow in _common(link, hub):
                     self._move(flow, link)
+        link.turn = inf
         for other in [other for other in link.sat if other.level * FASTER < water]:
             for flow in _common(other, link):
                 self._move(flow, _slowest(flow, link))

@@ -123,7 +123,7 @@ def pass_time(clock: Clock, until: float) -> None:
 
 
 @pytest.mark.parametrize("topology", [mesh, star, fans, racks])
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", [*range(12), 14, 35, 45, 105, 125, 323])  # the latter have found errors
 def test_rates_are_right_after_every_change(
     topology: Callable[[Fluid, random.Random], tuple[list[Link], Draw]], seed: int
 ) -> None:

@@ -50,7 +50,7 @@ def test_a_busy_star_needs_no_solver() -> None:
     assert sum(looked_at) <= 20
 
 
-@pytest.mark.parametrize(("servers", "racks", "most"), [(16, 0, 6), (16, 8, 30), (1, 8, 1)])
+@pytest.mark.parametrize(("servers", "racks", "most"), [(16, 0, 1), (16, 8, 15), (1, 8, 1)])
 def test_a_change_reaches_few_links(
     monkeypatch: pytest.MonkeyPatch, servers: int, racks: int, most: float
 ) -> None:
