@@ -173,7 +173,7 @@ def refreshing(base: Scenario, kind: str, small: bool = True) -> Iterator[Probe]
     make = _Maker(alike(base))
     native = base.run.compute == "native"
     if native:
-        yield make.steps(base.cluster.workers)
+        yield make.steps(max(2, base.cluster.workers))
     if native and small:
         yield make.cold([kind])
     if kind == "native":

@@ -136,6 +136,14 @@ def test_a_refreshed_probe_that_says_nothing_is_a_flag_of_the_prediction() -> No
     assert not any("steps beside" in flag for flag in refresh(profile, native, simulate).warnings(native))
 
 
+@pytest.mark.parametrize("small", [True, False])
+def test_what_is_probed_for_one_worker_says_how_many_the_device_serves(small: bool) -> None:
+    """Without it the prediction would know nothing of the host that plays the worker and the server."""
+    alone = MACHINE.override({"run.compute": "native", "run.links": "paced", "cluster.workers": 1})
+    fresh = refresh(calibrate(MACHINE, run=simulate, budget=1e-3), alone, simulate, small=small)
+    assert {"device.slots", "device.slots.2"} <= fresh.constants.keys()
+
+
 def test_what_scatters_is_taken_from_all_probes_what_drifts_from_the_latest_the_rest_from_the_last() -> None:
     def one(step: float, beside: float) -> Profile:
         values = {
