@@ -35,14 +35,14 @@ UNUSUAL = 3 * 1.4826
 def refreshed(
     profile: Profile, scenario: Scenario, run: Runner, small: bool
 ) -> tuple[Profile, tuple[str, ...]]:
-    """Constants of now, probed twice if need be; where both say nothing the former ones, and why (flags)."""
+    """Constants of now, probed twice if need be; where both fail the former ones, and why (flags)."""
     why = ""
     for _ in range(2):
         try:
             return refresh(profile, scenario, run, small=small), ()
         except CalibrationError as error:
             why = str(error)
-    return profile, (f"not probed anew before its run, the calibration's constants stand: {why}",)
+    return profile, (f"not probed anew before its run, constants of former probes stand: {why}",)
 
 
 def measured(scenario: Scenario, run: Runner) -> Record:

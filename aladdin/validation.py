@@ -416,7 +416,7 @@ class _Check:
         native = self.levels[i]["compute"] == "native"
         for small in self.probed.wanted(name, native):
             now, flags = one_round.refreshed(self.profiles[name], base, run_for_real, small)
-            fresh = self.probed.add(i, turn, name, now, small)
+            fresh = self.probed.add(i, turn, name, now, small and not flags)
         self.simulated[i], said = foretell(scene, fresh)
         self.predictions[i] = replace(said, flags=(*said.flags, *flags))
         self.said[i, turn] = {

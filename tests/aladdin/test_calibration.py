@@ -251,6 +251,8 @@ def test_a_check_goes_on_where_probes_before_a_run_say_nothing(
     doubts = [[flag for flag in one["flags"] if "not probed anew" in flag] for one in rounds]
     assert [len(flags) for flags in doubts] == [1] * flagged + [0] * (3 - flagged)
     assert all("1 steps after warm-up are too few" in flag for flags in doubts for flag in flags)
+    probes = json.loads((tmp_path / "check" / "probes.json").read_text())
+    assert sum(row["small"] for row in probes) == 3 - flagged, "what failed is probed another time"
     assert found.cells[0].rounds == 3
     assert any("not probed anew" in flag for flag in found.cells[0].flags) == bool(flagged)
 
