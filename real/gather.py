@@ -52,7 +52,7 @@ def assemble(
 
     params  node -> its parameters as float32 bytes; evaluated if there are any
     left    node -> why its process was lost, where nobody had planned that
-    events  what befell the nodes; None where the scenario has no faults
+    events  what befell the nodes; None where the scenario has neither faults nor restarts
 
     Of a worker that was lost or killed, steps (with samples) and lost gradients are exact (``real.counter``);
     its seconds are those of the steps that its last sign of life told of.

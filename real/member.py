@@ -32,7 +32,8 @@ class Member:
     address   where it listens
     server    whether it is one; joined: all others know that it is there; lived: it was there
     going     it leaves; after: whoever goes comes back so many seconds later
-    died      when it was killed, seconds since the start of the run, where that was planned
+    died      when it was killed, seconds since the start of the run, where that was planned, or when its end
+              was noticed, of a server that is started again
     stopped   when it was last stopped (frozen) or asked to hand over its tables, or others were last told of
               it; monotonic
     """
