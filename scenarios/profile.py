@@ -64,6 +64,7 @@ from scenarios.compute import MODELS, WIDEST
 from scenarios.emulated import carried, ring_lag
 from scenarios.errors import ScenarioError, unknown, unknown_field
 from scenarios.fields import LARGEST, SLOWEST, Kind, plain, real
+from scenarios.plan import players
 from scenarios.schema import Scenario
 from scenarios.workloads.layers import layer_sizes
 
@@ -234,7 +235,7 @@ class Profile:
         native = scenario.run.compute == "native"
         byte_cost, moving = self._moving(kind, native)
         return Host(
-            cores=self._slots(scenario),
+            cores=self._cores(scenario),
             byte_cost=byte_cost,
             moving=moving,
             gradient=0.0 if native else self.value("step_time.mean"),
@@ -270,6 +271,17 @@ class Profile:
     def _slots(self, scenario: Scenario) -> float:
         """Workers that the device serves at full speed where as many compute at once as ``scenario`` has."""
         return self.by_workers("device.slots", scenario.cluster.workers)
+
+    def _cores(self, scenario: Scenario) -> float:
+        """Cores of the host, each as fast as those that were busy when ``_slots`` was probed.
+
+        One for each process that plays a node, as far as there are so many: ``_slots`` is never more than
+        the workers that were probed, and where these leave cores idle, servers have some of their own.
+        """
+        slots, n = self._slots(scenario), scenario.cluster.workers
+        probed = max(n, min(self._points("device.slots"), default=n))
+        there = self.hardware.get("cores") or probed
+        return slots * max(1.0, min(players(scenario), there) / min(probed, there))
 
     def _native_compute(self, cluster: Cluster, slots: float) -> Cluster:
         n, old = cluster.workers, cluster.compute

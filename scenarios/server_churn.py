@@ -5,8 +5,8 @@ Rules this module obeys:
 * The model is cut into as many slices as there are servers for the whole run. The slice of a server that is
   away lives on the machine of one that is there: of those that keep fewest slices, the next in order of
   number, cyclically.
-* One server must be there: a schedule by which the last one leaves is refused; what rates bring about does
-  not happen then.
+* One server must be there: a schedule by which the last one leaves is refused, where no rate has others come
+  or go besides; what rates bring about does not happen then.
 * A server that is away, or down after a crash, cannot leave; one that is there cannot join. Crashes, freezes
   and cuts befall a server wherever its slice lives.
 """

@@ -141,6 +141,23 @@ def test_slots_are_those_of_as_many_workers_as_compute_at_once() -> None:
         assert profile.apply(chosen).cluster.device_slots == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(
+    ("cores", "algorithm", "n", "expected"),
+    [
+        (2, "asp", 2, 1.8), (2, "asp", 8, 1.8), (16, "asp", 2, 2.7), (16, "gosgd", 2, 1.8),
+        (16, "asp", 1, 1.8), (16, "asp", 32, 1.8), (0, "asp", 2, 1.8),
+    ],
+)  # fmt: skip
+def test_cores_that_workers_leave_idle_are_there_for_servers(
+    cores: int, algorithm: str, n: int, expected: float
+) -> None:
+    cost = {"host.paced.byte_cost": constant(2e-9), "device.slots.2": constant(1.8, "1")}
+    profile = Profile({**PROFILE.constants, **cost}, hardware={"cores": cores} if cores else {})
+    changes = {"run.compute": "native", "cluster.workers": n, "algorithm.name": algorithm}
+    found = profile.apply(ring_of(2, "1 Gbit/s").override(changes)).cluster.host.cores
+    assert found == pytest.approx(expected)
+
+
 def test_bytes_that_come_slowly_cost_more_each() -> None:
     """A fixed part, and one by the second that a message takes; without a second rate all is by the byte.
 
