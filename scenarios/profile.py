@@ -273,26 +273,21 @@ class Profile:
         return self.by_workers("device.slots", scenario.cluster.workers)
 
     def _cores(self, scenario: Scenario) -> float:
-        """Cores of the host, each as fast as those that were busy when ``_slots`` was probed.
+        """Cores of the host, as fast as when ``_slots`` was probed: one for each node, as far as there are.
 
-        One for each process that plays a node, as far as there are so many: ``_slots`` is never more than
-        the workers that were probed, and where these leave cores idle, servers have some of their own.
+        Slots are never more than the workers probed; where these leave cores idle, servers have their own.
         """
-        slots, n = self._slots(scenario), scenario.cluster.workers
+        n = scenario.cluster.workers
         probed = max(n, min(self._points("device.slots"), default=n))
         there = self.hardware.get("cores") or probed
-        return slots * max(1.0, min(players(scenario), there) / min(probed, there))
+        return self._slots(scenario) * max(1.0, min(players(scenario), there) / min(probed, there))
 
     def _native_compute(self, cluster: Cluster, slots: float) -> Cluster:
         n, old = cluster.workers, cluster.compute
-        compute = StepTime(
-            model=self.step_time_model,
-            mean=self.by_workers("step_time.mean", n, old.mean),
-            spread=0.0
-            if self.step_time_model == "constant"
-            else self.by_workers("step_time.spread", n, old.spread),
-            scale=old.scale,
-        )
+        mean, spread = self.by_workers("step_time.mean", n, old.mean), 0.0
+        if self.step_time_model != "constant":
+            spread = self.by_workers("step_time.spread", n, old.spread)
+        compute = StepTime(model=self.step_time_model, mean=mean, spread=spread, scale=old.scale)
         by_count = any(key.startswith("step_time.mean.") for key in self.constants)
         if by_count or "device.slots" not in self.constants:
             return replace(cluster, compute=compute)

@@ -153,8 +153,8 @@ def test_cores_that_workers_leave_idle_are_there_for_servers(
 ) -> None:
     cost = {"host.paced.byte_cost": constant(2e-9), "device.slots.2": constant(1.8, "1")}
     profile = Profile({**PROFILE.constants, **cost}, hardware={"cores": cores} if cores else {})
-    changes = {"run.compute": "native", "cluster.workers": n, "algorithm.name": algorithm}
-    found = profile.apply(ring_of(2, "1 Gbit/s").override(changes)).cluster.host.cores
+    changes = {"run.compute": "native", "algorithm.name": algorithm}
+    found = profile.apply(ring_of(n, "1 Gbit/s").override(changes)).cluster.host.cores
     assert found == pytest.approx(expected)
 
 
