@@ -13,10 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, replace
-from statistics import median
 from typing import Any
 
 from aladdin.calibration import anew, pooled
+from analysis.repetitions import scatter
 from scenarios.profile import Constant, Profile
 
 __all__ = ["Probed"]
@@ -62,8 +62,7 @@ class Probed:
     def steadiness(self) -> dict[str, dict[str, float]]:
         """How steady the machine was, by workload: seconds of a step alone, and how much its probes scatter.
 
-        ``scatter`` is relative, 1.4826 times the median deviation from the median: the standard deviation,
-        outliers apart. Workloads that were probed three times or more.
+        Of workloads that were probed three times or more; ``scatter`` as ``analysis.repetitions`` has it.
         """
         probed: dict[str, list[float]] = {}
         for row in self.rows:
@@ -71,10 +70,9 @@ class Probed:
                 probed.setdefault(row["workload"], []).append(row["constants"]["step_time.mean"]["value"])
         found = {}
         for workload, seconds in probed.items():
-            usual = median(seconds)
-            off = median(abs(one / usual - 1) for one in seconds)
+            usual, share = scatter(seconds)
             found[workload] = {
-                "median": usual, "low": min(seconds), "high": max(seconds), "scatter": 1.4826 * off,
+                "median": usual, "low": min(seconds), "high": max(seconds), "scatter": share,
                 "probes": len(seconds),
             }  # fmt: skip
         return {workload: own for workload, own in found.items() if own["probes"] >= 3}

@@ -12,13 +12,13 @@ Rules this module obeys:
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from statistics import median
 from typing import Any
 
 from aladdin import api
 from aladdin.calibration import Runner, refresh
 from analysis import crosscheck as checks
 from analysis.calibrate import CalibrationError
+from analysis.repetitions import scatter
 from core.record import Record
 from scenarios import Scenario
 from scenarios.profile import Profile
@@ -28,8 +28,8 @@ __all__ = ["TOLERANCE", "disturbed", "foretell", "measured", "refreshed", "speed
 TOLERANCE = 0.08
 """Share by which steps may take longer or shorter than usual just before and just after a round."""
 
-UNUSUAL = 3 * 1.4826
-"""Times the median deviation from the median that are no scatter any more: three standard deviations."""
+UNUSUAL = 3
+"""Standard deviations, as probes of that workload scatter, that are no scatter any more."""
 
 
 def refreshed(
@@ -93,11 +93,9 @@ def disturbed(said: Mapping[str, Any], others: Iterable[Mapping[str, Any]]) -> s
     own = speeds(said)
     if not own:
         return ""
-    all_of_them = [seconds for other in others for seconds in speeds(other).values()]
-    usual = median(all_of_them)
-    scatter = median(abs(seconds / usual - 1.0) for seconds in all_of_them)
+    usual, share = scatter([seconds for other in others for seconds in speeds(other).values()])
     for when, seconds in own.items():
         off = seconds / usual - 1.0
-        if abs(off) > max(TOLERANCE, UNUSUAL * scatter):
+        if abs(off) > max(TOLERANCE, UNUSUAL * share):
             return f"steps alone took {1e3 * seconds:.3g} ms {when} it, {off:+.0%} against the usual"
     return ""

@@ -15,12 +15,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from statistics import median
 
 import numpy as np
 
 from scenarios.profile import Constant
 
-__all__ = ["doubt", "doubts", "merge", "merged", "middle"]
+__all__ = ["doubt", "doubts", "merge", "merged", "middle", "scatter"]
 
 _TOLERANCES: tuple[tuple[str, float, float], ...] = (
     (r"step_time\.mean.*", 0.10, 0.0),
@@ -92,6 +93,13 @@ def merged(
     """``one`` constant of each name in several tables; a name counts the repetitions that have it."""
     names = dict.fromkeys(name for table in repetitions for name in table)
     return {name: one([table[name] for table in repetitions if name in table]) for name in names}
+
+
+def scatter(values: Sequence[float]) -> tuple[float, float]:
+    """(median, relative scatter): 1.4826 times the median deviation from it, the standard deviation but for
+    outliers. Raises ``StatisticsError`` without any values."""
+    usual = median(values)
+    return usual, 1.4826 * median(abs(one / usual - 1.0) for one in values)
 
 
 def doubt(name: str, constant: Constant) -> str:
