@@ -22,7 +22,7 @@ from typing import Any
 from aladdin.prices import LONGEST, NATIVE, RING, Prices, nominal, times
 from analysis import calibrate as fits
 from analysis import goodness
-from core.probes import PHASE, fewest
+from core.probes import PHASE, TURN, fewest
 from core.record import Record
 from scenarios import Scenario
 from scenarios.cluster import Layout
@@ -67,8 +67,8 @@ FULL = 0.8
 """Share of a paced step that its gradient may take where they are probed."""
 
 
-OUTLAST = PHASE / 2
-"""Steps that a message beside them may last, half of a phase; small ones cost more by the byte."""
+OUTLAST = PHASE / 4
+"""Steps that a message beside them may last, a part of a phase; small ones cost more by the byte."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,6 @@ def probes(base: Scenario, counts: Sequence[int], kinds: Sequence[str]) -> Itera
     make = _Maker(alike(base))
     yield make.steps()
     yield make.slots(counts)
-    yield make.cold(kinds)
     yield make.pacing(counts)
     yield make.tensors()
     for kind in kinds:
@@ -153,11 +152,13 @@ def probes(base: Scenario, counts: Sequence[int], kinds: Sequence[str]) -> Itera
             if kind != "native":
                 yield make.ring(n, kind)
     for kind in kinds:
-        yield make.beside(kind)
+        for n in (1, max(counts)):
+            yield make.beside(kind, n)
+    yield make.cold(kinds)
     for kind in kinds:
         if kind != "native":
             yield replace(make.ring(max(counts), kind, SLOWER), spare=True)
-            yield replace(make.beside(kind, SLOWER), spare=True)
+            yield replace(make.beside(kind, max(counts), SLOWER), spare=True)
 
 
 def speed(base: Scenario) -> Probe:
@@ -174,14 +175,14 @@ def refreshing(base: Scenario, kind: str, small: bool = True) -> Iterator[Probe]
     native = base.run.compute == "native"
     if native:
         yield make.steps(max(2, base.cluster.workers))
-    if native and small:
-        yield make.cold([kind])
     if kind == "native":
         yield make.links(kind)
     if native and small:
-        yield make.beside(kind)
+        for n in dict.fromkeys((1, base.cluster.workers)):
+            yield make.beside(kind, n)
         if kind != "native":
-            yield make.beside(kind, SLOWER)
+            yield make.beside(kind, base.cluster.workers, SLOWER)
+        yield make.cold([kind])
 
 
 def _slots(record: Record, alone: Constant, n: int) -> Constant:
@@ -272,41 +273,40 @@ class _Maker(Prices):
         return Probe(what, scenarios, learn, seconds)
 
     def cold(self, kinds: Sequence[str]) -> Probe:
-        """Steps after a pause: of workers that wait for each other, and of slowed ones."""
+        """Steps after a pause, beside a message, and those that follow them without one."""
         kind = "paced" if "paced" in kinds else kinds[0]
-        rate = self.rate(kind)
-        slowed = {"kind": "fixed", "ranks": [0, 1], "factor": 1 + PAUSE}
 
         def turn(profile: Profile) -> float:
-            """Both workers' steps and messages."""
-            return 2 * (self.step(profile) + self.transfer(rate))
+            """Of both workers one."""
+            return 2 * TURN * self.step(profile)
 
-        def long(profile: Profile) -> float:
-            """A step and its pause, of two workers at once."""
-            return self.step(profile, 2) + PAUSE * self.step(profile)
+        def often(profile: Profile, share: float) -> int:
+            return times(share, turn(profile), 5, 20)
 
-        def turns(profile: Profile, share: float) -> tuple[int, int]:
-            return times(share, turn(profile), 5, 12), times(share, long(profile), 5, 10)
-
-        def scenarios(profile: Profile, share: float) -> list[Scenario]:
-            relayed, paused = turns(profile, share)
-            fields: dict[str, Any] = {"run__links": kind, "algorithm__options__part": self.part(rate)}
-            return [
-                self.scenario("RelayProbe", 2, run__steps=relayed, **fields),
-                self.scenario("StepProbe", 2, run__steps=paused, cluster__slowdowns=[slowed]),
-            ]
-
-        def seconds(profile: Profile, share: float) -> float:
-            relayed, paused = turns(profile, share)
-            starts = 2 * self.start(2, self.step(profile, 2))
-            return starts + relayed * turn(profile) + paused * long(profile)
+        def scene(profile: Profile, steps: int) -> Scenario:
+            fields: dict[str, Any] = {"run__links": kind, "run__steps": steps}
+            part = self.part(self.rate(kind), self.step(profile))
+            return self.scenario("RelayProbe", 2, **fields, algorithm__options__part=part)
 
         def learn(records: list[Record], profile: Profile) -> Learned:
-            rested = [fits.fit_steps(one, "rested")[1]["rested.mean"] for one in records]
-            rested[1] = rested[1].times(1 / (1 + PAUSE))
-            return Learned({"step_time.cold": fits.fit_cold(profile.constants["step_time.mean"], rested)})
+            from sim import simulate
 
-        return Probe("steps after pauses", scenarios, learn, seconds)
+            calibrated = profile.apply(scene(profile, int(records[0].steps["step"].max()) + 1))
+            if not calibrated.cluster.host.cores:
+                return Learned()
+            cold = fits.fit_cold(
+                records[0],
+                lambda cost: simulate(calibrated.override({"cluster.host.cold": cost})),
+                profile.value("step_time.mean"),
+            )
+            return Learned({"step_time.cold": cold})
+
+        return Probe(
+            "steps after pauses",
+            lambda profile, share: [scene(profile, TURN * often(profile, share))],
+            learn,
+            lambda p, share: self.start(2, self.step(p, 2)) + often(p, share) * turn(p),
+        )
 
     def pacing(self, counts: Sequence[int]) -> Probe:
         """Paced steps of as many workers as keep pace: how late they end."""
@@ -341,27 +341,27 @@ class _Maker(Prices):
 
         return Probe(what, scenarios, learn, seconds)
 
-    def beside(self, kind: str, slower: float = 1.0) -> Probe:
-        """Steps while messages come and go, perhaps over slower links."""
+    def beside(self, kind: str, n: int, slower: float = 1.0) -> Probe:
+        """Steps of ``n`` while two others exchange messages, perhaps over slower links."""
         slow = slower > 1
-        name = f"host.{kind}.beside{'.slow' if slow else ''}"
-        what = f"steps beside messages over {'slow ' if slow else ''}{kind} links"
+        name = f"host.{kind}.beside.{'slow' if slow else n}"
+        what = f"steps of {n} beside messages over {'slow ' if slow else ''}{kind} links"
 
         def turns(profile: Profile, share: float) -> int:
-            turn = 2 * PHASE * self.step(profile, 2)
+            turn = 2 * PHASE * self.step(profile, n)
             return 2 * PHASE * times(share, turn, 1, 4)
 
         def scene(profile: Profile, steps: int) -> Scenario:
             part = self.part(self.rate(kind) / slower, OUTLAST * self.step(profile))
             fields: dict[str, Any] = {"run__links": kind, "algorithm__options__part": part}
-            fast = self.scenario("BesideProbe", 2, run__steps=steps, **fields)
+            fast = self.scenario("BesideProbe", n + 2, run__steps=steps, **fields)
             return _slower(fast, kind, slower) if slow else fast
 
         def learn(records: list[Record], profile: Profile) -> Learned:
             from sim import simulate
 
             calibrated = profile.apply(scene(profile, int(records[0].steps["step"].max()) + 1))
-            calibrated = calibrated.override({"cluster.host.moving": 0.0})
+            calibrated = calibrated.override({"cluster.host.moving": 0.0, "cluster.host.beside": []})
             if not calibrated.cluster.host.cores:
                 return Learned()
             most = MOST_BESIDE * slower
@@ -378,7 +378,7 @@ class _Maker(Prices):
             what,
             lambda profile, share: [scene(profile, turns(profile, share))],
             learn,
-            lambda p, share: self.start(2, self.step(p, 2)) + turns(p, share) * self.step(p, 2),
+            lambda p, share: self.start(n + 2, self.step(p, n + 2)) + turns(p, share) * self.step(p, n),
         )
 
     # Tensors and messages

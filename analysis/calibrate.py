@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 from scipy import optimize, stats
 
-from core.probes import ALLREDUCE, DUPLEX, PHASE, PING, STEP, STREAM
+from core.probes import ALLREDUCE, DUPLEX, PHASE, PING, STEP, STREAM, TURN
 from core.record import Record
 from core.tensors import OPERATIONS
 from scenarios.profile import Constant
@@ -44,6 +44,9 @@ RESAMPLES = 400
 
 SHORTEST = 1e-5
 """Seconds below which a lag is none."""
+
+LATE = 0.2
+"""Part of a phase of a ``BesideProbe`` that is left out."""
 
 LAGS = (0.03, 0.06, 0.12, 0.25, 0.5, 1.0)
 """Shares of the greatest lag in question with which a ring is simulated; between them it is a line."""
@@ -131,18 +134,41 @@ def _distance(model: str, times: np.ndarray, mean: float, spread: float) -> Step
     return StepFit(model, mean, spread, float(test.statistic), float(test.pvalue))
 
 
-def fit_cold(alone: Constant, rested: Sequence[Constant]) -> Constant:
-    """``step_time.cold``: what a step takes longer after a pause, from mean step times, seconds.
+def fit_cold(
+    measured: Record, simulated: Callable[[float], Record], step: float, skip: int = TURN
+) -> Constant:
+    """``step_time.cold``: what a step takes longer after a pause, seconds, from a ``RelayProbe`` run.
 
-    ``rested`` are those of workers that paused in this way or that; they count alike. Below zero where
-    steps after a pause were shorter: cut off there, chance alone would make a cost of what costs nothing.
+    In a simulation of the same probe with such a cost, ``simulated(cost)``, steps after pauses take as much
+    longer than the others as was measured. ``step`` is the time of one. Below zero where they were
+    shorter: cut off there, chance alone would make a cost of what costs nothing.
     """
-    mean, low, high = (
-        sum(values) / len(values)
-        for values in zip(*((one.value, one.low, one.high) for one in rested), strict=True)
-    )
-    value, samples = mean - alone.value, alone.samples + sum(one.samples for one in rested)
-    return Constant(value, "s", min(low - alone.high, value), max(high - alone.low, value), samples)
+    rested, warm = _turns(measured, skip)
+    if min(len(rested), len(warm)) < 5:
+        few = f"{len(rested)} steps after a pause and {len(warm)} without are too few; at least 5 of each"
+        raise CalibrationError(f"probe of steps after pauses: {few}")
+    rng = np.random.default_rng(0)
+    draws = [float(_resampled(rested, rng).mean() - _resampled(warm, rng).mean()) for _ in range(RESAMPLES)]
+    count, value = min(len(rested), len(warm)), float(rested.mean() - warm.mean())
+    longer = _interval(value, draws, "s", len(rested) + len(warm), count)
+
+    def modelled(cost: float) -> float:
+        rested, warm = _turns(simulated(cost), skip)
+        return float(rested.mean() - warm.mean())
+
+    none = modelled(0.0)
+    each = (modelled(step / 4) - none) / (step / 4)
+    if each <= 0.0:
+        raise CalibrationError("probe of steps after pauses: in its simulation pauses cost nothing")
+    low, value, high = ((longer - none) / each for longer in (longer.low, longer.value, longer.high))
+    return Constant(value, "s", low, high, len(rested) + len(warm))
+
+
+def _turns(record: Record, skip: int) -> tuple[np.ndarray, np.ndarray]:
+    """Compute times of a ``RelayProbe`` after ``skip`` steps: of the first steps of turns, of the others."""
+    step, times = record.steps["step"], record.steps["compute"]
+    first, late = step % TURN == 0, step >= skip
+    return times[first & late], times[~first & late]
 
 
 def fit_slots(alone: Constant, full: Constant, n: int) -> Constant:
@@ -337,10 +363,21 @@ def fit_beside(
 
 
 def _phases(record: Record, skip: int) -> tuple[np.ndarray, np.ndarray]:
-    """Compute times of a ``BesideProbe``: in silence after ``skip`` steps of warm-up; beside messages."""
-    step, times = record.steps["step"], record.steps["compute"]
-    sending = step // PHASE % 2 == 1
-    return times[~sending & (step >= skip)], times[sending]
+    """Compute times of a ``BesideProbe``: in silence after ``skip`` steps of warm-up; beside messages.
+
+    A step counts where its middle is, by the phases of the first worker, of each of which the first part is left out:
+    messages begin and end a little later than they are told.
+    """
+    rows = record.steps
+    own = rows["node"] == 0
+    bounds = rows["start"][own & (rows["step"] % PHASE == 0)]
+    last = rows["end"][own].max()
+    middle = (rows["start"] + rows["end"]) / 2
+    phase = np.searchsorted(bounds, middle, side="right") - 1
+    begun, ended = bounds[np.maximum(phase, 0)], np.append(bounds, last)[phase + 1]
+    counts = (middle >= begun + LATE * (ended - begun)) & (middle <= ended) & (rows["step"] >= skip)
+    sending = phase % 2 == 1
+    return rows["compute"][counts & ~sending], rows["compute"][counts & sending]
 
 
 def _ratio(silent: np.ndarray, beside: np.ndarray) -> float:

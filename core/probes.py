@@ -12,8 +12,8 @@ probe              observes (kind, bytes, seconds)              of
 =================  ===========================================  =====================================
 ``StepProbe``      ``STEP``, workers at once, the step's number  which rows in ``steps`` are steps of how
                                                                 many workers that never talk meanwhile
-``RelayProbe``     nothing, likewise                            steps between messages, one at a time
-``BesideProbe``    nothing, likewise                            steps while messages come and go
+``RelayProbe``     nothing, likewise                            steps after pauses, and without
+``BesideProbe``    nothing, likewise                            steps while messages come and go, and in silence
 ``TensorProbe``    operation, tensor's bytes, duration          each tensor operation
 ``LinkProbe``      ``PING``, message's bytes, half a round trip an idle link
                    ``STREAM``, bytes, seconds per message       messages back to back, one way
@@ -41,6 +41,7 @@ __all__ = [
     "PING",
     "STEP",
     "STREAM",
+    "TURN",
     "AllReduceProbe",
     "BesideProbe",
     "LinkProbe",
@@ -54,13 +55,15 @@ PING, STREAM, DUPLEX, ALLREDUCE, STEP = (len(OPERATIONS) + i for i in range(5))
 """Kinds of observation; smaller numbers are indices into ``core.tensors.OPERATIONS``."""
 
 PHASE = 8
-"""Steps of a ``BesideProbe`` for which it is silent, and again for which it sends."""
+"""Steps for which a ``BesideProbe`` is silent, and again for which it sends."""
+
+TURN = 3
+"""Steps that a worker of a ``RelayProbe`` makes before it is the other's turn."""
 
 _COLD_BYTES = 64e6
 """Bytes that a probe's vectors have together, if not that makes them more than 16."""
 
 _COMPUTE, _NOW, _RECEIVE, _RECEIVE_ACK = Compute(), Now(), Receive("probe"), Receive("probe.ack")
-_POLL = Poll("probe")
 
 
 def fewest(workers: int) -> int:
@@ -149,10 +152,13 @@ def _part(node: Node, part: float) -> Any:
 
 @dataclass(frozen=True)
 class RelayProbe(_Probe):
-    """Two workers in turn adopt the other's vector, compute, and pass theirs on.
+    """Two workers in turn adopt the other's vector, send theirs, compute ``TURN`` steps, and pass the turn on.
 
-    Steps that follow each other at once find the processor as they left it; a worker that was blocked
-    in between does not. This is the step time of the latter. ``part`` of the vector is passed on.
+    Steps that follow each other at once find the processor as they left it; the first of a turn, whose worker
+    was blocked before and beside which a message moves, does not. What that costs is the difference to the
+    others, which see the same machine, however its speed drifts.
+
+    ``part`` of a vector is sent; it should move within a step.
     """
 
     name: ClassVar[str] = "probe.relay"
@@ -166,45 +172,63 @@ class RelayProbe(_Probe):
         try:
             while True:
                 if node.step or node.id:
-                    message = yield Receive("probe", source=other)
-                    if type(message) is Left:
-                        return
-                    node.tensors.assign(passed, message.tensor)
-                yield _COMPUTE
-                yield Send((other, Message("probe", node.tensors.snapshot(passed))))
+                    while True:
+                        message = yield Receive(("probe", "probe.turn"), source=other)
+                        if type(message) is Left:
+                            return
+                        if message.tag == "probe.turn":
+                            break
+                        node.tensors.assign(passed, message.tensor)
+                yield Send((other, Message("probe", node.tensors.snapshot(passed))), window=math.inf)
+                for _ in range(TURN):
+                    yield _COMPUTE
+                yield Send((other, Message("probe.turn")), window=math.inf)
         except Finished:
             return
 
 
 @dataclass(frozen=True)
 class BesideProbe(_Probe):
-    """Two workers compute without a pause; in every second ``PHASE`` they send each other their vectors,
-    as fast as these are taken.
+    """All workers but two compute without a pause; these two send each other vectors in every second phase.
 
     What messages cost the steps beside them shows in how much longer steps take in those phases than in the
-    silent ones: processor time, cold caches and all, of messages that are moved while there are no idle
-    processors. Phases that take turns see the same machine, however its speed drifts.
-
-    ``part`` of a vector is sent: a message that outlasted its phase would move in the silence, too.
+    silent ones: processor time, cold caches and all. Phases that take turns see the same machine, however its
+    speed drifts. A phase is ``PHASE`` steps of the first worker. In it both of those who exchange ``part`` of a
+    vector answer it at once with another, so that both directions are busy however long steps take.
     """
 
     name: ClassVar[str] = "probe.beside"
-    title: ClassVar[str] = "probe: step times of workers that send and receive meanwhile"
+    title: ClassVar[str] = "probe: step times of workers while messages come and go"
 
     part: float = 1.0
 
     def worker(self, node: Node) -> Program:
-        require("workers", node.workers, node.workers == 2, "2 that exchange messages")
-        other, tensor = 1 - node.id, node.tensors.snapshot(_part(node, self.part))
+        require("workers", node.workers, node.workers >= 3, "3 or more: two exchange messages")
+        pair = (node.workers - 2, node.workers - 1)
+        if node.id in pair:
+            yield from self._exchange(node, sum(pair) - node.id)
+            return
         try:
             while True:
                 yield _COMPUTE
-                if node.step // PHASE % 2:
-                    yield TrySend((other, Message("probe", tensor)))
-                while (yield _POLL) is not None:
-                    pass
+                if node.id == 0 and node.step % PHASE == 0:
+                    word = "probe.on" if node.step // PHASE % 2 else "probe.off"
+                    yield Send(*((other, Message(word)) for other in pair), window=math.inf)
         except Finished:
-            return
+            if node.id == 0:
+                yield Send(*((other, Message("probe.end")) for other in pair), window=math.inf)
+
+    def _exchange(self, node: Node, other: int) -> Generator[Effect, Any, None]:
+        tensor = node.tensors.snapshot(_part(node, self.part))
+        sending = False
+        while True:
+            word = (yield Receive(("probe", "probe.on", "probe.off", "probe.end"))).tag
+            if word == "probe.end":
+                return
+            if word != "probe":
+                sending = word == "probe.on"
+            if sending:
+                yield Send((other, Message("probe", tensor)), window=math.inf)
 
 
 @dataclass(frozen=True)

@@ -188,7 +188,11 @@ class Host:
     copy of its parameters, as the real driver makes one. Filled in by a profile; unset for real clusters.
 
     cores      that the nodes share; 0: every node has a processor of its own
+    slots      cores' worth of work that is done while one, two, ... jobs ask for a core, the last also for more;
+               none: as many as there are cores
     byte_cost  seconds of one core that moving a byte takes, both ends together
+    beside     how many times as much of that jobs lose while one, two, ... of them ask for a core, the last
+               also for more; none: once
     moving     cores that a message keeps busy while it moves at its link's own pace, however slowly: what
                wakes its ends up again and again
     gradient   seconds of one core that the real gradient inside a paced step takes
@@ -200,7 +204,9 @@ class Host:
     """
 
     cores: float = number(0.0, low=0.0, high=MOST)
+    slots: tuple[float, ...] = listed(real(above=0.0, high=MOST))
     byte_cost: float = amount(0.0, "seconds")
+    beside: tuple[float, ...] = listed(real(low=0.0, high=MOST))
     moving: float = number(0.0, low=0.0, high=MOST)
     gradient: float = amount(0.0, "seconds")
     cold: float = amount(0.0, "seconds")

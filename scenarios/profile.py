@@ -35,8 +35,8 @@ constant                   unit     meaning
                                     the mean; ``.slow`` at the lowest rate that was probed
 ``host.<kind>.byte_cost``  s        of one core, to move a byte over such a link, both ends;
                                     ``.byte_cost.slow`` at the lowest rate that was probed
-``host.<kind>.beside``     s        the same while native steps keep the cores busy: what these lose;
-                                    also ``.beside.slow``
+``host.<kind>.beside.<n>``  s       the same while native steps of n workers keep the cores busy: what
+                                    these lose; ``.slow`` at the lowest rate, of two
 =========================  =======  ===============================================================
 
 Ranges covered (``ranges``): ``message_bytes``, ``workers``, ``workers_per_device``, and ``link_rate``, the
@@ -64,7 +64,6 @@ from scenarios.compute import MODELS, WIDEST
 from scenarios.emulated import carried, ring_lag
 from scenarios.errors import ScenarioError, unknown, unknown_field
 from scenarios.fields import LARGEST, SLOWEST, Kind, plain, real
-from scenarios.plan import players
 from scenarios.schema import Scenario
 from scenarios.workloads.layers import layer_sizes
 
@@ -95,7 +94,7 @@ _KNOWN: tuple[tuple[str, str, Kind], ...] = (
     (r"allreduce\.bandwidth(\.\d+)?", "bytes/s", _RATE),
     (r"device\.slots(\.\d+)?", "1", real(low=0.01, high=MOST)),
     (rf"ring\.({LINKS})\.lag(\.\d+(\.slow)?)?", "s", _WAIT),
-    (rf"host\.({LINKS})\.(byte_cost|beside)(\.slow)?", "s", _WAIT),
+    (rf"host\.({LINKS})\.(byte_cost(\.slow)?|beside(\.slow|\.\d+)?)", "s", _WAIT),
 )
 """Names of constants, their unit, and what is valid, as in the module's table."""
 
@@ -233,10 +232,13 @@ class Profile:
         if scenario.run.device != "cpu" or "device.slots" not in self.constants or cost not in self.constants:
             return scenario.cluster.host
         native = scenario.run.compute == "native"
-        byte_cost, moving = self._moving(kind, native)
+        byte_cost, moving = self._moving(kind)
+        cores, slots = self._cores()
         return Host(
-            cores=self._cores(scenario),
+            cores=cores,
+            slots=slots,
             byte_cost=byte_cost,
+            beside=self._beside(kind) if native else (),
             moving=moving,
             gradient=0.0 if native else self.value("step_time.mean"),
             cold=max(self.value("step_time.cold"), 0.0) if native else 0.0,
@@ -244,43 +246,54 @@ class Profile:
             ring_lag=ring_lag(self, scenario.cluster, kind),
         )
 
-    def _moving(self, kind: str, native: bool) -> tuple[float, float]:
+    def _moving(self, kind: str) -> tuple[float, float]:
         """Seconds of a core per byte, and cores while a message moves.
 
         Bytes that come more slowly cost more each, for their ends are woken as often: what a byte costs
-        is taken for a fixed part and one that is inverse to the rate. Native steps lose more than the
-        processor time of messages where caches go cold, and less where bytes are moved in larger pieces
-        because the cores are busy: in the same ratio at all rates. What steps lose in a second is a small
-        difference that scatters alike at all rates, so what they lose at several counts together.
+        is taken for a fixed part and one that is inverse to the rate.
         """
-        costs = {rate: self.value(f"host.{kind}.byte_cost{rate}") for rate in ("", ".slow")}
-        costs = {rate: cost for rate, cost in costs.items() if cost}
+        fast = self.value(f"host.{kind}.byte_cost")
+        slow = self.value(f"host.{kind}.byte_cost.slow", fast)
         low, high = self.ranges.get("link_rate", (0.0, 0.0))
-        pace = {"": high or 1.0, ".slow": low or 1.0}
-        lost = {rate: self.constants.get(f"host.{kind}.beside{rate}") for rate in costs}
-        steps = sum(pace[rate] * one.value for rate, one in lost.items() if one is not None)
-        cores = sum(pace[rate] * costs[rate] for rate, one in lost.items() if one is not None)
-        ratio = steps / cores if native and cores else 1.0
-        fast = ratio * self.value(f"host.{kind}.byte_cost")
-        slow = ratio * costs.get(".slow", costs.get("", 0.0))
         if not 0 < low < high:
             return fast, 0.0
         moving = min(max((slow - fast) / (1 / low - 1 / high), 0.0), fast * high)
         return fast - moving / high, moving
 
+    def _beside(self, kind: str) -> tuple[float, ...]:
+        """How many times the processor time of messages 1, 2, ... steps lose beside them: see ``Host``.
+
+        More where caches go cold, less where bytes move in larger pieces because the cores are busy: alike at all
+        rates. It is a small difference that scatters, so what steps lose in a second at both rates counts together.
+        """
+        points = self._points(f"host.{kind}.beside")
+        low, high = self.ranges.get("link_rate", (0.0, 0.0))
+        cost, lost = (self.value(f"host.{kind}.{name}.slow") * low for name in ("byte_cost", "beside"))
+        fast = self.value(f"host.{kind}.byte_cost") * (high or 1.0)
+        if not points or not fast:
+            return ()
+        most = max(points)
+        found = np.interp(range(1, most + 1), list(points), list(points.values())) * (high or 1.0)
+        if cost and lost:
+            found = found * (1 + lost / found[-1]) / (1 + cost / fast) if found[-1] else found
+        return tuple((found / fast).tolist())
+
     def _slots(self, scenario: Scenario) -> float:
         """Workers that the device serves at full speed where as many compute at once as ``scenario`` has."""
         return self.by_workers("device.slots", scenario.cluster.workers)
 
-    def _cores(self, scenario: Scenario) -> float:
-        """Cores of the host, as fast as when ``_slots`` was probed: one for each node, as far as there are.
+    def _cores(self) -> tuple[int, tuple[float, ...]]:
+        """Cores of the host, and what 1, 2, ... jobs at once get done on them: see ``Host``.
 
-        Slots are never more than the workers probed; where these leave cores idle, servers have their own.
+        The share of their cores that is lost lies on a line between the numbers of workers probed.
         """
-        n = scenario.cluster.workers
-        probed = max(n, min(self._points("device.slots"), default=n))
-        there = self.hardware.get("cores") or probed
-        return self._slots(scenario) * max(1.0, min(players(scenario), there) / min(probed, there))
+        value = self.value("device.slots")
+        points = self._points("device.slots") or {math.ceil(value): value}
+        cores = int(self.hardware.get("cores") or math.ceil(max(points.values())))
+        used = {1: 1.0, **{n: slots / min(n, cores) for n, slots in points.items()}}
+        jobs = np.arange(1, max(*used, cores) + 1)
+        found = np.minimum(jobs, cores) * np.interp(jobs, list(used), list(used.values()))
+        return cores, tuple(found.tolist())
 
     def _native_compute(self, cluster: Cluster, slots: float) -> Cluster:
         n, old = cluster.workers, cluster.compute

@@ -24,11 +24,12 @@ from core.tensors import Phantom, Tensors
 from scenarios.errors import ScenarioError
 from scenarios.plan import Plan
 from scenarios.steptime import StepTimes
-from scenarios.streams import stream
+from scenarios.streams import RUN, stream
 from sim.checkpoint import Checkpoints, Registered, Registry
 from sim.clock import Alarm, Clock
 from sim.collectives import NativeAllReduce
-from sim.compute import Device, devices
+from sim.compute import devices
+from sim.cores import Cores
 from sim.endpoint import Endpoint
 from sim.errors import Deadlock, Diverged, ServerLost
 from sim.fast import FastPump, fast_pair
@@ -89,10 +90,12 @@ class Driver:
         cluster, run = scenario.cluster, scenario.run
         settings = cluster.network
         self.clock = Clock()
-        self.processor = Device(self.clock, cluster.host.cores) if cluster.host.cores else None
-        self.ring_lag = cluster.host.ring_lag
-        self.cold, self.pause = cluster.host.cold, cluster.host.pause
-        self.paced_gradient = cluster.host.gradient if self.processor is not None else 0.0
+        own = cluster.host
+        dice = stream(run.seed, RUN, "cores")
+        self.processor = Cores(self.clock, own.cores, own.slots, own.beside, dice) if own.cores else None
+        self.ring_lag = own.ring_lag
+        self.cold, self.pause = own.cold, own.pause
+        self.paced_gradient = own.gradient if self.processor is not None else 0.0
         self.network = Network(
             self.clock,
             cluster.machines,
@@ -104,7 +107,7 @@ class Driver:
         )
         if self.processor is not None:
             self.network.host = self.processor
-            self.network.byte_cost, self.network.moving = cluster.host.byte_cost, cluster.host.moving
+            self.network.byte_cost, self.network.moving = own.byte_cost, own.moving
             self.network.elastic = run.links == "native"
         self.window, self.checkpoints = settings.window, checkpoints
         self.shortcuts = shortcuts and self.kind_of_host is Host  # who may come back goes the long way

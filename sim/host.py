@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from sim.backward import Backward
     from sim.compute import Device
+    from sim.cores import Cores
     from sim.programs import Pump
     from sim.sampling import Sums
 
@@ -149,7 +150,7 @@ class Host(Endpoint):
     node: Node
     tensors: Any
     gradient: Any
-    device: Device | None
+    device: Device | Cores | None
     lags: Generator
 
     def __init__(

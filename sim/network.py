@@ -291,7 +291,7 @@ class Transfer(Flow):
                     cost = pair.network.byte_cost * self.nbytes
                     pair.busy = pair.network.moving + cost / max(due - now, 1e-4)
                 if pair.network.elastic:
-                    host.run(self, due - now, 1.0, pair.busy)
+                    host.move(self, due - now, pair.busy)
                     return
                 host.load(pair.busy)
             heappush(clock._queue, (due, NORMAL, next(clock._eid), self))  # type: ignore[misc]

@@ -21,7 +21,7 @@ from core.record import PARTS
 from core.tensors import Tensors
 from sim.backward import Backward
 from sim.clock import NORMAL, Alarm
-from sim.compute import Nobody
+from sim.cores import Nobody
 from sim.host import Host
 from sim.network import Pair
 

@@ -189,7 +189,7 @@ class RestingTransfer(Transfer):
             return
         if at == TIMED and pair.busy:
             if network.elastic:
-                network.host.run(self, self.rest, 1.0, pair.busy)
+                network.host.move(self, self.rest, pair.busy)
                 return
             network.host.load(pair.busy)
         heappush(network.clock._queue, (self.due, NORMAL, next(network.clock._eid), self))  # type: ignore[misc]

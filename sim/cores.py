@@ -1,0 +1,189 @@
+"""The processor of a host that plays all nodes: who runs on which of its cores, and how fast.
+
+Rules this module obeys:
+
+* A job (a gradient, a tensor operation) that begins takes an idle core, where there is one, else any core at
+  random; jobs on one core share it. A core that falls idle takes a job of the fullest. That is what
+  operating systems do within a few milliseconds, and it is not fair: of three jobs that begin together on
+  two cores one is done in half the time of the others.
+* ``slots[k - 1]`` is what k things that compute at once get done together, in units of one that is alone: they
+  are in each other's way before there are fewer cores than jobs, and more so afterwards.
+* A message that moves as fast as its ends get cores is no job: it takes its part of all cores, ``weight`` of
+  them when nobody else is there.
+* What moves at a fixed pace, whoever else is there, is a background load. It comes in bursts that ask for
+  ``ENDS`` cores at once, a message being moved by both of its ends: a burst's share is a job's, and between
+  bursts the jobs have all.
+* ``beside[k - 1]`` is how many times as much of messages k jobs lose as these cost by themselves.
+* A slow-down (factor > 1) is time that a worker loses beside its core, so many times what the step took on
+  it, as the real driver injects it; a speed-up shortens the work itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import ceil, inf
+
+from numpy.random import Generator
+
+from sim.clock import Alarm, Clock
+
+__all__ = ["Cores", "Nobody"]
+
+ENDS = 2.0
+"""Cores that a burst of the background load asks for: the sender's and the receiver's."""
+
+
+class _Job:
+    """Work under way. ``rest`` and ``rate``: seconds of a core; core: that it is on, None for a message."""
+
+    __slots__ = ("alarm", "began", "core", "due", "lost", "rate", "rest")
+
+    def __init__(self, alarm: Alarm, rest: float, lost: float, began: float, core: int | None) -> None:
+        self.alarm, self.rest, self.lost, self.began, self.core = alarm, rest, lost, began, core
+        self.rate, self.due = 0.0, inf
+
+
+class Cores(Alarm):
+    """All cores of one host.
+
+    cores   there are; a fraction is one that is slower than the others
+    slots   see the module; none: as many as there are cores
+    beside  see the module; none: once
+    dice    says which core a job takes where none is idle
+    """
+
+    __slots__ = (
+        "_background", "_beside", "_clock", "_due", "_jobs", "_messages", "_on", "_since", "_slots", "_weight", "dice",
+    )  # fmt: skip
+
+    def __init__(
+        self, clock: Clock, cores: float, slots: Sequence[float], beside: Sequence[float], dice: Generator
+    ) -> None:
+        there = ceil(cores)
+        self._beside = tuple(beside) or (1.0,)
+        self._clock, self.dice = clock, dice
+        self._slots = tuple(slots) or tuple(min(k, cores) for k in range(1, there + 1))
+        self._on: list[list[_Job]] = [[] for _ in range(there)]
+        self._jobs: list[_Job] = []
+        self._messages: list[tuple[_Job, float]] = []
+        self._weight = self._background = self._since = 0.0
+        self._due = inf
+
+    def run(self, alarm: Alarm, base: float, factor: float) -> None:
+        """Fire ``alarm`` when ``base`` seconds of work are done on a core and slowed down by ``factor``."""
+        self._advance()
+        on, jobs = self._on, self._jobs
+        if len(jobs) < len(on):
+            core = next(place for place, there in enumerate(on) if not there)
+        else:
+            core = int(self.dice.integers(len(on))) if len(on) > 1 else 0
+        work, lost = base * min(factor, 1.0), max(factor - 1.0, 0.0)
+        job = _Job(alarm, work, lost, self._clock._now, core)
+        jobs.append(job)
+        on[core].append(job)
+        self._schedule()
+
+    def move(self, alarm: Alarm, seconds: float, weight: float) -> None:
+        """Fire ``alarm`` when a message has moved that takes ``seconds`` and keeps ``weight`` cores busy."""
+        self._advance()
+        self._messages.append((_Job(alarm, seconds, 0.0, self._clock._now, None), weight))
+        self._weight += weight
+        self._schedule()
+
+    def load(self, cores: float) -> None:
+        """From now on ``cores`` more (or, if negative, fewer) are busy with what keeps its own pace."""
+        self._advance()
+        self._background += cores
+        self._schedule()
+
+    def _advance(self) -> None:
+        now = self._clock._now
+        passed = now - self._since
+        self._since = now
+        if passed > 0.0:
+            for job in self._jobs:
+                job.rest -= job.rate * passed
+            for message, _ in self._messages:
+                message.rest -= message.rate * passed
+
+    def _schedule(self) -> None:
+        """Work out how fast everything is from now on, and when the first of it is done."""
+        jobs, messages, on = self._jobs, self._messages, self._on
+        if not jobs and not messages:
+            self._due, self._weight = inf, 0.0
+            return
+        now, share, due = self._clock._now, self._share(), inf
+        crowded = len(jobs) > len(on)
+        core = share * len(jobs) / len(on) if crowded else share
+        for job in jobs:
+            job.rate = min(1.0, core / len(on[job.core])) if crowded else core  # type: ignore[index]
+            job.due = now + max(job.rest, 0.0) / job.rate
+            due = min(due, job.due)
+        for message, _ in messages:
+            message.rate, message.due = share, now + max(message.rest, 0.0) / share
+            due = min(due, message.due)
+        self._due = due
+        self._clock.at(due, self)
+
+    def _share(self) -> float:
+        """The part of a core that a job gets in the mean, bursts of the background load and pauses taken."""
+        jobs = len(self._jobs)
+        times = self._beside[min(max(jobs, 1), len(self._beside)) - 1]
+        asked = jobs + self._weight * times
+        alone = min(1.0, self._served(asked) / asked)
+        if self._background <= 0.0:
+            return alone
+        beside = min(1.0, self._served(asked + ENDS) / (asked + ENDS))
+        bursting = min(times * self._background / (ENDS * beside), 1.0)
+        return alone + bursting * (beside - alone)
+
+    def _served(self, asked: float) -> float:
+        """Cores' worth of work that is done where ``asked`` cores are asked for, between whole numbers a line."""
+        slots = self._slots
+        if asked <= 1.0:
+            return slots[0]
+        if asked >= len(slots):
+            return slots[-1]
+        below = int(asked)
+        return slots[below - 1] + (asked - below) * (slots[below] - slots[below - 1])
+
+    def fire(self) -> None:
+        """The first of the work is done, unless that has changed since."""
+        now = self._clock._now
+        if now != self._due:
+            return
+        self._advance()
+        over = [job for job in self._jobs if job.due <= now]
+        ended = [(job, weight) for job, weight in self._messages if job.due <= now]
+        for job in over:
+            self._jobs.remove(job)
+            self._on[job.core].remove(job)  # type: ignore[index]
+        for pair in ended:
+            self._messages.remove(pair)
+            self._weight -= pair[1]
+        self._fill()
+        for job in (*over, *(message for message, _ in ended)):
+            self._clock.at(now + job.lost * (now - job.began), job.alarm)
+        self._schedule()
+
+    def _fill(self) -> None:
+        """Let idle cores take jobs of the fullest ones."""
+        on = self._on
+        for place, there in enumerate(on):
+            if there:
+                continue
+            fullest = max(on, key=len)
+            if len(fullest) < 2:
+                return
+            job = fullest.pop()
+            job.core = place
+            there.append(job)
+
+
+class Nobody(Alarm):
+    """Work whose end concerns nobody."""
+
+    __slots__ = ()
+
+    def fire(self) -> None:
+        """Done."""
