@@ -7,12 +7,13 @@ Rules this module obeys:
 * What is shared is the step's base time. A slow-down (factor > 1) is time that the worker loses
   beside the device, so many times what the step took on it, as the real driver injects it; a
   speed-up shortens the work itself.
+* Who dies keeps no device busy: its work is taken off.
 * Workers fill devices in order of rank. Without sharing no device is involved at all.
 """
 
 from __future__ import annotations
 
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from math import inf
 
 from sim.clock import Alarm, Clock
@@ -40,6 +41,21 @@ class Device(Alarm):
         lost = max(factor - 1.0, 0.0)
         heappush(self._heap, (key, self._sequence, self._clock._now, lost, alarm))
         self._schedule()
+
+    def cancel(self, alarm: Alarm) -> float:
+        """Take off what was to fire ``alarm``, and never will; seconds of work it had left, 0 if none."""
+        heap = self._heap
+        found = [entry for entry in heap if entry[4] is alarm]
+        if not found:
+            return 0.0
+        self._advance()
+        left = 0.0
+        for entry in found:
+            heap.remove(entry)
+            left += max(entry[0] - self._served, 0.0)
+        heapify(heap)
+        self._schedule()
+        return left
 
     def _advance(self) -> None:
         now = self._clock._now

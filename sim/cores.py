@@ -14,6 +14,7 @@ Rules this module obeys:
   ``ENDS`` cores at once, a message being moved by both of its ends: a burst's share is a job's, and between
   bursts the jobs have all.
 * ``beside[k - 1]`` is how many times as much of messages k jobs lose as these cost by themselves.
+* Who dies, and what is lost or rests on its way, keeps nothing busy: its work is taken off.
 * A slow-down (factor > 1) is time that a worker loses beside its core, so many times what the step took on
   it, as the real driver injects it; a speed-up shortens the work itself.
 """
@@ -90,6 +91,17 @@ class Cores(Alarm):
         self._weight += weight
         self._schedule()
 
+    def cancel(self, alarm: Alarm) -> float:
+        """Take off what was to fire ``alarm``, and never will; seconds of work it had left, 0 if none."""
+        jobs = [job for job in self._jobs if job.alarm is alarm]
+        messages = [pair for pair in self._messages if pair[0].alarm is alarm]
+        if not jobs and not messages:
+            return 0.0
+        self._advance()
+        self._end(jobs, messages)
+        self._schedule()
+        return sum(max(job.rest, 0.0) for job in (*jobs, *(message for message, _ in messages)))
+
     def load(self, cores: float) -> None:
         """From now on ``cores`` more (or, if negative, fewer) are busy with what keeps its own pace."""
         self._advance()
@@ -110,7 +122,7 @@ class Cores(Alarm):
         """Work out how fast everything is from now on, and when the first of it is done."""
         jobs, messages, on = self._jobs, self._messages, self._on
         if not jobs and not messages:
-            self._due, self._weight = inf, 0.0
+            self._due = inf
             return
         now, share, due = self._clock._now, self._share(), inf
         crowded = len(jobs) > len(on)
@@ -155,20 +167,21 @@ class Cores(Alarm):
         self._advance()
         over = [job for job in self._jobs if job.due <= now]
         ended = [(job, weight) for job, weight in self._messages if job.due <= now]
-        for job in over:
-            self._jobs.remove(job)
-            self._on[job.core].remove(job)  # type: ignore[index]
-        for pair in ended:
-            self._messages.remove(pair)
-            self._weight -= pair[1]
-        self._fill()
+        self._end(over, ended)
         for job in (*over, *(message for message, _ in ended)):
             self._clock.at(now + job.lost * (now - job.began), job.alarm)
         self._schedule()
 
-    def _fill(self) -> None:
-        """Let idle cores take jobs of the fullest ones."""
+    def _end(self, jobs: list[_Job], messages: list[tuple[_Job, float]]) -> None:
+        """These are gone; let idle cores take jobs of the fullest ones."""
         on = self._on
+        for job in jobs:
+            self._jobs.remove(job)
+            on[job.core].remove(job)  # type: ignore[index]
+        for pair in messages:
+            self._messages.remove(pair)
+        if messages:
+            self._weight = sum(weight for _, weight in self._messages)
         for place, there in enumerate(on):
             if there:
                 continue

@@ -14,6 +14,7 @@ Rules this module obeys:
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from math import inf
 from typing import TYPE_CHECKING, Any
@@ -29,7 +30,7 @@ from sim.checkpoint import Checkpoints, Registered, Registry
 from sim.clock import Alarm, Clock
 from sim.collectives import NativeAllReduce
 from sim.compute import devices
-from sim.cores import Cores
+from sim.cores import Cores, Nobody
 from sim.endpoint import Endpoint
 from sim.errors import Deadlock, Diverged, ServerLost
 from sim.fast import FastPump, fast_pair
@@ -95,6 +96,7 @@ class Driver:
         self.processor = Cores(self.clock, own.cores, own.slots, own.beside, dice) if own.cores else None
         self.ring_lag = own.ring_lag
         self.cold, self.pause = own.cold, own.pause
+        self.passes: defaultdict[Host, Nobody] = defaultdict(Nobody)
         self.paced_gradient = own.gradient if self.processor is not None else 0.0
         self.network = Network(
             self.clock,
@@ -408,6 +410,7 @@ class Driver:
         for pump in host.programs:
             pump.stop()
             self.roster.listening.pop(pump, None)
+        self.relieve(host)
         now = self.clock._now
         host.ended, host.crashed, host.end, host.blocked = True, True, now, False
         host.waiting.clear()
@@ -423,6 +426,14 @@ class Driver:
         if self.collective is not None:
             self.collective.leave(host)
         self.depart(host)
+
+    def relieve(self, host: Host) -> None:
+        """What ``host``, a life of which is over, was at keeps no device busy any more."""
+        at = [*host.programs, host.backward, self.passes.get(host)]
+        for device in dict.fromkeys((host.device, self.processor)):
+            for alarm in at:
+                if device is not None and alarm is not None:
+                    device.cancel(alarm)
 
     @property
     def nodes(self) -> list[Node]:

@@ -326,6 +326,7 @@ class Faulty(Driver):
         for pump in host.programs:
             pump.stop()
             roster.listening.pop(pump, None)
+        self.relieve(host)
         entering, host.entering = host.entering, True  # deaf: who gets room by this must not send to it
         self.network.drop(host, host.callers)
         host.entering = entering

@@ -448,8 +448,7 @@ class Network:
 
     def drop(self, endpoint: Endpoint, others: Sequence[Endpoint]) -> list[Transfer]:
         """Lose everything on its way from or to ``endpoint``; returns what was lost."""
-        pairs = list(endpoint.pairs.values())
-        pairs += [other.pairs[endpoint.id] for other in others if endpoint.id in other.pairs]
+        pairs = [*endpoint.pairs.values(), *(o.pairs[endpoint.id] for o in others if endpoint.id in o.pairs)]
         lost: list[Transfer] = list(endpoint.queue)
         endpoint.queue.clear()
         for pair in pairs:
@@ -482,6 +481,8 @@ class Network:
             self.fluid.cancel(transfer)
         if phase == TIMED and pair.busy and not self.elastic:
             self.host.load(-pair.busy)
+        elif phase == CALLING or (phase == TIMED and pair.busy):
+            self.host.cancel(transfer)
         if moving:
             if pair.source.blocked and pair.source.out == 1:
                 pair.source.turning(now)

@@ -21,7 +21,6 @@ from core.record import PARTS
 from core.tensors import Tensors
 from sim.backward import Backward
 from sim.clock import NORMAL, Alarm
-from sim.cores import Nobody
 from sim.host import Host
 from sim.network import Pair
 
@@ -33,8 +32,6 @@ __all__ = ["Metered", "Pump"]
 COMPUTE, UPDATE = PARTS.index("compute"), PARTS.index("update")
 
 RUNNING, COMPUTING, PAYING, RECEIVING, SENDING, FLUSHING, REDUCING, ENDED, PRODUCING = range(9)
-
-NOBODY = Nobody()
 
 BLOCKED, FINISHED, RETURN = object(), object(), object()
 
@@ -198,7 +195,7 @@ class Pump(Alarm):
             host.gradient = driver.numerics.begin(host)
         self.state, self.since = COMPUTING, now
         if driver.paced_gradient and driver.processor is not None:
-            driver.processor.run(NOBODY, driver.paced_gradient, 1.0)
+            driver.processor.run(driver.passes[host], driver.paced_gradient, 1.0)
         if host.pieces is not None or effect.ready:
             return self._in_pieces(effect, base, factor)
         if host.device is None:

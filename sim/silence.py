@@ -86,7 +86,8 @@ class RestingPair(Pair):
             self.bytes += transfer.nbytes - left
             self._replace(transfer, left).rest_in_slots(FLOWING, 0.0)
         elif phase in (STARTING, TIMED):
-            rest = max(transfer.due - now, 0.0)
+            host = self.network.host if self.network.elastic and phase == TIMED and self.busy else None
+            rest = max(transfer.due - now, 0.0) if host is None else host.cancel(transfer)
             moving = phase == TIMED or not self.direct
             self._replace(transfer, transfer.nbytes, moving).rest_in_slots(phase, rest)
 

@@ -8,6 +8,9 @@ Rules this module obeys:
   or from one, nor to or from a server whose slice is on its way; no life is given more answers than it asked
   for; steps stay as close as the algorithm promises; whoever begins a step at which replicas agree begins it
   where the others did; weights add up.
+* Nobody works for the dead: what a device has to do is all of programs, and of messages, that go on.
+* A run is given up after ``BEATS``, however little happens in it, if people still come; if nobody does, it is
+  the run that does not end by itself.
 * What servers lose is counted where they lose it (``Watched.excused``), and nothing else may be lost by
   anybody who has not crashed.
 """
@@ -23,15 +26,20 @@ import numpy as np
 
 from core.node import GRADIENT, MODEL
 from scenarios.timetable import Event
+from sim.backward import Backward
 from sim.faults import Faulty, FaultyHost
 from sim.host import Host
-from sim.network import Pair, Transfer
+from sim.network import OVER, Pair, Transfer
+from sim.programs import ENDED, Pump
 from sim.silence import RestingPair, RestingTransfer
 from tests.conformance.trials import Trial, tie_breaker
 
-__all__ = ["EXACT", "Endless", "Marks", "Watched"]
+__all__ = ["BEATS", "EXACT", "Endless", "Marks", "Watched"]
 
 EXACT = 1e-9
+
+BEATS = 32
+"""So many times ``sim.clock.BEAT`` events are the most that a run may have; the longest had 5 times."""
 
 ANSWERS = (MODEL, "easgd.centre")
 """Tags of what a server sends because it was asked."""
@@ -117,6 +125,19 @@ class _Watched(FaultyHost):
         return found
 
 
+def _kind(alarm: Any) -> str:
+    """What a device works at."""
+    return "message" if isinstance(alarm, Transfer) else "step" if isinstance(alarm, Backward) else "program"
+
+
+def _over(alarm: Any) -> bool:
+    """Whether nothing comes of it."""
+    if isinstance(alarm, Transfer):
+        return bool(alarm.phase == OVER)
+    pump = alarm._pump if isinstance(alarm, Backward) else alarm
+    return isinstance(pump, Pump) and pump.state == ENDED
+
+
 class Watched(Faulty):
     """A run of a trial.
 
@@ -144,6 +165,7 @@ class Watched(Faulty):
         self.merged: set[int] = set()
         self.fallen_out: list[Any] = []
         self.starts: dict[int, np.ndarray] = {}
+        self.beats = self.lives = 0
         self.network.carrier = _Stamped
         self.network.connect = RestingPair
         name, options = plan.algorithm.name, plan.algorithm
@@ -157,6 +179,24 @@ class Watched(Faulty):
                 self.network.late = lambda: float(random.exponential(trial.delay))  # type: ignore[attr-defined]
 
     # All along
+
+    def _beat(self) -> None:
+        super()._beat()
+        self.beats += 1
+        before, self.lives = self.lives, sum(host.incarnation for host in self.hosts)
+        if self.beats >= BEATS:
+            assert self.lives > before, f"no end after {self.beats} beats, and nobody has come in the last"
+            raise Endless
+
+    def _check_devices(self) -> None:
+        """What is lost is lost to the devices, too."""
+        for device in {self.processor, *(host.device for host in self.hosts)}:
+            for *_, alarm in [] if device is None else device._heap:
+                assert not _over(alarm), f"a device still works at a {_kind(alarm)} that is over"
+
+    def lose(self, host: Host) -> None:
+        super().lose(host)
+        self._check_devices()
 
     def look(self, host: FaultyHost, transfer: Transfer) -> None:
         """A message is delivered to ``host``."""
@@ -217,6 +257,7 @@ class Watched(Faulty):
         if host.incarnation >= 0 and not host.entering:
             self.former.append(host.node)
         super()._come(host)
+        self._check_devices()
 
     def note(self, host: FaultyHost, event: str) -> None:
         super().note(host, event)
@@ -262,6 +303,7 @@ class Watched(Faulty):
         frozen = bool(host.freezes)  # what it was at then counts as done
         before = host.node.params.copy(), dict(host.node.ledger.applied)
         super()._befall_server(host, event)
+        self._check_devices()
         after = host.node.params, host.node.ledger.applied
         same = np.array_equal(before[0], after[0]) and before[1] == after[1]
         assert same or frozen or not strikes, f"server {host.id} has forgotten or made up something"

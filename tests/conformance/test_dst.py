@@ -299,6 +299,51 @@ def test_a_joiner_that_was_frozen_asks_who_has_come_meanwhile() -> None:
                network={**NATIVE, "admission": "fifo"}, tensor_seconds=WORK))  # fmt: skip
 
 
+HOST = {"cores": 1, "byte_cost": 0.0, "gradient": 0.01, "cold": 0.0, "ring_lag": 0.0}
+
+
+def test_nobody_computes_for_the_dead() -> None:
+    """A step of who had crashed went on on the device that it shared, beside that of its next life."""
+    crash = {"kind": "crash", "ranks": [0], "step": 1, "back": 0.1}
+    hold(small("asp", 1, 100, {"seed": 0, "steps": 2}, [crash], latency=0, workers_per_device=2))
+
+
+def test_no_host_plays_a_message_twice_that_a_silence_has_held_up() -> None:
+    """What was left of it went on afterwards, and all of it meanwhile."""
+    cut = {"kind": "cut", "ranks": [1], "at": 0.01, "back": 0.6}
+    hold(small("ssp", 4, 400, {"seed": 0, "heartbeat_timeout": 0.3, "steps": 1, "compute": "native"}, [cut],
+               host=HOST | {"cold": 0.001}))  # fmt: skip
+
+
+def test_a_run_in_which_many_crash_comes_to_its_end() -> None:
+    """Requests of the dead kept the host busy, ever more of them: nothing arrived in any life."""
+    faults = [
+        {"kind": "crash", "ranks": [4], "step": 4, "back": 0.271},
+        {"kind": "join", "ranks": [1], "at": 0.2935},
+        {"kind": "churn", "crash": 1.4703, "back": 0.00119},
+        {"kind": "leave", "ranks": [3], "step": 2, "back": 0.00255},
+    ]
+    run = {"seed": 600045, "heartbeat_timeout": 0.3, "steps": 7, "compute": "native", "links": "paced"}
+    trial = small("adpsgd", 6, 1200, run, faults, bandwidth=1.04e6, compute=LOGNORMAL, host=HOST,
+                  network={**NATIVE, "collective": "messages"}, options={"graph": "star"}, order=713359,
+                  delay=0.05)  # fmt: skip
+    assert hold(trial).end == "over"
+
+
+def test_a_run_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody lives for as long as a step takes: no gradient is ever computed, nor are events used up."""
+    monkeypatch.setattr("sim.clock.BEAT", 256)
+    churn = {"kind": "churn", "crash": 100.0, "back": 1e-3}
+    assert play(small("asp", 2, 200, {"seed": 0, "steps": 5}, [churn])).end == "endless"
+
+
+def test_a_run_that_goes_on_although_nobody_comes_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sim.clock.BEAT", 8)
+    monkeypatch.setattr("tests.conformance.lives.BEATS", 4)
+    with pytest.raises(AssertionError, match="no end after 4 beats, and nobody has come in the last"):
+        play(small("asp", 2, 200, {"seed": 0, "steps": 50}, []))
+
+
 def test_a_server_is_lost_where_its_silence_is_too_long_and_nowhere_else(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -86,6 +86,43 @@ def test_a_background_load_comes_in_bursts_that_are_shared_fairly(
     assert one.at == pytest.approx(taken)
 
 
+class Cancel(Alarm):
+    def __init__(self, device: Device, done: Done) -> None:
+        self.device, self.done, self.left = device, done, -1.0
+
+    def fire(self) -> None:
+        self.left = self.device.cancel(self.done)
+
+
+def test_what_is_cancelled_leaves_the_device_to_the_others_and_never_ends() -> None:
+    """Jobs of 1 and 2 s: at 0.5 s a quarter of a second of each is done. A third comes at 1 s."""
+    clock = Clock()
+    device = Device(clock, 1.0)
+    first, second, third, stranger = (Done(clock) for _ in range(4))
+    device.run(first, 1.0, 1.0)
+    device.run(second, 2.0, 1.0)
+    ends = [Cancel(device, first), Cancel(device, stranger), Cancel(device, third)]
+    for at, end in zip((0.5, 0.6, 3.25), ends, strict=True):
+        clock.at(at, end)
+    clock.at(1.0, Begin(device, third, 1.0, 1.0))
+    clock.drain()
+    assert [end.left for end in ends] == pytest.approx([0.75, 0.0, 0.0])
+    assert (first.at, second.at, third.at) == (-1.0, pytest.approx(3.25), pytest.approx(3.0))
+
+
+def test_a_device_that_is_left_by_all_serves_the_next_at_full_speed() -> None:
+    clock = Clock()
+    device = Device(clock, 1.0)
+    heavy, light = Done(clock), Done(clock)
+    device.run(heavy, 1.0, 1.0, 3.0)
+    end = Cancel(device, heavy)
+    clock.at(0.3, end)
+    clock.at(0.3, Begin(device, light, 1.0, 1.0))
+    clock.drain()
+    assert end.left == pytest.approx(0.9)
+    assert (heavy.at, light.at) == (-1.0, pytest.approx(1.3))
+
+
 def test_devices_are_filled_in_order_of_rank() -> None:
     made = devices(Clock(), 5, 2, 1.0)
     assert made[0] is made[1] is not made[2]

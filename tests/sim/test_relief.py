@@ -1,0 +1,99 @@
+"""What the dead and the silent were at keeps no device busy: those that share one with them go on faster."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from core.record import Record
+from scenarios.plan import plan
+from sim.faults import Faulty
+from tests.sim.test_faults import chosen, run
+from tests.sim.test_silence import EASY, NEVER
+
+ONE_CORE: dict[str, Any] = {"cores": 1, "byte_cost": 0.0, "gradient": 0.0, "cold": 0.0, "ring_lag": 0.0}
+
+ON_A_HOST = EASY | {"cluster__host": ONE_CORE, "run__compute": "paced"}
+
+
+def crash(rank: int, at: float, **more: Any) -> dict[str, Any]:
+    return {"kind": "crash", "ranks": [rank], "at": at, **more}
+
+
+def first(record: Record, part: str) -> float:
+    """Seconds of a part of the first step of worker 0; ``end``: when its second begins."""
+    steps = record.steps
+    return float(steps[part][(steps["node"] == 0) & (steps["step"] == 0)][0])
+
+
+def test_a_step_of_who_has_died_leaves_the_shared_device_to_the_other() -> None:
+    """Steps of 0.1 s, two workers on a device: half done after 0.1 s, and alone it takes 0.05 s more."""
+    sharing = EASY | {"cluster__workers_per_device": 2}
+    alone = first(run("aladdin", [crash(1, 0.1)], **sharing), "compute")
+    assert alone == pytest.approx(0.15, rel=1e-9)
+    both = first(run("aladdin", [crash(1, 1.0)], **sharing), "compute")
+    assert both == pytest.approx(0.2, rel=1e-9)
+
+
+def test_a_backward_pass_of_who_has_died_leaves_the_shared_device_to_the_other() -> None:
+    sharing = EASY | {"cluster__workers_per_device": 2, "algorithm__options": {"overlap": "backward"}}
+    alone = first(run("arsgd", [crash(1, 0.1)], **sharing), "compute")
+    assert alone == pytest.approx(0.15, rel=1e-9)
+
+
+def test_tensor_work_of_who_has_died_leaves_the_host_to_the_others() -> None:
+    """After steps of 0.1 s gradients are applied for 0.1 s of the one core: two at once for 0.2 s."""
+    paced = ON_A_HOST | {"cluster__tensor_seconds": {"apply": 0.1}}
+    both = first(run("aladdin", [crash(1, 9.0)], **paced), "update")
+    assert both == pytest.approx(0.2, rel=1e-9)
+    alone = first(run("aladdin", [crash(1, 0.2)], **paced), "update")
+    assert alone == pytest.approx(0.15, rel=1e-9)
+
+
+def test_gradients_that_the_dead_computed_beside_a_pause_leave_the_host() -> None:
+    """Steps last 0.1 s whatever they cost the host; that goes on without the 0.2 s of who died at 0.05 s."""
+    paced = ON_A_HOST | {"cluster__host": ONE_CORE | {"gradient": 0.2}}
+    driver = Faulty(plan(chosen("aladdin", [crash(1, 0.05)], **paced)))
+    seen: list[int] = []
+    lose = driver.lose
+
+    def watched(host: Any) -> None:
+        assert driver.processor is not None
+        seen.append(len(driver.processor._heap))
+        lose(host)
+        seen.append(len(driver.processor._heap))
+
+    driver.lose = watched  # type: ignore[method-assign]
+    driver.run()
+    assert seen == [2, 1]
+
+
+def test_a_request_of_who_has_died_leaves_the_host_to_the_others() -> None:
+    """Two requests of 0.1 s each are half made 0.1 s after the step; what is left of one takes 0.05 s alone.
+
+    Then its message takes 0.05 s, and the model comes back in 0.1 s and 0.05 s.
+    """
+    late = {"cluster__latency": 0.1}
+    end = first(run("asp", [crash(1, 0.2)], **ON_A_HOST | late), "end")
+    assert end == pytest.approx(0.1 + 0.1 + 0.05 + 0.05 + 0.15, rel=1e-9)
+
+
+def test_a_message_of_who_has_died_leaves_the_host_to_the_others() -> None:
+    """Worker 0 waits for the message of worker 1, with whose 0.05 s the core is busy for 0.1 s."""
+    bytes_cost = {"cluster__host": ONE_CORE | {"byte_cost": 2e-9}}
+    slow = {"cluster__slowdowns": [{"kind": "fixed", "ranks": [0], "factor": 1.2}]}
+    before, after = (
+        first(run("asp", [crash(1, at)], **ON_A_HOST | bytes_cost | slow), "end") for at in (9.0, 0.15)
+    )
+    assert after == pytest.approx(0.15 + 0.1 + 0.1, rel=1e-9)
+    assert before > after
+
+
+@pytest.mark.parametrize("kind", ["freeze", "cut"])
+def test_what_a_message_on_a_busy_host_had_left_it_has_left_after_a_silence(kind: str) -> None:
+    """The core is busy for 0.1 s with 0.05 s of message; half of it is left at 0.15 s, and for a second."""
+    bytes_cost = {"cluster__host": ONE_CORE | {"byte_cost": 2e-9}, "cluster__workers": 1}
+    fault = {"kind": kind, "servers": [0], "at": 0.15, "back": 1.0}
+    assert first(run("asp", [NEVER], **ON_A_HOST | bytes_cost), "end") == pytest.approx(0.3, rel=1e-9)
+    assert first(run("asp", [fault], **ON_A_HOST | bytes_cost), "end") == pytest.approx(1.3, rel=1e-9)
