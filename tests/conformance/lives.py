@@ -39,7 +39,7 @@ __all__ = ["BEATS", "EXACT", "Endless", "Marks", "Watched"]
 EXACT = 1e-9
 
 BEATS = 32
-"""So many times ``sim.clock.BEAT`` events are the most that a run may have; of 16,000 the longest had 5 times."""
+"""So many times ``sim.clock.BEAT`` events are the most a run may have; of 16,000 the longest had 5 times."""
 
 ANSWERS = (MODEL, "easgd.centre")
 """Tags of what a server sends because it was asked."""
