@@ -17,16 +17,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from math import ceil
 from typing import Any
 
 from aladdin.prices import LONGEST, NATIVE, RING, Prices, nominal, times
 from analysis import calibrate as fits
 from analysis import goodness
-from core.probes import PHASE, TURN, fewest
+from core.probes import TURN, fewest
 from core.record import Record
 from scenarios import Scenario
 from scenarios.cluster import Layout
-from scenarios.profile import PAUSE, Constant, Profile
+from scenarios.profile import Constant, Profile
 from scenarios.topology import Topology
 
 __all__ = ["Learned", "Probe", "alike", "covered", "fixed", "nominal", "probes", "refreshing", "speed"]
@@ -67,8 +68,12 @@ FULL = 0.8
 """Share of a paced step that its gradient may take where they are probed."""
 
 
-OUTLAST = PHASE / 4
-"""Steps that a message beside them may last, a part of a phase; small ones cost more by the byte."""
+CROWD = 4
+"""Workers whose steps are probed beside messages, at most, where a calibration has many numbers of them."""
+
+
+OUTLAST = 2
+"""Steps of one worker that a message beside them may last; small ones cost more by the byte."""
 
 
 @dataclass(frozen=True)
@@ -152,13 +157,12 @@ def probes(base: Scenario, counts: Sequence[int], kinds: Sequence[str]) -> Itera
             if kind != "native":
                 yield make.ring(n, kind)
     for kind in kinds:
-        for n in (1, max(counts)):
+        for n in (1, min(max(counts), CROWD)):
             yield make.beside(kind, n)
     yield make.cold(kinds)
     for kind in kinds:
         if kind != "native":
             yield replace(make.ring(max(counts), kind, SLOWER), spare=True)
-            yield replace(make.beside(kind, max(counts), SLOWER), spare=True)
 
 
 def speed(base: Scenario) -> Probe:
@@ -180,9 +184,18 @@ def refreshing(base: Scenario, kind: str, small: bool = True) -> Iterator[Probe]
     if native and small:
         for n in dict.fromkeys((1, base.cluster.workers)):
             yield make.beside(kind, n)
-        if kind != "native":
-            yield make.beside(kind, base.cluster.workers, SLOWER)
         yield make.cold([kind])
+
+
+def _again(record: Record, profile: Profile, name: str, **blank: Any) -> Callable[[float], Record] | None:
+    """Simulations of the probe that ``record`` is of, by the host's constant ``name``; None without a host."""
+    from sim import simulate
+
+    host = {f"cluster.host.{field}": value for field, value in blank.items()}
+    scene = profile.apply(Scenario.from_dict(record.manifest["scenario"])).override(host)
+    if not scene.cluster.host.cores:
+        return None
+    return lambda value: simulate(scene.override({f"cluster.host.{name}": value}))
 
 
 def _slots(record: Record, alone: Constant, n: int) -> Constant:
@@ -281,29 +294,23 @@ class _Maker(Prices):
             return 2 * TURN * self.step(profile)
 
         def often(profile: Profile, share: float) -> int:
-            return times(share, turn(profile), 5, 20)
+            return times(share, turn(profile), 4, 20)
 
-        def scene(profile: Profile, steps: int) -> Scenario:
-            fields: dict[str, Any] = {"run__links": kind, "run__steps": steps}
+        def scenarios(profile: Profile, share: float) -> list[Scenario]:
+            fields: dict[str, Any] = {"run__links": kind, "run__steps": TURN * often(profile, share)}
             part = self.part(self.rate(kind), self.step(profile))
-            return self.scenario("RelayProbe", 2, **fields, algorithm__options__part=part)
+            return [self.scenario("RelayProbe", 2, **fields, algorithm__options__part=part)]
 
         def learn(records: list[Record], profile: Profile) -> Learned:
-            from sim import simulate
-
-            calibrated = profile.apply(scene(profile, int(records[0].steps["step"].max()) + 1))
-            if not calibrated.cluster.host.cores:
+            simulated = _again(records[0], profile, "cold")
+            if simulated is None:
                 return Learned()
-            cold = fits.fit_cold(
-                records[0],
-                lambda cost: simulate(calibrated.override({"cluster.host.cold": cost})),
-                profile.value("step_time.mean"),
-            )
+            cold = fits.fit_cold(records[0], simulated, profile.value("step_time.mean"))
             return Learned({"step_time.cold": cold})
 
         return Probe(
             "steps after pauses",
-            lambda profile, share: [scene(profile, TURN * often(profile, share))],
+            scenarios,
             learn,
             lambda p, share: self.start(2, self.step(p, 2)) + often(p, share) * turn(p),
         )
@@ -341,42 +348,38 @@ class _Maker(Prices):
 
         return Probe(what, scenarios, learn, seconds)
 
-    def beside(self, kind: str, n: int, slower: float = 1.0) -> Probe:
-        """Steps of ``n`` while two others exchange messages, perhaps over slower links."""
-        slow = slower > 1
-        name = f"host.{kind}.beside.{'slow' if slow else n}"
-        what = f"steps of {n} beside messages over {'slow ' if slow else ''}{kind} links"
+    def beside(self, kind: str, n: int) -> Probe:
+        """Steps of ``n`` while two others exchange messages."""
+        rate = self.rate(kind)
+
+        def phase(profile: Profile) -> int:
+            """Steps: four times those of the two messages that a phase may begin and end late by."""
+            late = 2 * self.part(rate, OUTLAST * self.step(profile)) * self.bytes / rate
+            return fits.KEPT * max(1, ceil(late / self.step(profile, n)))
 
         def turns(profile: Profile, share: float) -> int:
-            turn = 2 * PHASE * self.step(profile, n)
-            return 2 * PHASE * times(share, turn, 1, 4)
+            turn = 2 * phase(profile)
+            return turn * times(share, turn * self.step(profile, n), 1, 8)
 
-        def scene(profile: Profile, steps: int) -> Scenario:
-            part = self.part(self.rate(kind) / slower, OUTLAST * self.step(profile))
-            fields: dict[str, Any] = {"run__links": kind, "algorithm__options__part": part}
-            fast = self.scenario("BesideProbe", n + 2, run__steps=steps, **fields)
-            return _slower(fast, kind, slower) if slow else fast
+        def scenarios(profile: Profile, share: float) -> list[Scenario]:
+            part = self.part(rate, OUTLAST * self.step(profile))
+            options = {"algorithm__options__part": part, "algorithm__options__phase": phase(profile)}
+            fields: dict[str, Any] = {"run__steps": turns(profile, share), "run__links": kind}
+            return [self.scenario("BesideProbe", n + 2, **fields, **options)]
 
         def learn(records: list[Record], profile: Profile) -> Learned:
-            from sim import simulate
-
-            calibrated = profile.apply(scene(profile, int(records[0].steps["step"].max()) + 1))
-            calibrated = calibrated.override({"cluster.host.moving": 0.0, "cluster.host.beside": []})
-            if not calibrated.cluster.host.cores:
+            simulated = _again(records[0], profile, "byte_cost", moving=0.0, beside=[])
+            if simulated is None:
                 return Learned()
-            most = MOST_BESIDE * slower
-            found = fits.fit_beside(
-                records[0],
-                lambda cost: simulate(calibrated.override({"cluster.host.byte_cost": cost})),
-                most,
-            )
-            if found.value >= most:
-                return Learned(failed=f"steps lost more than {most:g} s a byte to messages: disturbed")
-            return Learned({name: found})
+            steps = records[0].manifest["scenario"]["algorithm"]["options"]["phase"]
+            found = fits.fit_beside(records[0], simulated, MOST_BESIDE, steps)
+            if found.value >= MOST_BESIDE:
+                return Learned(failed=f"steps lost more than {MOST_BESIDE:g} s a byte to messages: disturbed")
+            return Learned({f"host.{kind}.beside.{n}": found})
 
         return Probe(
-            what,
-            lambda profile, share: [scene(profile, turns(profile, share))],
+            f"steps of {n} beside messages over {kind} links",
+            scenarios,
             learn,
             lambda p, share: self.start(n + 2, self.step(p, n + 2)) + turns(p, share) * self.step(p, n),
         )

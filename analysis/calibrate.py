@@ -45,8 +45,8 @@ RESAMPLES = 400
 SHORTEST = 1e-5
 """Seconds below which a lag is none."""
 
-LATE = 0.2
-"""Part of a phase of a ``BesideProbe`` that is left out."""
+KEPT = 4
+"""Of so many steps in a phase of a ``BesideProbe`` one is left out."""
 
 LAGS = (0.03, 0.06, 0.12, 0.25, 0.5, 1.0)
 """Shares of the greatest lag in question with which a ring is simulated; between them it is a line."""
@@ -329,7 +329,7 @@ def fit_byte_cost(record: Record) -> Constant | None:
 
 
 def fit_beside(
-    measured: Record, simulated: Callable[[float], Record], most: float = 1e-7, skip: int = 2
+    measured: Record, simulated: Callable[[float], Record], most: float = 1e-7, phase: int = PHASE
 ) -> Constant:
     """``host.<kind>.beside``: what moving a byte costs steps that go on meanwhile, seconds of one core.
 
@@ -337,13 +337,13 @@ def fit_beside(
     messages take as much longer than silent ones as was measured; 0 where they took no longer than without
     a cost, at most ``most``.
     """
-    silent, beside = _phases(measured, skip)
+    silent, beside = _phases(measured, phase)
     if min(len(silent), len(beside)) < 5:
         few = f"{len(silent)} silent steps and {len(beside)} beside messages are too few; at least 5 of each"
         raise CalibrationError(f"probe of steps beside messages: {few}")
 
     def longer(cost: float) -> float:
-        return _ratio(*_phases(simulated(cost), skip))
+        return _ratio(*_phases(simulated(cost), phase))
 
     least, greatest = longer(0.0), longer(most)
 
@@ -362,21 +362,19 @@ def fit_beside(
     return Constant(value, "s", min(low, value), max(high, value), ratio.samples)
 
 
-def _phases(record: Record, skip: int) -> tuple[np.ndarray, np.ndarray]:
-    """Compute times of a ``BesideProbe``: in silence after ``skip`` steps of warm-up; beside messages.
+def _phases(record: Record, phase: int) -> tuple[np.ndarray, np.ndarray]:
+    """Compute times of a ``BesideProbe`` with such a ``phase``: in silence, beside messages.
 
-    A step counts where its middle is, by the phases of the first worker, of each of which the first part is left out:
-    messages begin and end a little later than they are told.
+    A step counts where its middle is, by the phases of the first worker, of each of which the first part is
+    left out: messages begin and end a little later than they are told, and first steps warm up.
     """
     rows = record.steps
-    own = rows["node"] == 0
-    bounds = rows["start"][own & (rows["step"] % PHASE == 0)]
-    last = rows["end"][own].max()
+    first = rows["node"] == 0
+    bounds, begun = (rows["start"][first & (rows["step"] % phase == at)] for at in (0, max(1, phase // KEPT)))
     middle = (rows["start"] + rows["end"]) / 2
-    phase = np.searchsorted(bounds, middle, side="right") - 1
-    begun, ended = bounds[np.maximum(phase, 0)], np.append(bounds, last)[phase + 1]
-    counts = (middle >= begun + LATE * (ended - begun)) & (middle <= ended) & (rows["step"] >= skip)
-    sending = phase % 2 == 1
+    turn = np.minimum(np.maximum(np.searchsorted(bounds, middle, side="right") - 1, 0), len(begun) - 1)
+    counts = (middle >= begun[turn]) & (middle <= rows["end"][first].max())
+    sending = turn % 2 == 1
     return rows["compute"][counts & ~sending], rows["compute"][counts & sending]
 
 

@@ -13,7 +13,7 @@ probe              observes (kind, bytes, seconds)              of
 ``StepProbe``      ``STEP``, workers at once, the step's number  which rows in ``steps`` are steps of how
                                                                 many workers that never talk meanwhile
 ``RelayProbe``     nothing, likewise                            steps after pauses, and without
-``BesideProbe``    nothing, likewise                            steps while messages come and go, and in silence
+``BesideProbe``    nothing, likewise                            steps beside messages, and in silence
 ``TensorProbe``    operation, tensor's bytes, duration          each tensor operation
 ``LinkProbe``      ``PING``, message's bytes, half a round trip an idle link
                    ``STREAM``, bytes, seconds per message       messages back to back, one way
@@ -29,7 +29,7 @@ from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from core.effects import AllReduce, Compute, Effect, Now, Poll, Receive, Send, TrySend
+from core.effects import AllReduce, Compute, Effect, Now, Poll, Receive, Send
 from core.errors import require
 from core.node import Finished, Left, Message, Node, Program
 from core.tensors import OPERATIONS
@@ -55,7 +55,7 @@ PING, STREAM, DUPLEX, ALLREDUCE, STEP = (len(OPERATIONS) + i for i in range(5))
 """Kinds of observation; smaller numbers are indices into ``core.tensors.OPERATIONS``."""
 
 PHASE = 8
-"""Steps for which a ``BesideProbe`` is silent, and again for which it sends."""
+"""Steps for which a ``BesideProbe`` is silent, and again for which it sends, if nothing else is said."""
 
 TURN = 3
 """Steps that a worker of a ``RelayProbe`` makes before it is the other's turn."""
@@ -152,7 +152,7 @@ def _part(node: Node, part: float) -> Any:
 
 @dataclass(frozen=True)
 class RelayProbe(_Probe):
-    """Two workers in turn adopt the other's vector, send theirs, compute ``TURN`` steps, and pass the turn on.
+    """Two workers in turn adopt the other's vector, send theirs, compute ``TURN`` steps, and pass it on.
 
     Steps that follow each other at once find the processor as they left it; the first of a turn, whose worker
     was blocked before and beside which a message moves, does not. What that costs is the difference to the
@@ -193,14 +193,19 @@ class BesideProbe(_Probe):
 
     What messages cost the steps beside them shows in how much longer steps take in those phases than in the
     silent ones: processor time, cold caches and all. Phases that take turns see the same machine, however its
-    speed drifts. A phase is ``PHASE`` steps of the first worker. In it both of those who exchange ``part`` of a
-    vector answer it at once with another, so that both directions are busy however long steps take.
+    speed drifts. A phase is ``phase`` steps of the first worker. In it the two answer each ``part`` of a vector
+    at once with another, so that both directions are busy however long steps take.
     """
 
     name: ClassVar[str] = "probe.beside"
     title: ClassVar[str] = "probe: step times of workers while messages come and go"
 
     part: float = 1.0
+    phase: int = PHASE
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require("phase", self.phase, self.phase >= 2, "a whole number of at least 2")
 
     def worker(self, node: Node) -> Program:
         require("workers", node.workers, node.workers >= 3, "3 or more: two exchange messages")
@@ -211,8 +216,8 @@ class BesideProbe(_Probe):
         try:
             while True:
                 yield _COMPUTE
-                if node.id == 0 and node.step % PHASE == 0:
-                    word = "probe.on" if node.step // PHASE % 2 else "probe.off"
+                if node.id == 0 and node.step % self.phase == 0:
+                    word = "probe.on" if node.step // self.phase % 2 else "probe.off"
                     yield Send(*((other, Message(word)) for other in pair), window=math.inf)
         except Finished:
             if node.id == 0:

@@ -188,8 +188,8 @@ class Host:
     copy of its parameters, as the real driver makes one. Filled in by a profile; unset for real clusters.
 
     cores      that the nodes share; 0: every node has a processor of its own
-    slots      cores' worth of work that is done while one, two, ... jobs ask for a core, the last also for more;
-               none: as many as there are cores
+    slots      cores' worth of work that is done while one, two, ... jobs ask for a core, the last also for
+               more; none: as many as there are cores
     byte_cost  seconds of one core that moving a byte takes, both ends together
     beside     how many times as much of that jobs lose while one, two, ... of them ask for a core, the last
                also for more; none: once

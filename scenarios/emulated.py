@@ -1,4 +1,4 @@
-"""What probes at two rates and a few numbers of workers say of emulated links at others.
+"""What probes at two rates and a few numbers of workers say of emulated links, and of their host, at others.
 
 Rules this module obeys:
 
@@ -13,11 +13,13 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
     from scenarios.cluster import Cluster
     from scenarios.profile import Profile
 
-__all__ = ["carried", "ring_lag"]
+__all__ = ["beside", "carried", "crowded", "moved", "ring_lag"]
 
 
 def carried(profile: Profile, kind: str, nominal: float) -> float:
@@ -58,3 +60,45 @@ def _power(profile: Profile, name: str) -> float:
         if key.startswith(name) and key.endswith(".slow") and slow.value and fast and 0 < low < high:
             found.append(math.log(fast / slow.value) / math.log(high / low))
     return min(max(found[-1], 0.0), 1.0) if found else 1.0
+
+
+def crowded(profile: Profile) -> tuple[int, tuple[float, ...]]:
+    """Cores of the host, and what 1, 2, ... jobs at once get done on them: see ``Host``.
+
+    The share of their cores that is lost lies on a line between the numbers of workers probed.
+    """
+    value = profile.value("device.slots")
+    points = profile.points("device.slots") or {math.ceil(value): value}
+    cores = int(profile.hardware.get("cores") or math.ceil(max(points.values())))
+    used = {1: 1.0, **{n: slots / min(n, cores) for n, slots in points.items()}}
+    jobs = np.arange(1, max(*used, cores) + 1)
+    found = np.minimum(jobs, cores) * np.interp(jobs, list(used), list(used.values()))
+    return cores, tuple(found.tolist())
+
+
+def moved(profile: Profile, kind: str) -> tuple[float, float]:
+    """Seconds of a core per byte, and cores while a message moves.
+
+    Bytes that come more slowly cost more each, for their ends are woken as often: what a byte costs
+    is taken for a fixed part and one that is inverse to the rate.
+    """
+    fast = profile.value(f"host.{kind}.byte_cost")
+    slow = profile.value(f"host.{kind}.byte_cost.slow", fast)
+    low, high = profile.ranges.get("link_rate", (0.0, 0.0))
+    if not 0 < low < high:
+        return fast, 0.0
+    moving = min(max((slow - fast) / (1 / low - 1 / high), 0.0), fast * high)
+    return fast - moving / high, moving
+
+
+def beside(profile: Profile, kind: str) -> tuple[float, ...]:
+    """How many times the processor time of messages 1, 2, ... steps lose beside them: see ``Host``.
+
+    More where caches go cold, less where bytes move in larger pieces because the cores are busy: in the same
+    ratio at all rates, for it is probed at one.
+    """
+    points, cost = profile.points(f"host.{kind}.beside"), profile.value(f"host.{kind}.byte_cost")
+    if not points or not cost:
+        return ()
+    jobs = range(1, max(points) + 1)
+    return tuple((np.interp(jobs, list(points), list(points.values())) / cost).tolist())

@@ -35,8 +35,7 @@ constant                   unit     meaning
                                     the mean; ``.slow`` at the lowest rate that was probed
 ``host.<kind>.byte_cost``  s        of one core, to move a byte over such a link, both ends;
                                     ``.byte_cost.slow`` at the lowest rate that was probed
-``host.<kind>.beside.<n>``  s       the same while native steps of n workers keep the cores busy: what
-                                    these lose; ``.slow`` at the lowest rate, of two
+``host.<kind>.beside.<n>``  s       the same while n workers compute: what their steps lose
 =========================  =======  ===============================================================
 
 Ranges covered (``ranges``): ``message_bytes``, ``workers``, ``workers_per_device``, and ``link_rate``, the
@@ -61,7 +60,7 @@ import numpy as np
 from core.tensors import OPERATIONS
 from scenarios.cluster import MOST, Cluster, Heterogeneity, Host, Layout, StepTime
 from scenarios.compute import MODELS, WIDEST
-from scenarios.emulated import carried, ring_lag
+from scenarios.emulated import beside, carried, crowded, moved, ring_lag
 from scenarios.errors import ScenarioError, unknown, unknown_field
 from scenarios.fields import LARGEST, SLOWEST, Kind, plain, real
 from scenarios.schema import Scenario
@@ -94,7 +93,7 @@ _KNOWN: tuple[tuple[str, str, Kind], ...] = (
     (r"allreduce\.bandwidth(\.\d+)?", "bytes/s", _RATE),
     (r"device\.slots(\.\d+)?", "1", real(low=0.01, high=MOST)),
     (rf"ring\.({LINKS})\.lag(\.\d+(\.slow)?)?", "s", _WAIT),
-    (rf"host\.({LINKS})\.(byte_cost(\.slow)?|beside(\.slow|\.\d+)?)", "s", _WAIT),
+    (rf"host\.({LINKS})\.(byte_cost(\.slow)?|beside\.\d+)", "s", _WAIT),
 )
 """Names of constants, their unit, and what is valid, as in the module's table."""
 
@@ -173,12 +172,12 @@ class Profile:
 
     def by_workers(self, name: str, n: int, default: float = 0.0) -> float:
         """``name.<n>``, interpolated between the measured n and held beyond them; else ``name``."""
-        points = self._points(name)
+        points = self.points(name)
         if not points:
             return self.value(name, default)
         return float(np.interp(n, list(points), list(points.values())))
 
-    def _points(self, name: str) -> dict[int, float]:
+    def points(self, name: str) -> dict[int, float]:
         """Every ``name.<n>`` that was measured, by n, in order."""
         found = (key.rsplit(".", 1) for key in self.constants if key.startswith(name + "."))
         counts = sorted(int(n) for before, n in found if before == name and n.isdigit())
@@ -232,13 +231,13 @@ class Profile:
         if scenario.run.device != "cpu" or "device.slots" not in self.constants or cost not in self.constants:
             return scenario.cluster.host
         native = scenario.run.compute == "native"
-        byte_cost, moving = self._moving(kind)
-        cores, slots = self._cores()
+        byte_cost, moving = moved(self, kind)
+        cores, slots = crowded(self)
         return Host(
             cores=cores,
             slots=slots,
             byte_cost=byte_cost,
-            beside=self._beside(kind) if native else (),
+            beside=beside(self, kind) if native else (),
             moving=moving,
             gradient=0.0 if native else self.value("step_time.mean"),
             cold=max(self.value("step_time.cold"), 0.0) if native else 0.0,
@@ -246,54 +245,9 @@ class Profile:
             ring_lag=ring_lag(self, scenario.cluster, kind),
         )
 
-    def _moving(self, kind: str) -> tuple[float, float]:
-        """Seconds of a core per byte, and cores while a message moves.
-
-        Bytes that come more slowly cost more each, for their ends are woken as often: what a byte costs
-        is taken for a fixed part and one that is inverse to the rate.
-        """
-        fast = self.value(f"host.{kind}.byte_cost")
-        slow = self.value(f"host.{kind}.byte_cost.slow", fast)
-        low, high = self.ranges.get("link_rate", (0.0, 0.0))
-        if not 0 < low < high:
-            return fast, 0.0
-        moving = min(max((slow - fast) / (1 / low - 1 / high), 0.0), fast * high)
-        return fast - moving / high, moving
-
-    def _beside(self, kind: str) -> tuple[float, ...]:
-        """How many times the processor time of messages 1, 2, ... steps lose beside them: see ``Host``.
-
-        More where caches go cold, less where bytes move in larger pieces because the cores are busy: alike at all
-        rates. It is a small difference that scatters, so what steps lose in a second at both rates counts together.
-        """
-        points = self._points(f"host.{kind}.beside")
-        low, high = self.ranges.get("link_rate", (0.0, 0.0))
-        cost, lost = (self.value(f"host.{kind}.{name}.slow") * low for name in ("byte_cost", "beside"))
-        fast = self.value(f"host.{kind}.byte_cost") * (high or 1.0)
-        if not points or not fast:
-            return ()
-        most = max(points)
-        found = np.interp(range(1, most + 1), list(points), list(points.values())) * (high or 1.0)
-        if cost and lost:
-            found = found * (1 + lost / found[-1]) / (1 + cost / fast) if found[-1] else found
-        return tuple((found / fast).tolist())
-
     def _slots(self, scenario: Scenario) -> float:
         """Workers that the device serves at full speed where as many compute at once as ``scenario`` has."""
         return self.by_workers("device.slots", scenario.cluster.workers)
-
-    def _cores(self) -> tuple[int, tuple[float, ...]]:
-        """Cores of the host, and what 1, 2, ... jobs at once get done on them: see ``Host``.
-
-        The share of their cores that is lost lies on a line between the numbers of workers probed.
-        """
-        value = self.value("device.slots")
-        points = self._points("device.slots") or {math.ceil(value): value}
-        cores = int(self.hardware.get("cores") or math.ceil(max(points.values())))
-        used = {1: 1.0, **{n: slots / min(n, cores) for n, slots in points.items()}}
-        jobs = np.arange(1, max(*used, cores) + 1)
-        found = np.minimum(jobs, cores) * np.interp(jobs, list(used), list(used.values()))
-        return cores, tuple(found.tolist())
 
     def _native_compute(self, cluster: Cluster, slots: float) -> Cluster:
         n, old = cluster.workers, cluster.compute

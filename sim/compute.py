@@ -57,6 +57,11 @@ class Device(Alarm):
         self._schedule()
         return left
 
+    @property
+    def work(self) -> list[Alarm]:
+        """What it works for."""
+        return [alarm for *_, alarm in self._heap]
+
     def _advance(self) -> None:
         now = self._clock._now
         self._served = self._served + self._rate * (now - self._since) if self._heap else 0.0

@@ -6,8 +6,8 @@ Rules this module obeys:
   random; jobs on one core share it. A core that falls idle takes a job of the fullest. That is what
   operating systems do within a few milliseconds, and it is not fair: of three jobs that begin together on
   two cores one is done in half the time of the others.
-* ``slots[k - 1]`` is what k things that compute at once get done together, in units of one that is alone: they
-  are in each other's way before there are fewer cores than jobs, and more so afterwards.
+* ``slots[k - 1]`` is what k that compute at once get done together, in units of one that is alone: they are
+  in each other's way before there are fewer cores than jobs, and more so afterwards.
 * A message that moves as fast as its ends get cores is no job: it takes its part of all cores, ``weight`` of
   them when nobody else is there.
 * What moves at a fixed pace, whoever else is there, is a background load. It comes in bursts that ask for
@@ -54,7 +54,8 @@ class Cores(Alarm):
     """
 
     __slots__ = (
-        "_background", "_beside", "_clock", "_due", "_jobs", "_messages", "_on", "_since", "_slots", "_weight", "dice",
+        "_background", "_beside", "_clock", "_due", "_jobs", "_messages", "_on", "_since", "_slots",
+        "_weight", "dice",
     )  # fmt: skip
 
     def __init__(
@@ -108,6 +109,11 @@ class Cores(Alarm):
         self._background += cores
         self._schedule()
 
+    @property
+    def work(self) -> list[Alarm]:
+        """What they work for."""
+        return [job.alarm for job in (*self._jobs, *(message for message, _ in self._messages))]
+
     def _advance(self) -> None:
         now = self._clock._now
         passed = now - self._since
@@ -150,7 +156,7 @@ class Cores(Alarm):
         return alone + bursting * (beside - alone)
 
     def _served(self, asked: float) -> float:
-        """Cores' worth of work that is done where ``asked`` cores are asked for, between whole numbers a line."""
+        """Cores' worth of work done where ``asked`` are asked for; between whole numbers a line."""
         slots = self._slots
         if asked <= 1.0:
             return slots[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from analysis.calibrate import (
     fit_slots,
     fit_steps,
 )
+from core.probes import TURN
 from core.record import Record
 from scenarios import ScenarioError
 from scenarios.profile import Constant, Profile
@@ -90,46 +92,67 @@ def test_slots_may_exceed_the_workers_that_were_probed_by_chance_and_are_cut_off
     assert at_most(found, 6.0).value == found.value
 
 
-def test_what_messages_cost_the_steps_beside_them_is_found_again() -> None:
-    """On two simulated cores; steps that lose nothing cost nothing."""
-    fields = {"algorithm.name": "core.probes:BesideProbe", "algorithm.options": {"repeats": 2}}
-    fields |= {"run.compute": "native", "run.links": "paced", "cluster.workers": 2, "run.steps": 30}
+@pytest.mark.parametrize("n", [1, 2, 4])
+def test_what_messages_cost_the_steps_beside_them_is_found_again(n: int) -> None:
+    """On two simulated cores, of which one is free for messages where one computes; nothing costs nothing."""
+    options = {"repeats": 2, "phase": 6}
+    fields = {"algorithm.name": "core.probes:BesideProbe", "algorithm.options": options}
+    fields |= {"run.compute": "native", "run.links": "paced", "cluster.workers": n + 2, "run.steps": 48}
     base = scenarios.load("demo", {**TRUTH, "cluster.workers_per_device": 1, **fields})
 
     def simulated(cost: float) -> Record:
         return simulate(base.override({"cluster.host": {"cores": 2.0, "byte_cost": cost}}))
 
-    found = fit_beside(simulated(1.7e-9), simulated)
-    assert found.value == pytest.approx(1.7e-9, rel=0.01)
+    found = fit_beside(simulated(1.7e-9), simulated, phase=6)
+    chance = 0.1 if n > 2 else 0.02  # which core is shared is drawn
+    assert found.value == pytest.approx(1.7e-9, rel=chance)
     assert found.low <= found.value <= found.high
-    assert fit_beside(simulated(0.0), simulated).value == 0.0
+    assert fit_beside(simulated(0.0), simulated, phase=6).value == 0.0
     dear, cheap = simulated(1.7e-9).steps["compute"].mean(), simulated(0.0).steps["compute"].mean()
-    assert dear > 1.05 * cheap
+    assert dear > 1.02 * cheap
 
 
-def test_what_pauses_cost_the_steps_after_them_is_found_again() -> None:
-    """Probes pause for three steps or longer, so they see all of it; nothing where nothing was lost."""
+def relayed(cold: float, **host: float) -> Record:
+    """A relay on two simulated cores with such a cost of pauses."""
     machine = {**TRUTH, "cluster.workers_per_device": 1, "cluster.workers": 2, "run.compute": "native"}
-    for cold in (0.0, 2e-3):
-        host = {"cores": 2.0, "cold": cold, "pause": 0.06}
-        truth = scenarios.load("demo", {**machine, "cluster.host": host})
-        profile = calibrate(truth, run=simulate, links=["paced"])
-        assert profile.constants["step_time.cold"].value == pytest.approx(cold, abs=2e-5)
+    fields = {"algorithm.name": "core.probes:RelayProbe", "algorithm.options": {"repeats": 2, "part": 0.5}}
+    own = {"cluster.host": {"cores": 2.0, "cold": cold, "pause": 0.06, **host}}
+    return simulate(
+        scenarios.load("demo", {**machine, **fields, **own, "run.steps": 24, "run.links": "paced"})
+    )
+
+
+@pytest.mark.parametrize("cold", [0.0, 2e-3])
+def test_what_pauses_cost_the_steps_after_them_is_found_again(cold: float) -> None:
+    """What the message beside them costs them is none of it."""
+    found = fit_cold(relayed(cold, byte_cost=2e-9), lambda cost: relayed(cost, byte_cost=2e-9), 0.02)
+    assert found.value == pytest.approx(cold, abs=2e-5)
+    assert found.low <= found.value <= found.high
 
 
 def test_what_chance_makes_cheaper_than_nothing_costs_nothing() -> None:
     """A single probe may say less than zero, so that the mean of several is right; a prediction does not."""
-    alone, rested = Constant(0.02, "s", 0.019, 0.021), Constant(0.019, "s", 0.018, 0.02)
-    cold = fit_cold(alone, [rested, rested])
-    assert cold.value == pytest.approx(-1e-3)
-    assert cold.low < cold.value < cold.high
-    cost = Constant(1e-9, "s", 1e-9, 1e-9)
+    measured = relayed(0.0)
+    measured.steps["compute"][measured.steps["step"] % TURN == 0] -= 1e-3
+    cold = fit_cold(measured, relayed, 0.02)
+    assert cold.value == pytest.approx(-1e-3, rel=0.1)
+    assert cold.low <= cold.value <= cold.high
+    alone, cost = Constant(0.02, "s", 0.019, 0.021), Constant(1e-9, "s", 1e-9, 1e-9)
     slots = Constant(2.0, "1", 2.0, 2.0)
     known = {"step_time.mean": alone, "step_time.cold": cold, "device.slots": slots}
     profile = Profile(known | {"host.paced.byte_cost": cost})
     native = scenarios.load("demo", {"run.compute": "native", "run.links": "paced"})
     host = profile.apply(native).cluster.host
     assert (host.cold, host.pause) == (0.0, 3 * 0.02)
+
+
+def test_a_relay_too_short_to_say_anything_is_refused() -> None:
+    short = relayed(0.0)
+    few = replace(short, steps={name: column[:10] for name, column in short.steps.items()})
+    with pytest.raises(CalibrationError, match=r"steps after a pause and .* are too few; at least 5 of each"):
+        fit_cold(few, relayed, 0.02)
+    with pytest.raises(CalibrationError, match="in its simulation pauses cost nothing"):
+        fit_cold(short, lambda _: relayed(0.0), 0.02)
 
 
 def test_probes_without_measurements_are_refused() -> None:

@@ -21,7 +21,7 @@ from scenarios.profile import Constant, Profile
 from sim import simulate
 from tests.aladdin.test_probing import MACHINE
 
-BESIDE = "host.paced.beside"
+BESIDE = "host.paced.beside.4"
 
 DESIGN = Basic(
     algorithms=("asp", "aladdin"), workers=(2,), slow=(1.0,), settings=(("paced", "native"),), batches={},

@@ -191,7 +191,7 @@ class Watched(Faulty):
     def _check_devices(self) -> None:
         """What is lost is lost to the devices, too."""
         for device in {self.processor, *(host.device for host in self.hosts)}:
-            for *_, alarm in [] if device is None else device._heap:
+            for alarm in [] if device is None else device.work:
                 assert not _over(alarm), f"a device still works at a {_kind(alarm)} that is over"
 
     def lose(self, host: Host) -> None:

@@ -7,8 +7,8 @@ import pytest
 
 import scenarios
 from analysis.calibrate import step_times
-from core.probes import DUPLEX, PING, STREAM, fewest
-from core.record import Record
+from core.probes import DUPLEX, PING, STREAM, TURN, fewest
+from core.record import KINDS, Record
 from sim import simulate
 
 GROUPS = [1, 2, 4, 8]
@@ -59,7 +59,33 @@ def test_only_small_messages_make_round_trips() -> None:
 
 
 def test_probes_send_parts_of_the_vector() -> None:
-    for name in ("RelayProbe", "BesideProbe"):
-        whole, half = (probe(name, 2, part=part, **{"run.steps": 16}) for part in (1.0, 0.5))
-        per_message = [r.nodes["bytes_out"].sum() / r.nodes["messages_out"].sum() for r in (whole, half)]
-        assert per_message[1] == pytest.approx(per_message[0] / 2, rel=1e-3)
+    for name, n in (("RelayProbe", 2), ("BesideProbe", 3)):
+        whole, half = (probe(name, n, part=part, **{"run.steps": 12}).nodes for part in (1.0, 0.5))
+        if name == "RelayProbe":
+            assert half["bytes_out"].sum() == pytest.approx(whole["bytes_out"].sum() / 2, rel=1e-3)
+        else:
+            assert half["bytes_out"][1:].max() < whole["bytes_out"][1:].max()
+
+
+def test_messages_move_both_ways_in_every_second_phase_and_only_then() -> None:
+    """Four compute; a message of 36 ms takes 0.36 of a step of 0.1 s, and is answered at once."""
+    own = {"cluster.compute.mean": 0.1, "run.spans": True, "run.steps": 16}
+    record = probe("BesideProbe", 6, phase=4, **own)
+    assert sorted(set(record.steps["node"].tolist())) == [0, 1, 2, 3]
+    spans = record.spans
+    moved = spans["kind"] == KINDS.index("transfer")
+    large = moved & (spans["end"] - spans["start"] > 0.01)
+    assert set(spans["node"][large].tolist()) == {4, 5}
+    middles = (spans["start"][large] + spans["end"][large]) / 2
+    assert 2 * 2 * 11 <= len(middles) <= 2 * 2 * 13, "0.4 / 0.036 each way and phase, and what was under way"
+    assert ((middles % 0.8 >= 0.4) | (middles % 0.8 <= 0.08)).all()
+
+
+def test_who_has_its_turn_in_a_relay_makes_several_steps() -> None:
+    rows = probe("RelayProbe", 2, **{"run.steps": 3 * TURN}).steps
+    assert len(rows["step"]) == 2 * 3 * TURN
+    paused = rows["receive"] + rows["wait"] > 0.05  # booked to the step before
+    paused[(rows["node"] == 1) & (rows["step"] == 0)] = False  # before its first
+    last_of_turn = rows["step"] % TURN == TURN - 1
+    assert not paused[~last_of_turn].any()
+    assert paused[last_of_turn & (rows["step"] < 2 * TURN)].all()

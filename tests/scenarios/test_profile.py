@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from scenarios.cluster import Host
 from scenarios.errors import ScenarioError
 from scenarios.profile import Constant, Profile
 from scenarios.schema import Scenario
@@ -142,45 +143,49 @@ def test_slots_are_those_of_as_many_workers_as_compute_at_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("cores", "algorithm", "n", "expected"),
+    ("cores", "probed", "expected"),
     [
-        (2, "asp", 2, 1.8), (2, "asp", 8, 1.8), (16, "asp", 2, 2.7), (16, "gosgd", 2, 1.8),
-        (16, "asp", 1, 1.8), (16, "asp", 32, 1.8), (0, "asp", 2, 1.8),
+        (2, {2: 1.9, 4: 1.8}, (1.0, 1.9, 1.85, 1.8)), (2, {4: 1.7}, (1.0, 1.9, 1.8, 1.7)),
+        (2, {2: 1.8}, (1.0, 1.8)), (6, {2: 1.9, 4: 3.6}, (1.0, 1.9, 2.775, 3.6, 4.5, 5.4)),
+        (0, {2: 1.8}, (1.0, 1.8)), (1, {2: 1.0}, (1.0, 1.0)), (2, {}, (1.0, 1.6)),
     ],
 )  # fmt: skip
-def test_cores_that_workers_leave_idle_are_there_for_servers(
-    cores: int, algorithm: str, n: int, expected: float
+def test_what_is_lost_where_several_compute_lies_between_the_numbers_that_were_probed(
+    cores: int, probed: dict[int, float], expected: tuple[float, ...]
 ) -> None:
-    cost = {"host.paced.byte_cost": constant(2e-9), "device.slots.2": constant(1.8, "1")}
-    profile = Profile({**PROFILE.constants, **cost}, hardware={"cores": cores} if cores else {})
-    changes = {"run.compute": "native", "algorithm.name": algorithm}
-    found = profile.apply(ring_of(n, "1 Gbit/s").override(changes)).cluster.host.cores
-    assert found == pytest.approx(expected)
+    """By the share of the cores there are; where more are there than were probed, they serve as well."""
+    slots = {f"device.slots.{n}": constant(value, "1") for n, value in probed.items()}
+    known = {"host.paced.byte_cost": constant(2e-9), "device.slots": constant(1.6, "1"), **slots}
+    profile = Profile({**PROFILE.constants, **known}, hardware={"cores": cores} if cores else {})
+    native = ring_of(2, "1 Gbit/s").override({"run.compute": "native", "algorithm.name": "asp"})
+    host = profile.apply(native).cluster.host
+    assert host.slots == pytest.approx(expected)
+    assert host.cores == (cores or 2)
 
 
 def test_bytes_that_come_slowly_cost_more_each() -> None:
     """A fixed part, and one by the second that a message takes; without a second rate all is by the byte.
 
-    Native steps lose as much more, or less, as was probed: by the second, over both rates.
+    Native steps lose as much more, or less, as was probed: by how many compute.
     """
     cost = {"host.paced.byte_cost": constant(2e-9), "host.paced.byte_cost.slow": constant(4e-9)}
-    native = {"host.paced.beside": constant(2e-9), "host.paced.beside.slow": constant(8e-9)}
-    constants = {**PROFILE.constants, **cost, **native}
+    steps = {"host.paced.beside.1": constant(0.0), "host.paced.beside.3": constant(2e-9)}
+    constants = {**PROFILE.constants, **cost, **steps}
     profile = Profile(constants, ranges={"link_rate": (25e6, 125e6)})
 
-    def host(profile: Profile, compute: str) -> tuple[float, float]:
-        found = profile.apply(ring_of(2, "1 Gbit/s").override({"run.compute": compute})).cluster.host
-        return found.byte_cost, found.moving
+    def host(profile: Profile, compute: str) -> Host:
+        return profile.apply(ring_of(2, "1 Gbit/s").override({"run.compute": compute})).cluster.host
 
-    byte, moving = host(profile, "paced")
-    assert [byte + moving / rate for rate in (125e6, 25e6)] == pytest.approx([2e-9, 4e-9])
-    assert host(profile, "native") == pytest.approx((9 / 7 * byte, 9 / 7 * moving)), (
-        "5 x 2 and 8, of 5 x 2 and 4"
-    )
-    assert host(Profile(constants), "paced") == (2e-9, 0.0)
-    little = {**constants, "host.paced.beside": constant(1e-9)}
-    del little["host.paced.beside.slow"]
-    assert host(replace(profile, constants=little), "native") == pytest.approx((byte / 2, moving / 2))
+    found = host(profile, "paced")
+    assert [found.byte_cost + found.moving / rate for rate in (125e6, 25e6)] == pytest.approx([2e-9, 4e-9])
+    assert found.beside == ()
+    native = host(profile, "native")
+    assert (native.byte_cost, native.moving) == (found.byte_cost, found.moving)
+    assert native.beside == pytest.approx((0.0, 0.5, 1.0))
+    all_by_the_byte = host(Profile(constants), "paced")
+    assert (all_by_the_byte.byte_cost, all_by_the_byte.moving) == (2e-9, 0.0)
+    unknown = {name: one for name, one in constants.items() if "beside" not in name}
+    assert host(replace(profile, constants=unknown), "native").beside == ()
 
 
 def test_machines_one_by_one_are_calibrated_too() -> None:

@@ -53,39 +53,6 @@ def test_a_slow_down_is_lost_beside_the_device() -> None:
     assert ends([(0, 1, 3), (0, 1, 1)], 1) == pytest.approx([2 + 2 * 2, 2])
 
 
-def test_a_background_load_leaves_fewer_slots_and_weights_fill_them() -> None:
-    """Jobs of 1 s on 2 slots: half of each in the background; or one job that alone fills both."""
-    clock = Clock()
-    device = Device(clock, 2.0)
-    device.load(1.0)
-    done = [Done(clock) for _ in range(2)]
-    for one in done:
-        device.run(one, 1.0, 1.0)
-    clock.drain()
-    assert [one.at for one in done] == pytest.approx([2, 2])
-    clock = Clock()
-    device = Device(clock, 2.0)
-    heavy, light = Done(clock), Done(clock)
-    device.run(heavy, 1.0, 1.0, weight=2.0)
-    device.run(light, 1.0, 1.0)
-    clock.drain()
-    assert [heavy.at, light.at] == pytest.approx([1.5, 1.5])
-
-
-@pytest.mark.parametrize(("slots", "load", "taken"), [(2.0, 1.0, 4 / 3), (2.0, 4.0, 1.5), (3.0, 1.0, 1.0)])
-def test_a_background_load_comes_in_bursts_that_are_shared_fairly(
-    slots: float, load: float, taken: float
-) -> None:
-    """A job alone on 2 slots, beside bursts of 2: it has 2/3 of a slot while they last, 3/4 of the time for
-    a load of 1. Never less, however large the load; and all of a slot where bursts leave one free."""
-    clock = Clock()
-    device, one = Device(clock, slots), Done(clock)
-    device.load(load)
-    device.run(one, 1.0, 1.0)
-    clock.drain()
-    assert one.at == pytest.approx(taken)
-
-
 class Cancel(Alarm):
     def __init__(self, device: Device, done: Done) -> None:
         self.device, self.done, self.left = device, done, -1.0
@@ -112,15 +79,15 @@ def test_what_is_cancelled_leaves_the_device_to_the_others_and_never_ends() -> N
 
 def test_a_device_that_is_left_by_all_serves_the_next_at_full_speed() -> None:
     clock = Clock()
-    device = Device(clock, 1.0)
-    heavy, light = Done(clock), Done(clock)
-    device.run(heavy, 1.0, 1.0, 3.0)
-    end = Cancel(device, heavy)
-    clock.at(0.3, end)
-    clock.at(0.3, Begin(device, light, 1.0, 1.0))
+    device = Device(clock, 0.5)
+    first, next_one = Done(clock), Done(clock)
+    device.run(first, 1.0, 1.0)
+    end = Cancel(device, first)
+    clock.at(0.4, end)
+    clock.at(0.4, Begin(device, next_one, 1.0, 1.0))
     clock.drain()
-    assert end.left == pytest.approx(0.9)
-    assert (heavy.at, light.at) == (-1.0, pytest.approx(1.3))
+    assert end.left == pytest.approx(0.8)
+    assert (first.at, next_one.at) == (-1.0, pytest.approx(2.4))
 
 
 def test_devices_are_filled_in_order_of_rank() -> None:

@@ -60,9 +60,9 @@ def test_gradients_that_the_dead_computed_beside_a_pause_leave_the_host() -> Non
 
     def watched(host: Any) -> None:
         assert driver.processor is not None
-        seen.append(len(driver.processor._heap))
+        seen.append(len(driver.processor.work))
         lose(host)
-        seen.append(len(driver.processor._heap))
+        seen.append(len(driver.processor.work))
 
     driver.lose = watched  # type: ignore[method-assign]
     driver.run()
