@@ -188,7 +188,7 @@ def refreshing(base: Scenario, kind: str, small: bool = True) -> Iterator[Probe]
 
 
 def _again(record: Record, profile: Profile, name: str, **blank: Any) -> Callable[[float], Record] | None:
-    """Simulations of the probe that ``record`` is of, by the host's constant ``name``; None without a host."""
+    """Simulations of the probe that ``record`` is of, by its host's ``name``; None without a host."""
     from sim import simulate
 
     host = {f"cluster.host.{field}": value for field, value in blank.items()}

@@ -193,8 +193,8 @@ class BesideProbe(_Probe):
 
     What messages cost the steps beside them shows in how much longer steps take in those phases than in the
     silent ones: processor time, cold caches and all. Phases that take turns see the same machine, however its
-    speed drifts. A phase is ``phase`` steps of the first worker. In it the two answer each ``part`` of a vector
-    at once with another, so that both directions are busy however long steps take.
+    speed drifts. A phase is ``phase`` steps of the first worker. In it the two answer each ``part`` of a
+    vector at once with another, so that both directions are busy however long steps take.
     """
 
     name: ClassVar[str] = "probe.beside"
