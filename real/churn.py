@@ -48,6 +48,13 @@ _STARTING = 600.0
 _RETIRING = 10.0
 _MEETING = 60.0
 
+_INSTEAD = {
+    "kind": "crash, freeze, cut or churn of servers",
+    "leave": "0 for servers, which may crash at a rate and come back",
+    "join": "0 for servers that start late; beside crash, a rate at which they come back",
+}
+"""By the field by which a fault moves servers: what real runs play."""
+
 
 def check(plan: Plan) -> None:
     """Raise ``ScenarioError`` for faults that simulations play and real runs do not."""
@@ -55,9 +62,8 @@ def check(plan: Plan) -> None:
         if fault.kind == "cut" and plan.native:
             why = "another kind, or collective: messages (connections of gloo and NCCL are not ours to cut)"
             raise ScenarioError(f"faults[{i}].kind", "cut", why)
-        moved = moved_by(fault) or ("join" if fault.servers and fault.join else "")
-        if moved:
-            why = "no leaves or joins of servers: slices of the model do not move in real runs; simulate it"
+        if moved := moved_by(fault):
+            why = f"{_INSTEAD[moved]} (slices of the model do not move in real runs; simulate it)"
             raise ScenarioError(f"faults[{i}].{moved}", getattr(fault, moved), why)
 
 
@@ -67,7 +73,7 @@ def _kept(plan: Plan) -> dict[int, float]:
     if run.server_restarts:
         found = dict.fromkeys(plan.servers, run.checkpoint_every)
     for fault in plan.scenario.faults:
-        comes_back = fault.back is not None and (fault.kind == "crash" or fault.crash)
+        comes_back = (fault.back is not None or fault.join) and (fault.kind == "crash" or fault.crash)
         for node in (plan.workers + server for server in fault.servers if comes_back):
             every = [seconds for seconds in (found.get(node, 0.0), fault.checkpoint_every) if seconds]
             found[node] = min(every, default=0.0)

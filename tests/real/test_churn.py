@@ -353,11 +353,11 @@ def test_rates_strike_at_the_simulators_times() -> None:
     [
         ("arsgd", {"kind": "cut", "ranks": [0], "at": 1.0, "back": 1.0}, r"faults\[0\]\.kind: 'cut'"),
         ("sgp", {"kind": "crash", "ranks": [0], "at": 1.0, "back": 1.0}, r"faults\[0\]\.back: .*in nobody"),
-        ("asp", {"kind": "leave", "servers": [0], "at": 1.0}, r"faults\[0\]\.kind: 'leave'.*simulate it"),
-        ("asp", {"kind": "join", "servers": [1], "at": 1.0}, r"faults\[0\]\.kind: 'join'.*simulate it"),
-        ("asp", {"kind": "churn", "servers": [0], "leave": 1.0}, r"faults\[0\]\.leave: 1.0.*simulate it"),
-        ("asp", {"kind": "churn", "servers": [0], "join": 1.0}, r"faults\[0\]\.join: 1.0.*simulate it"),
-        ("asp", {"kind": "churn", "servers": [0], "crash": 1.0, "join": 1.0}, r"\]\.join: 1.0.*simulate it"),
+        ("asp", {"kind": "leave", "servers": [0], "at": 1.0}, r"\]\.kind: 'leave'.* crash, .*simulate"),
+        ("asp", {"kind": "join", "servers": [1], "at": 1.0}, r"\]\.kind: 'join'.* crash, .*simulate"),
+        ("asp", {"kind": "churn", "servers": [0], "leave": 1.0}, r"\]\.leave: 1.0.* crash at a rate"),
+        ("asp", {"kind": "churn", "servers": [0], "crash": 1.0, "leave": 0.5, "join": 1.0}, r"\.leave: 0\.5"),
+        ("asp", {"kind": "churn", "servers": [0], "join": 1.0}, r"\]\.join: 1.0.* beside crash, a rate"),
     ],
 )  # fmt: skip
 def test_what_real_runs_do_not_play_is_refused(algorithm: str, fault: dict[str, Any], says: str) -> None:

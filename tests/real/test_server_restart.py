@@ -145,6 +145,15 @@ def test_one_that_is_down_when_all_workers_are_done_still_tells_what_it_has() ->
     assert (nodes["applied"] + nodes["pending"])[:2].tolist() == nodes["steps"][:2].tolist()
 
 
+def test_one_that_crashes_at_a_rate_may_come_back_at_a_rate() -> None:
+    """Away for an exponential time, as the timetable says; nothing of the model moves meanwhile."""
+    fault = {"kind": "churn", "crash": 0.5, "join": 4.0, "checkpoint_every": 0.1}
+    record = real.train(crashing("asp", fault, run={"steps": 150, "seed": 1}))
+    reconciled(record, 150)
+    assert happened(record)[:2] == [(2, "crash", 0), (2, "join", 1)]
+    assert record.manifest["flags"] == []
+
+
 def test_without_return_the_run_ends_with_a_clear_error() -> None:
     with pytest.raises(TransportError, match=r"server 0 .* is gone .*its part of the model") as caught:
         real.train(crashing("asp", {"at": 0.4}, run={"steps": 500}))
