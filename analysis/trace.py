@@ -5,6 +5,7 @@ Rules this module obeys:
 * One process per node, named by its role (and by its run, where several are shown); one thread for
   its programs, one for its uplink. Several runs stand side by side in one file.
 * Complete events (``ph: X``), times in microseconds since the start of the run.
+* Events are made and written one by one: a file's length costs no memory.
 * Where the spans are those of a part of the run, the processes' names say so, and ``otherData`` says which.
 
 Format: Trace Event Format (Chromium project), "JSON Object Format", "Complete Events",
@@ -16,6 +17,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -29,46 +31,61 @@ PROGRAM, UPLINK = 0, 1
 """Thread ids within a node's process."""
 
 
-def events(runs: Mapping[str, Record]) -> list[dict[str, Any]]:
+ROWS = 10_000
+"""Rows of a table that are unpacked at once."""
+
+
+def events(runs: Mapping[str, Record]) -> Iterator[dict[str, Any]]:
     """Trace events of ``runs`` (label -> record), metadata first, runs one after the other.
 
-    Raises ``ScenarioError`` where a run has no spans.
+    Raises ``ScenarioError`` where a run has no spans, before the first event.
     """
-    found: list[dict[str, Any]] = []
-    first = 0
     for name, record in runs.items():
         if not len(record.spans.get("node", ())):
             raise ScenarioError(
                 f"trace of {name}: the run has no spans; record it with --spans (run.spans: true)"
             )
+    return _events(runs)
+
+
+def _events(runs: Mapping[str, Record]) -> Iterator[dict[str, Any]]:
+    first = 0
+    for name, record in runs.items():
         part = "part of the run" if sampled(record) else ""
         run = ", ".join(filter(None, (name if len(runs) > 1 else "", part)))
-        found += _metadata(record, run, first)
-        found += _spans(record, first)
+        yield from _metadata(record, run, first)
+        yield from _spans(record, first)
         first += int(record.nodes["node"].max()) + 1
-    return found
 
 
 def write(runs: Mapping[str, Record], path: str | Path) -> Path:
     """Write the trace of ``runs`` to the JSON file ``path``; an existing file is replaced whole."""
     path = Path(path)
-    parts = {name: f"part of the run: {sampled(record)}" for name, record in runs.items() if sampled(record)}
-    document = {
-        "displayTimeUnit": "ms",
-        "traceEvents": events(runs),
-        **({"otherData": parts} if parts else {}),
-    }
-    text = json.dumps(document, separators=(",", ":"))
+    text = _document(runs)
     partial = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text + "\n", encoding="utf-8")
+        with partial.open("w", encoding="utf-8") as file:
+            file.writelines(text)
         partial.replace(path)
     except OSError as error:
+        raise ScenarioError(f"trace {path}: cannot be written ({error.strerror or error})") from error
+    finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
-        raise ScenarioError(f"trace {path}: cannot be written ({error.strerror or error})") from error
     return path
+
+
+def _document(runs: Mapping[str, Record]) -> Iterator[str]:
+    """The file, piece by piece."""
+    found = events(runs)
+    parts = {name: f"part of the run: {sampled(record)}" for name, record in runs.items() if sampled(record)}
+    ending = f',"otherData":{_json(parts)}' if parts else ""
+    pieces = (f"{',' if i else ''}{_json(event)}" for i, event in enumerate(found))
+    return chain(['{"displayTimeUnit":"ms","traceEvents":['], pieces, [f"]{ending}}}\n"])
+
+
+_json = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def _metadata(record: Record, run: str, first: int) -> Iterator[dict[str, Any]]:
@@ -94,9 +111,12 @@ def _meta(what: str, pid: int, tid: int, **args: Any) -> dict[str, Any]:
 
 def _spans(record: Record, first: int) -> Iterator[dict[str, Any]]:
     """Complete events of one run, in the order of the table."""
-    spans = record.spans
-    columns = (spans["node"].tolist(), spans["kind"].tolist(), spans["start"].tolist(), spans["end"].tolist())
-    for node, kind, start, end in zip(*columns, strict=True):
+    columns = [record.spans[name] for name in ("node", "kind", "start", "end")]
+    rows = (
+        zip(*(column[i : i + ROWS].tolist() for column in columns), strict=True)
+        for i in range(0, len(columns[0]), ROWS)
+    )
+    for node, kind, start, end in chain.from_iterable(rows):
         name = KINDS[kind]
         yield {
             "ph": "X", "name": name, "cat": "link" if name == "transfer" else "program",

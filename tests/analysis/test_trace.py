@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,7 +29,7 @@ def test_every_span_is_a_complete_event_in_microseconds() -> None:
 
 
 def test_processes_and_threads_are_named() -> None:
-    found = trace.events({"run": make([STEP] * 2, spans=True)})
+    found = list(trace.events({"run": make([STEP] * 2, spans=True)}))
     processes = {e["pid"]: e["args"]["name"] for e in found if e["name"] == "process_name"}
     assert processes == {0: "worker 0", 1: "worker 1", 2: "server 0"}
     threads = {(e["pid"], e["tid"]) for e in found if e["name"] == "thread_name"}
@@ -50,6 +52,32 @@ def test_the_file_is_json_and_replaces_an_older_one_whole(tmp_path: Path) -> Non
     assert [file.name for file in path.parent.iterdir()] == ["trace.json"]
 
 
+def test_events_are_written_one_by_one_and_unpacked_in_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bytes are those of the document as a whole, and hardly any event is there at the same time."""
+    runs = {name: make([STEP] * 2, spans=True) for name in ("sim asp", "real asp")}
+    whole = {"displayTimeUnit": "ms", "traceEvents": list(trace.events(runs))}
+    monkeypatch.setattr(trace, "ROWS", 7)
+    there, most, spans = 0, 0, trace._spans
+
+    class Event(dict[str, Any]):
+        def __init__(self, said: dict[str, Any]) -> None:
+            nonlocal there, most
+            super().__init__(said)
+            there += 1
+            most = max(most, there)
+
+        def __del__(self) -> None:
+            nonlocal there
+            there -= 1
+
+    monkeypatch.setattr(trace, "_spans", lambda *given: map(Event, spans(*given)))
+    text = trace.write(runs, tmp_path / "t.json").read_text()
+    assert text == json.dumps(whole, separators=(",", ":")) + "\n"
+    assert 1 <= most <= 2
+
+
 def test_a_run_without_spans_says_how_to_get_them() -> None:
     with pytest.raises(ScenarioError, match=r"asp: the run has no spans; record it with --spans"):
         trace.events({"asp": make([STEP])})
@@ -62,12 +90,14 @@ def test_an_unwritable_file_is_bad_input(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fill(self: Path, text: str, encoding: str) -> None:
-        self.write_bytes(text[:100].encode())
+    spans = trace._spans
+
+    def fill(*given: Any) -> Iterator[dict[str, Any]]:
+        yield next(spans(*given))
         raise OSError(errno.ENOSPC, "No space left on device")
 
     record = make([STEP], spans=True)
-    monkeypatch.setattr(Path, "write_text", fill)
+    monkeypatch.setattr(trace, "_spans", fill)
     with pytest.raises(ScenarioError, match=r"cannot be written .No space left on device"):
         trace.write({"run": record}, tmp_path / "t.json")
     assert list(tmp_path.iterdir()) == []
