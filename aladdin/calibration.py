@@ -320,15 +320,16 @@ def refresh(
         learned = probe.learn(records, profile)
         model = learned.model or profile.step_time_model
         constants, notes = {**profile.constants, **learned.constants}, profile.notes
-        if learned.failed:
-            notes = {**notes, "doubts": {**notes.get("doubts", {}), probe.what: learned.failed}}
+        doubts = {what: why for what, why in notes.get("doubts", {}).items() if what != probe.what}
+        failed = {probe.what: learned.failed} if learned.failed else {}
+        notes = {**notes, "doubts": {**doubts, **failed}}
         profile = replace(profile, constants=constants, step_time_model=model, notes=notes)
     return profile
 
 
-def refreshed_in(profile: Profile, scenario: Scenario) -> float:
-    """Seconds, for plans, that ``refresh`` takes, and ``alone`` where steps are native."""
-    todo = list(refreshing(scenario, scenario.run.links))
+def refreshed_in(profile: Profile, scenario: Scenario, times: int = 1) -> float:
+    """Seconds, for plans, that so many ``refresh`` take, and one ``alone`` where steps are native."""
+    todo = times * list(refreshing(scenario, scenario.run.links))
     after = [speed(scenario)] if scenario.run.compute == "native" else []
     return _seconds([*todo, *after], profile, SHARE)
 

@@ -11,7 +11,8 @@ Rules this module obeys:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from aladdin import api
@@ -23,10 +24,15 @@ from core.record import Record
 from scenarios import Scenario
 from scenarios.profile import Profile
 
-__all__ = ["TOLERANCE", "disturbed", "foretell", "measured", "refreshed", "speeds"]
+__all__ = ["TOLERANCE", "disturbed", "foretell", "measured", "probed", "refreshed", "speeds", "takes"]
 
 TOLERANCE = 0.08
 """Share by which steps may take longer or shorter than usual just before and just after a round."""
+
+STARTING, PER_NODE = 3.0, 0.6
+"""Seconds, for plans: of starting a run, and per node of it."""
+
+_FORMER = "not probed anew before its run, constants of former probes stand: "
 
 UNUSUAL = 3
 """Standard deviations, as probes of that workload scatter, that are no scatter any more."""
@@ -42,7 +48,51 @@ def refreshed(
             return refresh(profile, scenario, run, small=small), ()
         except CalibrationError as error:
             why = str(error)
-    return profile, (f"not probed anew before its run, constants of former probes stand: {why}",)
+    return profile, (f"{_FORMER}{why}",)
+
+
+def probed(
+    profile: Profile,
+    scenario: Scenario,
+    run: Runner,
+    often: Sequence[bool],
+    keep: Callable[[Profile, bool], Profile],
+) -> tuple[Profile, Profile | None, tuple[str, ...]]:
+    """Probes before a round, one for each of ``often``, which says whether it is also of what scatters.
+
+    keep  is given the constants that each has found, and whether what scatters is among them; returns those
+          that predictions take
+
+    Returns what predictions take, what the last probe that did not fail has found, and what must be known
+    (flags). In doubt is what none of them could measure; what only some could not is told, and how many.
+    """
+    told: list[tuple[Profile, tuple[str, ...]]] = []
+    for small in often:
+        now, why = refreshed(profile, scenario, run, small)
+        fresh = keep(now, small and not why)
+        told.append((now, why))
+    sound, count = [now for now, why in told if not why], len(told)
+    failed = [why for _, why in told if why]
+    if not sound:
+        return fresh, None, failed[-1]
+    flags = [f"{len(failed)} of {count} probes before its run failed: {why[0].removeprefix(_FORMER)}"
+             for why in failed[-1:]]  # fmt: skip
+    doubts: dict[str, list[str]] = {}
+    for now in sound:
+        for what, why in now.notes.get("doubts", {}).items():
+            doubts.setdefault(what, []).append(why)
+    flags += [
+        f"{len(whys)} of {count} probes of {what} before its run said nothing: {whys[-1]}"
+        for what, whys in doubts.items()
+        if len(whys) < len(sound)
+    ]
+    left = {what: whys[-1] for what, whys in doubts.items() if len(whys) == len(sound)}
+    return replace(fresh, notes={**fresh.notes, "doubts": left}), sound[-1], tuple(flags)
+
+
+def takes(scenario: Scenario, probing: float) -> float:
+    """Seconds, for plans, that a round takes, ``probing`` of them before and after its run."""
+    return scenario.run.seconds + STARTING + PER_NODE * (scenario.cluster.workers + 1) + probing
 
 
 def measured(scenario: Scenario, run: Runner) -> Record:

@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -48,9 +49,6 @@ SPARE = 2
 
 AIM = 0.025
 """Half of a cell's interval, relative, at which it has rounds enough."""
-
-STARTING, PER_NODE = 3.0, 0.6
-"""Seconds, for plans: of starting a run, and per node of it."""
 
 CALIBRATING = 60.0
 """Seconds that the calibration for a workload takes at most; less where the budget is small."""
@@ -183,7 +181,10 @@ class _Check:
         if not cells:
             raise ScenarioError("design", self.design.name, hint="no cell of it can be run here")
         if self.folder is not None:
-            draw(cells, self.folder / "predicted_vs_measured.png")
+            from analysis import plots
+
+            picture = self.folder / "predicted_vs_measured.png"
+            plots.save(plots.predicted_measured(checks.pairs(cells)), picture)
         records = [dict(sorted(one.items())) for one in (self.simulated, self.measured)]
         return CrossCheck(
             cells, self._figures(cells), list(records[0].values()), list(records[1].values()), self.folder,
@@ -279,7 +280,7 @@ class _Check:
 
     def _plan(self) -> str:
         """Write the plan; say it in a line."""
-        first = sum(self._cost(i) for i in self.chosen)
+        first = sum(self._cost(i) for i in self.chosen) + self._first_probes()
         least = sum(self._cost(i) * (self.design.rounds(self.levels[i])[0] - 1) for i in self.chosen)
         seconds = {i: scene.run.seconds for i, scene in self.chosen.items()}
         self._write("plan.json", {
@@ -311,13 +312,19 @@ class _Check:
         native = "native" in (self.levels[i]["links"], self.levels[i]["compute"])
         return native and self.probing and self.base.run.device == "cpu"
 
-    def _cost(self, i: int) -> float:
-        """Seconds that a round of a cell takes: what its last one took, before it an estimate."""
+    def _cost(self, i: int, times: int = 1) -> float:
+        """Seconds that a round takes: as its last one with its probes once, or an estimate with so many."""
         if i in self.took:
             return self.took[i]
-        scene = self.chosen[i]
-        probes = refreshed_in(self.profiles[self._workload(i)], self._like(i)) if self._fresh(i) else 0.0
-        return scene.run.seconds + STARTING + PER_NODE * (scene.cluster.workers + 1) + probes
+        probing = refreshed_in(self.profiles[self._workload(i)], self._like(i), times)
+        return one_round.takes(self.chosen[i], probing if self._fresh(i) else 0.0)
+
+    def _first_probes(self) -> float:
+        """Seconds of the probes that the first rounds of workloads have besides."""
+        native = [i for i in self.chosen if self._fresh(i) and self.levels[i]["compute"] == "native"]
+        firsts = {self._workload(i): i for i in reversed(native)}
+        times = {i: len(self.probed.wanted(name, native=True)) for name, i in firsts.items()}
+        return sum(self._cost(i, often) - self._cost(i) for i, often in times.items())
 
     # Rounds
 
@@ -382,8 +389,7 @@ class _Check:
     def _round(self, turn: int, i: int) -> None:
         """Probe what is native, predict, run, compare, write."""
         begun, scene, cell = time.perf_counter(), self.chosen[i], self.levels[i]
-        if self._fresh(i):
-            self._probe(turn, i)
+        besides = self._probe(turn, i) if self._fresh(i) else 0.0
         others = quiet.busy()
         self.said[i, turn] = {**self.said.get((i, turn), {**cell, "round": turn}), "others_busy": others}
         try:
@@ -403,30 +409,31 @@ class _Check:
             flags = self.measured[i].manifest.get("flags", [])
             self.measured[i].manifest["flags"] = [*flags, noisy]
         self.rounds.setdefault(i, []).append(self._compared(i))
-        self.took[i] = time.perf_counter() - begun
+        self.took[i] = time.perf_counter() - begun - besides
         self._save()
         if self.keep_runs and self.folder is not None:
             name = f"{api.slug(scene.name)}-{scene.algorithm.name}{f'-{turn}' if turn else ''}"
             store.write(self.measured[i], self.folder / "runs" / f"{name}-real")
             store.write(self.simulated[i], self.folder / "runs" / f"{name}-sim")
 
-    def _probe(self, turn: int, i: int) -> None:
-        """Probe what a cell has native, and predict its round."""
-        scene, name, base = self.chosen[i], self._workload(i), self._like(i)
+    def _probe(self, turn: int, i: int) -> float:
+        """Probe what a cell has native, and predict its round; seconds of further probes than one."""
+        begun, scene, name = time.perf_counter(), self.chosen[i], self._workload(i)
         native = self.levels[i]["compute"] == "native"
-        for small in self.probed.wanted(name, native):
-            now, flags = one_round.refreshed(self.profiles[name], base, run_for_real, small)
-            fresh = self.probed.add(i, turn, name, now, small and not flags)
+        often, keep = self.probed.wanted(name, native), partial(self.probed.add, i, turn, name)
+        fresh, now, flags = one_round.probed(self.profiles[name], self._like(i), run_for_real, often, keep)
+        besides = (time.perf_counter() - begun) * (1 - 1 / len(often))
         self.simulated[i], said = foretell(scene, fresh)
         self.predictions[i] = replace(said, flags=(*said.flags, *flags))
         self.said[i, turn] = {
             **self.levels[i], "seconds": scene.run.seconds, **vars(self.predictions[i]), "round": turn,
             "probed": {name: asdict(c) for name, c in fresh.since(self.profiles[name]).items()},
         }  # fmt: skip
-        if native and not flags:
+        if native and now is not None:
             self.said[i, turn]["alone_before"] = now.value("step_time.mean")
         self._write("probes.json", self.probed.rows)
         self._write("predictions.json", self._said())
+        return besides
 
     def _compared(self, i: int) -> checks.Cell:
         try:
@@ -491,10 +498,3 @@ class _Check:
             partial = self.folder / f".{name}.partial"
             partial.write_text(text, encoding="utf-8")
             partial.replace(self.folder / name)
-
-
-def draw(cells: Sequence[checks.Cell], path: Path) -> None:
-    """The picture of predicted against measured throughput."""
-    from analysis import plots
-
-    plots.save(plots.predicted_measured(checks.pairs(cells)), path)

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from aladdin import rounds, validation
-from aladdin.calibration import calibrate
+from aladdin.calibration import SHARE, calibrate
 from aladdin.designs.basic import Basic
 from aladdin.probed import ENOUGH, FIRST, SELDOM, Probed
+from aladdin.probing import refreshing
 from aladdin.validation import crosscheck
 from analysis import report
 from core.record import Record
@@ -114,6 +115,25 @@ def test_a_check_that_went_on_predicts_as_one_that_was_never_stopped(
     steps = [row["constants"].keys() for row in rows[0] if not row["small"]]
     assert len(steps) == 6, "after each round"
     assert all(set(names) == {"step_time.mean", "step_time.spread"} for names in steps)
+
+
+def test_a_plan_counts_all_probes_of_a_workloads_first_round(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    profile = calibrate(MACHINE, run=simulate, budget=1e-3)
+    monkeypatch.setattr(validation, "run_for_real", lambda scene: simulate(profile.apply(scene)))
+    monkeypatch.setattr(validation, "calibrate", lambda *_, **__: profile)
+
+    def planned(first: int) -> float:
+        monkeypatch.setattr("aladdin.probed.FIRST", first)
+        folder = tmp_path / str(first)
+        crosscheck(MACHINE, design=replace(DESIGN, repeats={}), out=folder)
+        return float(json.loads((folder / "plan.json").read_text())["first_rounds"])
+
+    native = {"algorithm.name": "asp", "run.links": "paced", "run.compute": "native"}
+    once = sum(one.seconds(profile, SHARE) for one in refreshing(MACHINE.override(native), "paced"))
+    assert once > 5
+    assert planned(4) - planned(1) == pytest.approx(3 * once)
 
 
 def test_how_steady_the_machine_was_is_told() -> None:

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import scenarios
-from aladdin import validation
+from aladdin import rounds, validation
 from aladdin.calibration import calibrate
 from aladdin.designs import Levels
 from aladdin.designs.basic import Basic
 from aladdin.rounds import disturbed, speeds
 from aladdin.validation import crosscheck
+from analysis.calibrate import CalibrationError
 from core.record import Record
 from scenarios import Scenario
+from scenarios.profile import Profile
 from sim import simulate
 from tests.aladdin.test_calibration import TRUTH
 
@@ -81,6 +83,41 @@ def test_disturbed_rounds_are_kept_and_told_but_do_not_count(
     first = found.cells[0]
     assert first.rounds == len(told) - 1
     assert abs(first.throughput_error) < 0.02
+
+
+def test_of_several_probes_before_a_round_each_failure_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In doubt is what none could measure; a probe that failed twice is one of them, not all."""
+    failure = CalibrationError("too few steps")
+    known = Profile({}, notes={"doubts": {"step_time.cold": "wide"}})
+    first, last_one = {"beside": "disturbed", "ring": "lost"}, {"ring": "late"}
+    found: list[Any] = [first, failure, failure, {"ring": "lost"}, last_one]
+
+    def refresh(profile: Profile, *_: Any, small: bool) -> Profile:
+        said = found.pop(0)
+        if said is failure:
+            raise failure
+        return replace(profile, notes={"doubts": {**profile.notes["doubts"], **said}, "turn": len(found)})
+
+    kept: list[bool] = []
+
+    def keep(now: Profile, small: bool) -> Profile:
+        kept.append(small)
+        return now
+
+    monkeypatch.setattr(rounds, "refresh", refresh)
+    fresh, last, flags = rounds.probed(known, MACHINE, simulate, [True] * 4, keep)
+    assert kept == [True, False, True, True]
+    assert last is not None
+    assert last.notes["turn"] == 0
+    assert fresh.notes["doubts"] == {"step_time.cold": "wide", "ring": "late"}
+    assert flags == (
+        "1 of 4 probes before its run failed: too few steps",
+        "1 of 4 probes of beside before its run said nothing: disturbed",
+    )
+    found += [failure] * 4
+    assert rounds.probed(known, MACHINE, simulate, [True] * 2, keep) == (
+        known, None, ("not probed anew before its run, constants of former probes stand: too few steps",)
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
