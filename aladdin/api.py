@@ -18,6 +18,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from functools import cached_property, partial
 from pathlib import Path
@@ -184,24 +185,41 @@ def runs(
     chosen, refused = choices(scenario, names, overrides)
     if refused and (names != "all" or not chosen):
         raise next(iter(refused.values()))
-    folders = [Path(out) / one.algorithm.name if out and len(chosen) > 1 else out for one in chosen]
-    for folder in folders:
-        _reserve(folder)
     if checkpoint is not None and (len(chosen) > 1 or driver != "sim"):
         raise ScenarioError("checkpoint", str(checkpoint), "nothing but where one algorithm is simulated")
-    for one, folder in zip(chosen, folders, strict=True):
-        advance = partial(on_progress, one.algorithm.name) if on_progress else None
-        if driver == "real":
-            yield execute(driver, one, profile, folder, advance, into)
-            continue
-        with taking(checkpoint, every, on_resume) as checkpoints, stopping() as stop:
-            clock = partial(on_clock, one.algorithm.name) if on_clock else None
-            options = {"checkpoints": checkpoints, "on_clock": clock, "timer": time.perf_counter,
-                       "stop": stop}  # fmt: skip
-            result = execute(driver, one, profile, folder, advance, into, options)
-        yield result
-        if stop.asked and one is not chosen[-1]:  # too late for this run: it is complete; begin no other
-            raise KeyboardInterrupt
+    with _places(out, chosen) as folders:
+        for one, folder in zip(chosen, folders, strict=True):
+            advance = partial(on_progress, one.algorithm.name) if on_progress else None
+            if driver == "real":
+                yield execute(driver, one, profile, folder, advance, into)
+                continue
+            with taking(checkpoint, every, on_resume) as checkpoints, stopping() as stop:
+                clock = partial(on_clock, one.algorithm.name) if on_clock else None
+                options = {"checkpoints": checkpoints, "on_clock": clock, "timer": time.perf_counter,
+                           "stop": stop}  # fmt: skip
+                result = execute(driver, one, profile, folder, advance, into, options)
+            yield result
+            if stop.asked and one is not chosen[-1]:  # too late for this run: it is complete; begin no other
+                raise KeyboardInterrupt
+
+
+@contextmanager
+def _places(out: str | Path | None, chosen: Sequence[Scenario]) -> Iterator[list[str | Path | None]]:
+    """The run directory of each, reserved: ``out``, or below it where there are several.
+
+    Where none is written an ``out`` that was made for them goes again.
+    """
+    if out is None or len(chosen) < 2:
+        yield [_reserve(out)] * len(chosen)
+        return
+    above = Path(out)
+    made = not above.exists()
+    try:
+        yield [_reserve(above / one.algorithm.name) for one in chosen]
+    finally:
+        if made:
+            with suppress(OSError):  # it holds what is finished
+                above.rmdir()
 
 
 def choices(
@@ -259,14 +277,16 @@ def algorithms(names: Sequence[str] | str) -> list[str]:
 
 
 def _options_by_algorithm(names: Sequence[str], overrides: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """``overrides`` for each algorithm, without options that only others of them have."""
-    options = {name: set(_option_defaults(name)) for name in names}
-    some = set().union(*options.values())
+    """``overrides`` for each algorithm, without options (or restarts of servers) that only others have."""
+    from scenarios.overrides import RESTARTS, served
+
+    own = {name: {f"algorithm.{option}" for option in _option_defaults(name)} for name in names}
+    for name in names:
+        own[name] |= {f"run.{field}" for field in RESTARTS if served(name)}
+    some = set().union(*own.values())
 
     def concerns(path: str, name: str) -> bool:
-        section, _, option = path.rpartition(".")
-        foreign = section in ("algorithm", "algorithm.options") and option in some - options[name]
-        return not foreign
+        return path.replace("algorithm.options.", "algorithm.") not in some - own[name]
 
     return {name: {path: overrides[path] for path in overrides if concerns(path, name)} for name in names}
 

@@ -17,12 +17,15 @@ from scenarios.documents import DocumentError
 from scenarios.documents import parse as parse_value
 from scenarios.errors import ScenarioError
 
-__all__ = ["apply", "merge", "parse"]
+__all__ = ["RESTARTS", "apply", "merge", "parse", "served"]
 
 _TEXTS = (
     "name", "description", "workload.data_dir", "cluster.heterogeneity.file", "run.address", "run.keys",
 )  # fmt: skip
 _BUDGETS = ("steps", "seconds", "samples")
+
+RESTARTS = ("server_restarts", "checkpoint_every")
+"""Fields of ``run`` that concern servers alone."""
 
 
 def parse(assignments: list[str] | tuple[str, ...]) -> dict[str, str]:
@@ -72,19 +75,32 @@ def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 def make_way(tree: Mapping[str, Any], chosen: Any, budget: bool) -> dict[str, Any]:
     """A copy of ``tree`` without what a new choice replaces.
 
-    ``chosen``, another algorithm's name: the optimizer's settings stay, the old one's options go.
+    ``chosen``, another algorithm's name: the optimizer's settings stay, the old one's options go, and what
+    concerns servers alone if the new one has none.
     ``budget``: a new one is coming, so the old one goes.
     """
-    result = copy.deepcopy(_spelled(tree))
+    result, gone = copy.deepcopy(_spelled(tree)), list(_BUDGETS if budget else ())
     old = result.get("algorithm", {})
     if isinstance(chosen, str) and isinstance(old, dict) and old.get("name") != chosen:
         from scenarios.schema import SETTINGS
 
         result["algorithm"] = {"name": chosen} | {key: old[key] for key in SETTINGS if key in old}
-    if budget and isinstance(result.get("run"), dict):
-        for name in _BUDGETS:
+        gone += () if served(chosen) else RESTARTS
+    if isinstance(result.get("run"), dict):
+        for name in gone:
             result["run"].pop(name, None)
     return result
+
+
+def served(name: str) -> bool:
+    """Whether the algorithm of that name has servers; of an unknown one that is not known."""
+    from core.algorithms import find
+    from core.errors import OptionError
+
+    try:
+        return bool(getattr(find(name), "centralized", True))
+    except OptionError:
+        return True
 
 
 def _gather_options(tree: dict[str, Any]) -> None:

@@ -288,6 +288,9 @@ class Scenario:
         if algorithm.collective and self.run.links == "paced" and network.collective == "native":
             why = f"{self.algorithm.name}'s native all-reduce would bypass paced links (run.links: paced)"
             raise ScenarioError("cluster.network.collective", "native", f"messages: {why}")
+        if self.run.server_restarts and not algorithm.centralized:
+            valid = f"0: {self.algorithm.name} has no servers"
+            raise ScenarioError("run.server_restarts", self.run.server_restarts, valid)
         if self.faults:
             self._check_faults(algorithm)
         if algorithm.centralized:
@@ -346,8 +349,9 @@ class Scenario:
     def override(self, overrides: Mapping[str, Any]) -> Scenario:
         """The same scenario with fields changed by path: ``{"cluster.workers": 16}``.
 
-        Layouts expand anew. A new ``algorithm.name`` starts without the options of the old one, a
-        new budget (``run.steps``, ``run.seconds``, ``run.samples``) replaces the old one.
+        Layouts expand anew. A new ``algorithm.name`` starts without the options of the old one, and without
+        restarts of servers if it has none; a new budget (``run.steps``, ``run.seconds``, ``run.samples``)
+        replaces the old one.
         """
         from scenarios.overrides import apply
 

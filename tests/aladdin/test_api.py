@@ -14,6 +14,7 @@ import aladdin
 import real
 from aladdin import api
 from core.algorithms import ALGORITHMS
+from core.record import Record
 from scenarios import Scenario, ScenarioError
 from scenarios.profile import Constant, Profile
 from tests.aladdin.conftest import fake_run
@@ -132,6 +133,31 @@ def test_what_an_interrupted_run_has_finished_is_kept(
     assert "not complete" in (tmp_path / "run" / "manifest.json").read_text()
 
 
+@pytest.mark.parametrize("finished", [0, 1])
+def test_several_stopped_before_their_first_step_leave_nothing_behind(
+    finished: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As one does; what others had finished is kept, and so is a folder that was there before."""
+    ran: list[Scenario] = []
+
+    def stopped(scenario: Scenario, **_: Any) -> Record:
+        ran.append(scenario)
+        if len(ran) > finished:
+            raise KeyboardInterrupt
+        return fake_run(scenario, "real")
+
+    monkeypatch.setattr(api, "_driver", lambda _: stopped)
+    (tmp_path / "there").mkdir()
+    for name in ("new", "there"):
+        ran.clear()
+        with pytest.raises(KeyboardInterrupt):
+            list(aladdin.runs("demo", ["asp", "bsp"], driver="real", out=tmp_path / name))
+    kept = {str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*")}
+    assert {"there", *(["new/asp/manifest.json"] * finished)} <= kept
+    assert ("new" in kept) == bool(finished)
+    assert not any("bsp" in name for name in kept)
+
+
 def test_training_without_its_packages_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(real, "_NEEDED", ("json", "no_such_package"))
     with pytest.raises(ScenarioError, match=r"needs no_such_package; .*pip install 'aladdin\[real\]'"):
@@ -170,6 +196,16 @@ def test_an_option_goes_to_the_algorithms_that_have_it(drivers: list[Scenario]) 
     for names in ("asp", "asp,bsp"):
         with pytest.raises(ScenarioError, match=r"algorithm\.pi"):
             list(aladdin.runs("demo", names, overrides={"algorithm.pi": 4}))
+
+
+def test_restarts_go_to_the_algorithms_that_have_servers() -> None:
+    restarts = {"run.server_restarts": 2, "run.checkpoint_every": "1 s"}
+    chosen, refused = api.choices("demo", ["asp", "arsgd", "bsp"], restarts)
+    assert [one.run.server_restarts for one in chosen] == [2, 0, 2]
+    assert [one.run.checkpoint_every for one in chosen] == [1, 0, 1]
+    assert not refused
+    with pytest.raises(ScenarioError, match=r"run\.server_restarts: 2 .* 0: arsgd has no servers"):
+        api.choices("demo", ["arsgd", "sgp"], restarts)
 
 
 def test_a_folder_of_runs_stands_for_them(drivers: list[Scenario], tmp_path: Path) -> None:

@@ -192,6 +192,20 @@ def test_paced_links_with_a_native_collective() -> None:
     assert Scenario.from_dict(put(paced, "algorithm", "bsp")).run.links == "paced"
 
 
+def test_restarts_of_servers_where_there_are_none() -> None:
+    """Asked for they are refused; those of another algorithm go with it, as its options do."""
+    restarting = put(TREE, "run", {"steps": 5, "server_restarts": 2, "checkpoint_every": 1})
+    refused = r"^run\.server_restarts: 2 is not valid; expected 0: arsgd has no servers$"
+    with pytest.raises(ScenarioError, match=refused):
+        Scenario.from_dict(put(restarting, "algorithm", "arsgd"))
+    served = Scenario.from_dict(restarting)
+    with pytest.raises(ScenarioError, match=refused):
+        served.override({"algorithm.name": "arsgd", "run.server_restarts": 2})
+    other = served.override({"algorithm.name": "arsgd"}).run
+    assert (other.steps, other.server_restarts, other.checkpoint_every) == (5, 0, 0)
+    assert served.override({"algorithm.name": "bsp"}).run == served.run
+
+
 def test_more_layers_than_shards_only_matters_where_layers_are_kept_whole() -> None:
     by_layer = put(TREE, "cluster.servers", {"count": 3, "placement": "beside", "sharding": "layer"})
     with pytest.raises(
