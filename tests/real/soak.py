@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -23,26 +24,38 @@ from core.record import EVENTS, Record
 from scenarios.schema import Scenario
 from tests.real.promises import must_reconcile
 from tests.real.runs import tiny
+from tests.real.striking import noting, restarts, striking
 
 __all__ = ["drawn", "soak", "table"]
 
 NAMES = [
     "asp", "bsp", "ssp", "aladdin", "easgd", "adpsgd", "gosgd", "dssp", "aladdin_l1", "aladdin_l2", "arsgd",
-    "dpsgd", "sgp",
+    "dpsgd", "sgp", "local_sgd", "diloco", "post_local_sgd",
 ]  # fmt: skip
-TAKING = [name for name in NAMES if name not in ("arsgd", "dpsgd", "sgp")]
-"""Those that take in who comes."""
 
-COLUMNS = ("runs", "steps", *EVENTS, "applied", "pending", "lost", "acknowledged", "dropped")
+COLUMNS = (
+    "runs", "steps", *EVENTS, "killed", "restarted", "applied", "pending", "lost", "acknowledged", "dropped",
+)  # fmt: skip
+"""Killed: servers, by this program; restarted: as the records tell."""
+
+SELDOM = 6.0
+"""Seconds between two servers that this program kills, at most."""
 
 
-def _faults(rng: np.random.Generator, name: str, workers: int, seconds: float) -> list[dict[str, Any]]:
-    """Crashes and leaves by rate with returns, late starts, freezes, cuts; or some that go for good."""
+def _faults(
+    rng: np.random.Generator, name: str, workers: int, seconds: float, native: bool
+) -> list[dict[str, Any]]:
+    """Crashes and leaves by rate with returns, late starts, freezes, cuts; or some that go for good.
+
+    native: all-reduces are, so they take in who comes, and nobody is cut off.
+    """
     found: list[dict[str, Any]] = []
-    if name in TAKING:
+    algorithm = ALGORITHMS[name]
+    if getattr(algorithm, "joins", False) and (native or not algorithm.collective):
         crash, leave = float(rng.uniform(0.05, 0.4)), float(rng.uniform(0.02, 0.1))
         back = float(rng.uniform(0.1, 1.0))
-        found.append({"kind": "churn", "crash": crash, "leave": leave, "back": back})
+        away = {"join": 1 / back} if rng.random() < 0.3 else {"back": back}
+        found.append({"kind": "churn", "crash": crash, "leave": leave, **away})
         if rng.random() < 0.3:
             found.append({"kind": "join", "ranks": [workers - 1], "at": float(rng.uniform(0.2, 2.0))})
     else:
@@ -52,15 +65,14 @@ def _faults(rng: np.random.Generator, name: str, workers: int, seconds: float) -
         if rng.random() < 0.4:
             at, back = float(rng.uniform(0.2, seconds)), float(rng.uniform(0.05, 1.5))
             found.append({"kind": "freeze", "ranks": [rank], "at": at, "back": back})
-    if rng.random() < 0.4:
+    if not native and rng.random() < 0.4:
         at, back = float(rng.uniform(0.2, seconds)), float(rng.uniform(0.05, 1.5))
         found.append({"kind": "cut", "ranks": [0], "at": at, "back": back})
-    if ALGORITHMS[name].centralized and rng.random() < 0.5:
+    if algorithm.centralized and rng.random() < 0.5:
         crash, back = float(rng.uniform(0.05, 0.2)), float(rng.uniform(0.1, 1.0))
-        every = float(rng.choice([0.0, 0.5]))
-        found.append(
-            {"kind": "churn", "servers": [0], "crash": crash, "back": back, "checkpoint_every": every}
-        )
+        away = {"join": 1 / back} if rng.random() < 0.3 else {"back": back}
+        every = {"checkpoint_every": float(rng.choice([0.0, 0.5]))}
+        found.append({"kind": "churn", "servers": [0], "crash": crash, **away, **every})
     return found
 
 
@@ -74,11 +86,28 @@ def drawn(number: int, seed: int = 0) -> Scenario:
         "compute": {"model": "lognormal", "mean": "10 ms", "spread": 0.5},
         "network": {"window": int(rng.integers(1, 3)), "inbox": int(rng.integers(1, 4))},
     }
+    run = {"seconds": seconds, "links": links, "heartbeat_timeout": "20 s", "seed": number}
     if ALGORITHMS[name].centralized:
         changes["servers"] = {"count": int(rng.integers(1, 3))}
-    run = {"seconds": seconds, "links": links, "heartbeat_timeout": "20 s", "seed": number}
+        if rng.random() < 0.4:
+            run |= {"server_restarts": 1000, "checkpoint_every": float(rng.choice([0.0, 0.5]))}
+    native = ALGORITHMS[name].collective and rng.random() < 0.7
+    if native:
+        changes["network"]["collective"] = run["links"] = "native"
     made = tiny(name, workers, cluster=changes, run=run)
-    return made.override({"faults": _faults(rng, name, workers, seconds)})
+    return made.override({"faults": _faults(rng, name, workers, seconds, native)})
+
+
+def played(scenario: Scenario) -> tuple[Record, int]:
+    """A run, and how often a server was killed during it: where it may start again, after random times."""
+    servers = range(scenario.cluster.workers, scenario.cluster.workers + scenario.cluster.servers.count)
+    if not scenario.run.server_restarts:
+        return real.train(scenario), 0
+    begun = threading.Event()  # processes that die while the first ones start end the run
+    with noting() as spawned, striking(spawned, begun, servers, scenario.run.seed, SELDOM) as killed:
+        record = real.train(scenario, on_progress=lambda done, _: begun.set() if done else None)
+    assert restarts(record) <= len(killed)
+    return record, len(killed)
 
 
 def soak(seconds: float, seed: int = 0, first: int = 0, tell: Any = print) -> dict[str, Counter[str]]:
@@ -88,18 +117,18 @@ def soak(seconds: float, seed: int = 0, first: int = 0, tell: Any = print) -> di
     while time.monotonic() < end:
         scenario = drawn(number, seed)
         try:
-            record = real.train(scenario)
+            record, killed = played(scenario)
             must_reconcile(record)
             _nothing_stays()
         except BaseException:
             tell(f"run {number} of seed {seed} broke a promise: {scenario.to_dict()}")
             raise
-        found = counts[scenario.algorithm.name]
-        found.update(dict(_counted(record)))
+        own = Counter({**dict(_counted(record)), "killed": killed})
+        counts[scenario.algorithm.name].update(own)
         opened = len(os.listdir("/proc/self/fd"))
         files = files or opened
         assert opened <= files + 8, f"{opened} open files after run {number}, {files} after the first"
-        tell(f"{number:4d} {scenario.algorithm.name:10s} " + _line(Counter(dict(_counted(record)))))
+        tell(f"{number:4d} {scenario.algorithm.name:10s} " + _line(own))
         number += 1
     return counts
 
@@ -124,6 +153,7 @@ def _counted(record: Record) -> Iterator[tuple[str, int]]:
         yield event, int((record.events["event"] == code).sum())
     for fate in ("applied", "pending", "lost"):
         yield fate, int(record.nodes[fate][workers].sum())
+    yield "restarted", restarts(record)
     yield "acknowledged", sum(record.manifest["acknowledged"].values())
     yield "dropped", sum(sum(reasons.values()) for reasons in record.manifest["frames_dropped"].values())
 

@@ -9,11 +9,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
 import pytest
 import yaml
@@ -30,6 +29,7 @@ from real.member import Member
 from scenarios.schema import Scenario
 from tests.real.promises import must_reconcile, of
 from tests.real.runs import tiny
+from tests.real.striking import Spawned, kill, noting, striking
 from tests.real.test_faults import ROOT, _no_orphans  # noqa: F401  (a fixture: no process outlives its run)
 
 SERVER = 2
@@ -37,27 +37,11 @@ SERVER = 2
 
 CENTRALIZED = ["asp", "bsp", "ssp", "dssp", "easgd", "aladdin", "aladdin_l1", "aladdin_l2"]
 
-Spawned = dict[int, list[Member]]
-
 
 @pytest.fixture
-def spawned(monkeypatch: pytest.MonkeyPatch) -> Spawned:
-    """All processes of a run as they are started: node -> its lives."""
-    found: Spawned = {}
-    spawn = launch._Launch.spawn
-
-    def noted(self: launch._Launch, node: int, life: int = 0, *, joining: bool = False) -> Member:
-        member = spawn(self, node, life, joining=joining)
-        found.setdefault(node, []).append(member)
-        return member
-
-    monkeypatch.setattr(launch._Launch, "spawn", noted)
-    return found
-
-
-def kill(member: Member) -> None:
-    assert member.pid is not None
-    os.kill(member.pid, signal.SIGKILL)
+def spawned() -> Iterator[Spawned]:
+    with noting() as found:
+        yield found
 
 
 def killing(spawned: Spawned, *moments: int, server: int = SERVER) -> Callable[[int, int], None]:
@@ -200,31 +184,6 @@ def test_planned_and_unplanned_deaths_of_servers_and_workers(spawned: Spawned) -
     assert record.nodes["steps"][0] == 300
     assert record.nodes["lost"][0] == 0
     assert len(record.manifest["flags"]) == 1
-
-
-@contextmanager
-def striking(spawned: Spawned, begun: threading.Event, servers: list[int], seed: int) -> Iterator[list[int]]:
-    """Kills servers one after the other, again and again, after times drawn by ``seed``; whom it killed."""
-    rng, over, killed = np.random.default_rng(seed), threading.Event(), list[int]()
-
-    def strike() -> None:
-        begun.wait()
-        while not over.wait(float(rng.uniform(0.02, 1.0))):
-            node = int(rng.choice(servers))
-            for member in spawned.get(node, [])[-1:]:
-                if member.state == "running":
-                    with suppress(ProcessLookupError):
-                        kill(member)
-                        killed.append(node)
-
-    thread = threading.Thread(target=strike)
-    thread.start()
-    try:
-        yield killed
-    finally:
-        over.set()
-        begun.set()
-        thread.join()
 
 
 @pytest.mark.slow
