@@ -363,9 +363,9 @@ class _Maker(Prices):
 
         def scenarios(profile: Profile, share: float) -> list[Scenario]:
             part = self.part(rate, OUTLAST * self.step(profile))
-            options = {"algorithm__options__part": part, "algorithm__options__phase": phase(profile)}
             fields: dict[str, Any] = {"run__steps": turns(profile, share), "run__links": kind}
-            return [self.scenario("BesideProbe", n + 2, **fields, **options)]
+            fields |= {"algorithm__options__part": part, "algorithm__options__phase": phase(profile)}
+            return [self.scenario("BesideProbe", n + 2, **fields)]
 
         def learn(records: list[Record], profile: Profile) -> Learned:
             simulated = _again(records[0], profile, "byte_cost", moving=0.0, beside=[])
