@@ -395,7 +395,9 @@ def _constant(name: str, tree: Any) -> Constant:
     where = f"constants.{name}"
     found = next((known for known in _KNOWN if re.fullmatch(known[0], name)), None)
     if found is None:
-        raise ScenarioError(where, hint="no such constant (any more): see the module scenarios.profile, or calibrate again")
+        raise ScenarioError(
+            where, hint="no such constant (any more); see the module scenarios.profile, or calibrate again"
+        )
     parts = [f.name for f in dataclasses.fields(Constant)]
     if not isinstance(tree, Mapping):
         raise ScenarioError(where, tree, f"a table of {', '.join(parts)}")
