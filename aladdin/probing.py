@@ -35,10 +35,8 @@ __all__ = ["Learned", "Probe", "alike", "covered", "fixed", "nominal", "probes",
 SIZES = (0.125, 0.25, 0.5, 1.0)
 """Sizes of the messages of a probe, as shares of its largest."""
 
-
 PINGS = 2
 """How many of them, the smallest, make round trips; all make streams one way and both ways."""
-
 
 LITTLE = 4e6
 """Bytes of a frame of the transport, in which longer messages move: what a byte of them costs is the same."""
@@ -47,30 +45,23 @@ LITTLE = 4e6
 MOST_BESIDE = 3e-8
 """Seconds that moving a byte may cost the steps beside it; twenty times what was ever seen."""
 
-
 SLOWER = 5.0
 """How many times slower the links are over which a byte's cost is probed once more."""
-
 
 WHOLE = 1.0
 """Seconds that a message may take to move where whole vectors are asked for over slow links."""
 
-
 DRAWN = 12
 """All-reduces in a simulation that a ring's lag is fitted by: what is drawn must not decide."""
-
 
 OVERRUN = 0.1
 """Lateness of paced steps, as a share of them, that is no lateness any more: the machine cannot keep pace."""
 
-
 FULL = 0.8
 """Share of a paced step that its gradient may take where they are probed."""
 
-
 CROWD = 4
 """Workers whose steps are probed beside messages, at most, where a calibration has many numbers of them."""
-
 
 OUTLAST = 2
 """Steps of one worker that a message beside them may last; small ones cost more by the byte."""
@@ -156,10 +147,11 @@ def probes(base: Scenario, counts: Sequence[int], kinds: Sequence[str]) -> Itera
         for kind in kinds:
             if kind != "native":
                 yield make.ring(n, kind)
-    for kind in kinds:
-        for n in (1, min(max(counts), CROWD)):
-            yield make.beside(kind, n)
-    yield make.cold(kinds)
+    if base.run.device == "cpu":
+        for kind in kinds:
+            for n in (1, min(max(counts), CROWD)):
+                yield make.beside(kind, n)
+        yield make.cold(kinds)
     for kind in kinds:
         if kind != "native":
             yield replace(make.ring(max(counts), kind, SLOWER), spare=True)
@@ -181,7 +173,7 @@ def refreshing(base: Scenario, kind: str, small: bool = True) -> Iterator[Probe]
         yield make.steps(max(2, base.cluster.workers))
     if kind == "native":
         yield make.links(kind)
-    if native and small:
+    if native and small and base.run.device == "cpu":
         for n in dict.fromkeys((1, base.cluster.workers)):
             yield make.beside(kind, n)
         yield make.cold([kind])
@@ -355,11 +347,12 @@ class _Maker(Prices):
         def phase(profile: Profile) -> int:
             """Steps: four times those of the two messages that a phase may begin and end late by."""
             late = 2 * self.part(rate, OUTLAST * self.step(profile)) * self.bytes / rate
-            return fits.KEPT * max(1, ceil(late / self.step(profile, n)))
+            return fits.LEFT_OUT * max(1, ceil(late / self.step(profile, n) - 1e-6))
 
         def turns(profile: Profile, share: float) -> int:
-            turn = 2 * phase(profile)
-            return turn * times(share, turn * self.step(profile, n), 1, 8)
+            count = phase(profile)
+            least = ceil(fits.FEWEST / (n * (count - count // fits.LEFT_OUT)))
+            return 2 * count * times(share, 2 * count * self.step(profile, n), least, 8)
 
         def scenarios(profile: Profile, share: float) -> list[Scenario]:
             part = self.part(rate, OUTLAST * self.step(profile))
@@ -372,7 +365,7 @@ class _Maker(Prices):
             if simulated is None:
                 return Learned()
             steps = records[0].manifest["scenario"]["algorithm"]["options"]["phase"]
-            found = fits.fit_beside(records[0], simulated, MOST_BESIDE, steps)
+            found = fits.fit_beside(records[0], simulated, steps, MOST_BESIDE)
             if found.value >= MOST_BESIDE:
                 return Learned(failed=f"steps lost more than {MOST_BESIDE:g} s a byte to messages: disturbed")
             return Learned({f"host.{kind}.beside.{n}": found})

@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 from scipy import optimize, stats
 
-from core.probes import ALLREDUCE, DUPLEX, PHASE, PING, STEP, STREAM, TURN
+from core.probes import ALLREDUCE, DUPLEX, PING, STEP, STREAM, TURN
 from core.record import Record
 from core.tensors import OPERATIONS
 from scenarios.profile import Constant
@@ -45,8 +45,11 @@ RESAMPLES = 400
 SHORTEST = 1e-5
 """Seconds below which a lag is none."""
 
-KEPT = 4
-"""Of so many steps in a phase of a ``BesideProbe`` one is left out."""
+LEFT_OUT = 4
+"""Of so many steps in a phase of a ``BesideProbe`` the first is left out."""
+
+FEWEST = 5
+"""Steps of each of two kinds that say something of their difference."""
 
 LAGS = (0.03, 0.06, 0.12, 0.25, 0.5, 1.0)
 """Shares of the greatest lag in question with which a ring is simulated; between them it is a line."""
@@ -144,9 +147,9 @@ def fit_cold(
     shorter: cut off there, chance alone would make a cost of what costs nothing.
     """
     rested, warm = _turns(measured, skip)
-    if min(len(rested), len(warm)) < 5:
-        few = f"{len(rested)} steps after a pause and {len(warm)} without are too few; at least 5 of each"
-        raise CalibrationError(f"probe of steps after pauses: {few}")
+    if min(len(rested), len(warm)) < FEWEST:
+        few = f"{len(rested)} steps after a pause and {len(warm)} without are too few"
+        raise CalibrationError(f"probe of steps after pauses: {few}; at least {FEWEST} of each")
     rng = np.random.default_rng(0)
     draws = [float(_resampled(rested, rng).mean() - _resampled(warm, rng).mean()) for _ in range(RESAMPLES)]
     count, value = min(len(rested), len(warm)), float(rested.mean() - warm.mean())
@@ -329,18 +332,18 @@ def fit_byte_cost(record: Record) -> Constant | None:
 
 
 def fit_beside(
-    measured: Record, simulated: Callable[[float], Record], most: float = 1e-7, phase: int = PHASE
+    measured: Record, simulated: Callable[[float], Record], phase: int, most: float = 1e-7
 ) -> Constant:
-    """``host.<kind>.beside``: what moving a byte costs steps that go on meanwhile, seconds of one core.
+    """``host.<kind>.beside.<n>``: what moving a byte costs steps that go on meanwhile, seconds of one core.
 
     The cost at which in a simulation of the same ``BesideProbe``, ``simulated(cost)``, steps beside
     messages take as much longer than silent ones as was measured; 0 where they took no longer than without
     a cost, at most ``most``.
     """
     silent, beside = _phases(measured, phase)
-    if min(len(silent), len(beside)) < 5:
-        few = f"{len(silent)} silent steps and {len(beside)} beside messages are too few; at least 5 of each"
-        raise CalibrationError(f"probe of steps beside messages: {few}")
+    if min(len(silent), len(beside)) < FEWEST:
+        few = f"{len(silent)} silent steps and {len(beside)} beside messages are too few"
+        raise CalibrationError(f"probe of steps beside messages: {few}; at least {FEWEST} of each")
 
     def longer(cost: float) -> float:
         return _ratio(*_phases(simulated(cost), phase))
@@ -370,7 +373,10 @@ def _phases(record: Record, phase: int) -> tuple[np.ndarray, np.ndarray]:
     """
     rows = record.steps
     first = rows["node"] == 0
-    bounds, begun = (rows["start"][first & (rows["step"] % phase == at)] for at in (0, max(1, phase // KEPT)))
+    places = (0, max(1, phase // LEFT_OUT))
+    bounds, begun = (rows["start"][first & (rows["step"] % phase == place)] for place in places)
+    if not len(begun):
+        return begun, begun
     middle = (rows["start"] + rows["end"]) / 2
     turn = np.minimum(np.maximum(np.searchsorted(bounds, middle, side="right") - 1, 0), len(begun) - 1)
     counts = (middle >= begun[turn]) & (middle <= rows["end"][first].max())

@@ -37,7 +37,6 @@ from core.tensors import OPERATIONS
 __all__ = [
     "ALLREDUCE",
     "DUPLEX",
-    "PHASE",
     "PING",
     "STEP",
     "STREAM",
@@ -53,9 +52,6 @@ __all__ = [
 
 PING, STREAM, DUPLEX, ALLREDUCE, STEP = (len(OPERATIONS) + i for i in range(5))
 """Kinds of observation; smaller numbers are indices into ``core.tensors.OPERATIONS``."""
-
-PHASE = 8
-"""Steps for which a ``BesideProbe`` is silent, and again for which it sends, if nothing else is said."""
 
 TURN = 3
 """Steps that a worker of a ``RelayProbe`` makes before it is the other's turn."""
@@ -201,7 +197,7 @@ class BesideProbe(_Probe):
     title: ClassVar[str] = "probe: step times of workers while messages come and go"
 
     part: float = 1.0
-    phase: int = PHASE
+    phase: int = 8
 
     def __post_init__(self) -> None:
         super().__post_init__()

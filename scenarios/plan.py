@@ -26,7 +26,7 @@ from scenarios.schema import Scenario
 from scenarios.streams import stream
 from scenarios.workloads.layers import layer_sizes, training_samples
 
-__all__ = ["Plan", "plan", "players"]
+__all__ = ["Plan", "plan"]
 
 
 @dataclass(frozen=True)
@@ -111,12 +111,6 @@ class Plan:
     @property
     def _stream(self) -> Callable[[int, str], np.random.Generator]:
         return partial(stream, self.scenario.run.seed)
-
-
-def players(scenario: Scenario) -> int:
-    """How many nodes a scenario has, servers included: so many processes play it on one host."""
-    servers = scenario.cluster.servers.count if scenario.algorithm.make().centralized else 0
-    return scenario.cluster.workers + servers
 
 
 def plan(scenario: Scenario) -> Plan:

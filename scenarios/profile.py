@@ -62,16 +62,18 @@ from scenarios.cluster import MOST, Cluster, Heterogeneity, Host, Layout, StepTi
 from scenarios.compute import MODELS, WIDEST
 from scenarios.emulated import beside, carried, crowded, moved, ring_lag
 from scenarios.errors import ScenarioError, unknown, unknown_field
-from scenarios.fields import LARGEST, SLOWEST, Kind, plain, real
+from scenarios.fields import LARGEST, SLOWEST, Kind, integer, plain, real
 from scenarios.schema import Scenario
 from scenarios.workloads.layers import layer_sizes
 
 __all__ = ["PAUSE", "Constant", "Profile"]
 
-VERSION = 1
+VERSION = 2
 
 _TIME, _WAIT = real(above=0.0, high=LARGEST["seconds"]), real(low=0.0, high=LARGEST["seconds"])
 _RATE = real(low=SLOWEST, high=LARGEST["bytes/s"])
+
+_CORES = integer(1, MOST)
 
 PAUSE = 3
 """Steps that last as long as the pause after which ``step_time.cold`` is probed."""
@@ -79,9 +81,12 @@ PAUSE = 3
 LINKS = "native|paced|shaped"
 """Kinds of links that constants are measured on, as ``run.links`` names them."""
 
+_N = r"[1-9]\d{0,5}"
+"""Numbers of workers."""
+
 _KNOWN: tuple[tuple[str, str, Kind], ...] = (
-    (r"step_time\.mean(\.\d+)?", "s", _TIME),
-    (r"step_time\.spread(\.\d+)?", "1", real(low=0.0, high=WIDEST)),
+    (rf"step_time\.mean(\.{_N})?", "s", _TIME),
+    (rf"step_time\.spread(\.{_N})?", "1", real(low=0.0, high=WIDEST)),
     (r"step_time\.cold|pacing\.overhead", "s", real(low=-LARGEST["seconds"], high=LARGEST["seconds"])),
     (rf"tensor_rate\.({'|'.join(OPERATIONS)})", "bytes/s", _RATE),
     (rf"tensor_seconds\.({'|'.join(OPERATIONS)})", "s", _WAIT),
@@ -89,11 +94,11 @@ _KNOWN: tuple[tuple[str, str, Kind], ...] = (
     (rf"link\.({LINKS})\.(bandwidth|shared)", "bytes/s", _RATE),
     (rf"link\.({LINKS})\.efficiency(\.slow)?", "1", real(above=0.0, high=10.0)),
     (rf"link\.({LINKS})\.burst", "bytes", real(low=0.0, high=LARGEST["bytes"])),
-    (r"allreduce\.alpha(\.\d+)?", "s", _WAIT),
-    (r"allreduce\.bandwidth(\.\d+)?", "bytes/s", _RATE),
-    (r"device\.slots(\.\d+)?", "1", real(low=0.01, high=MOST)),
-    (rf"ring\.({LINKS})\.lag(\.\d+(\.slow)?)?", "s", _WAIT),
-    (rf"host\.({LINKS})\.(byte_cost(\.slow)?|beside\.\d+)", "s", _WAIT),
+    (rf"allreduce\.alpha(\.{_N})?", "s", _WAIT),
+    (rf"allreduce\.bandwidth(\.{_N})?", "bytes/s", _RATE),
+    (rf"device\.slots(\.{_N})?", "1", real(low=0.01, high=MOST)),
+    (rf"ring\.({LINKS})\.lag(\.{_N}(\.slow)?)?", "s", _WAIT),
+    (rf"host\.({LINKS})\.(byte_cost(\.slow)?|beside\.{_N})", "s", _WAIT),
 )
 """Names of constants, their unit, and what is valid, as in the module's table."""
 
@@ -359,6 +364,7 @@ class Profile:
                 raise ScenarioError(name, values[name], "a table")
         values["constants"] = {name: _constant(name, value) for name, value in constants.items()}
         values["ranges"] = {name: _range(name, value) for name, value in values.get("ranges", {}).items()}
+        _CORES(values.get("hardware", {}).get("cores") or 1, "hardware.cores")
         _check_date(values.get("when", ""))
         _check_model(values.get("step_time_model", "constant"), values["constants"])
         return cls(**values)

@@ -5,7 +5,7 @@ Rules this module obeys:
 * A job (a gradient, a tensor operation) that begins takes an idle core, where there is one, else any core at
   random; jobs on one core share it. A core that falls idle takes a job of the fullest. That is what
   operating systems do within a few milliseconds, and it is not fair: of three jobs that begin together on
-  two cores one is done in half the time of the others.
+  two cores one is done in two thirds of the time of the others.
 * ``slots[k - 1]`` is what k that compute at once get done together, in units of one that is alone: they are
   in each other's way before there are fewer cores than jobs, and more so afterwards.
 * A message that moves as fast as its ends get cores is no job: it takes its part of all cores, ``weight`` of
@@ -146,8 +146,10 @@ class Cores(Alarm):
     def _share(self) -> float:
         """The part of a core that a job gets in the mean, bursts of the background load and pauses taken."""
         jobs = len(self._jobs)
-        times = self._beside[min(max(jobs, 1), len(self._beside)) - 1]
+        times = self._beside[min(jobs, len(self._beside)) - 1] if jobs else 1.0
         asked = jobs + self._weight * times
+        if asked <= 0.0:
+            return 1.0
         alone = min(1.0, self._served(asked) / asked)
         if self._background <= 0.0:
             return alone

@@ -289,7 +289,7 @@ class Transfer(Flow):
                 host = pair.network.host
                 if pair.ahead is not None:  # its bytes cost what they cost, however soon they have passed
                     cost = pair.network.byte_cost * self.nbytes
-                    pair.busy = pair.network.moving + cost / max(due - now, 1e-4)
+                    pair.busy = (pair.network.moving + cost / max(due - now, 1e-4)) or 1e-12
                 if pair.network.elastic:
                     host.move(self, due - now, pair.busy)
                     return

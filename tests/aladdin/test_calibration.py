@@ -103,11 +103,11 @@ def test_what_messages_cost_the_steps_beside_them_is_found_again(n: int) -> None
     def simulated(cost: float) -> Record:
         return simulate(base.override({"cluster.host": {"cores": 2.0, "byte_cost": cost}}))
 
-    found = fit_beside(simulated(1.7e-9), simulated, phase=6)
+    found = fit_beside(simulated(1.7e-9), simulated, 6)
     chance = 0.1 if n > 2 else 0.02  # which core is shared is drawn
     assert found.value == pytest.approx(1.7e-9, rel=chance)
     assert found.low <= found.value <= found.high
-    assert fit_beside(simulated(0.0), simulated, phase=6).value == 0.0
+    assert fit_beside(simulated(0.0), simulated, 6).value == 0.0
     dear, cheap = simulated(1.7e-9).steps["compute"].mean(), simulated(0.0).steps["compute"].mean()
     assert dear > 1.02 * cheap
 
@@ -159,13 +159,17 @@ def test_probes_without_measurements_are_refused() -> None:
     empty = Record(
         {},
         {},
-        {"step": np.zeros(0), "compute": np.zeros(0)},
+        {name: np.zeros(0) for name in ("node", "step", "start", "end", "compute")},
         observations={name: np.zeros(0) for name in ("node", "kind", "bytes", "seconds")},
     )
     with pytest.raises(CalibrationError, match="too few"):
         fit_steps(empty, "step_time")
     with pytest.raises(CalibrationError, match="link probe"):
         fit_links(empty, "link")
+    with pytest.raises(CalibrationError, match=r"beside messages: 0 silent steps .* are too few"):
+        fit_beside(empty, lambda _: empty, 8)
+    with pytest.raises(CalibrationError, match=r"after pauses: 0 steps .* are too few"):
+        fit_cold(empty, lambda _: empty, 0.02)
 
 
 def test_a_profile_is_never_overwritten(tmp_path: Path) -> None:

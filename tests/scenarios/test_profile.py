@@ -231,6 +231,9 @@ def one(name: str = "step_time.mean", **parts: object) -> dict:
     ("change", "says"),
     [
         ({"version": 9}, "calibrate again"),
+        ({"version": 1}, "version: 1 is not valid; expected 2; calibrate again"),
+        ({"hardware": {"cores": 0.5}}, "hardware.cores: 0.5 is not valid; expected a whole number"),
+        ({"hardware": {"cores": "many"}}, "hardware.cores: 'many' is not valid"),
         ({"constants": []}, "a table of constants"),
         ({"constants": {"link.paced.latency": {"value": 1}}}, r"constants\.link\.paced\.latency"),
         ({"constants": {}}, r"constants: \{\} is not valid; expected a table of constants, one at least"),

@@ -115,6 +115,17 @@ def test_a_message_takes_its_part_of_all_cores() -> None:
     assert [heavy.at, light.at] == pytest.approx([1.5, 1.5])
 
 
+def test_messages_move_where_nobody_computes_whatever_jobs_lose_to_them() -> None:
+    """Where jobs lose nothing to them, too; and one that costs nothing is there at once."""
+    clock = Clock()
+    there, message, free = host(clock, 2, beside=(0.0, 2.0)), Done(clock), Done(clock)
+    there.move(message, 1.0, 1.5)
+    clock.drain()
+    there.move(free, 0.5, 0.0)
+    clock.drain()
+    assert (message.at, free.at) == (pytest.approx(1.0), pytest.approx(1.5))
+
+
 def test_what_is_cancelled_leaves_its_core_and_never_ends() -> None:
     """Three jobs on two cores: the one with a core to itself goes at 0.5 s, and another takes its core."""
     clock = Clock()
