@@ -35,13 +35,13 @@ ENDS = 2.0
 
 
 class _Job:
-    """Work under way. ``rest`` and ``rate``: seconds of a core; core: that it is on, None for a message."""
+    """Work under way: rest and rate in seconds of a core; core: None for a message of ``weight``."""
 
-    __slots__ = ("alarm", "began", "core", "due", "lost", "rate", "rest")
+    __slots__ = ("alarm", "began", "core", "due", "lost", "rate", "rest", "weight")
 
     def __init__(self, alarm: Alarm, rest: float, lost: float, began: float, core: int | None) -> None:
         self.alarm, self.rest, self.lost, self.began, self.core = alarm, rest, lost, began, core
-        self.rate, self.due = 0.0, inf
+        self.rate, self.due, self.weight = 0.0, inf, 1.0
 
 
 class Cores(Alarm):
@@ -55,7 +55,7 @@ class Cores(Alarm):
 
     __slots__ = (
         "_background", "_beside", "_clock", "_due", "_jobs", "_messages", "_on", "_since", "_slots",
-        "_weight", "dice",
+        "dice",
     )  # fmt: skip
 
     def __init__(
@@ -67,8 +67,8 @@ class Cores(Alarm):
         self._slots = tuple(slots) or tuple(min(k, cores) for k in range(1, there + 1))
         self._on: list[list[_Job]] = [[] for _ in range(there)]
         self._jobs: list[_Job] = []
-        self._messages: list[tuple[_Job, float]] = []
-        self._weight = self._background = self._since = 0.0
+        self._messages: list[_Job] = []
+        self._background = self._since = 0.0
         self._due = inf
 
     def run(self, alarm: Alarm, base: float, factor: float) -> None:
@@ -88,20 +88,21 @@ class Cores(Alarm):
     def move(self, alarm: Alarm, seconds: float, weight: float) -> None:
         """Fire ``alarm`` when a message has moved that takes ``seconds`` and keeps ``weight`` cores busy."""
         self._advance()
-        self._messages.append((_Job(alarm, seconds, 0.0, self._clock._now, None), weight))
-        self._weight += weight
+        message = _Job(alarm, seconds, 0.0, self._clock._now, None)
+        message.weight = weight
+        self._messages.append(message)
         self._schedule()
 
     def cancel(self, alarm: Alarm) -> float:
         """Take off what was to fire ``alarm``, and never will; seconds of work it had left, 0 if none."""
         jobs = [job for job in self._jobs if job.alarm is alarm]
-        messages = [pair for pair in self._messages if pair[0].alarm is alarm]
+        messages = [message for message in self._messages if message.alarm is alarm]
         if not jobs and not messages:
             return 0.0
         self._advance()
         self._end(jobs, messages)
         self._schedule()
-        return sum(max(job.rest, 0.0) for job in (*jobs, *(message for message, _ in messages)))
+        return sum(max(job.rest, 0.0) for job in (*jobs, *messages))
 
     def load(self, cores: float) -> None:
         """From now on ``cores`` more (or, if negative, fewer) are busy with what keeps its own pace."""
@@ -112,17 +113,15 @@ class Cores(Alarm):
     @property
     def work(self) -> list[Alarm]:
         """What they work for."""
-        return [job.alarm for job in (*self._jobs, *(message for message, _ in self._messages))]
+        return [job.alarm for job in (*self._jobs, *self._messages)]
 
     def _advance(self) -> None:
         now = self._clock._now
         passed = now - self._since
         self._since = now
         if passed > 0.0:
-            for job in self._jobs:
+            for job in (*self._jobs, *self._messages):
                 job.rest -= job.rate * passed
-            for message, _ in self._messages:
-                message.rest -= message.rate * passed
 
     def _schedule(self) -> None:
         """Work out how fast everything is from now on, and when the first of it is done."""
@@ -137,7 +136,7 @@ class Cores(Alarm):
             job.rate = min(1.0, core / len(on[job.core])) if crowded else core  # type: ignore[index]
             job.due = now + max(job.rest, 0.0) / job.rate
             due = min(due, job.due)
-        for message, _ in messages:
+        for message in messages:
             message.rate, message.due = share, now + max(message.rest, 0.0) / share
             due = min(due, message.due)
         self._due = due
@@ -147,7 +146,7 @@ class Cores(Alarm):
         """The part of a core that a job gets in the mean, bursts of the background load and pauses taken."""
         jobs = len(self._jobs)
         times = self._beside[min(jobs, len(self._beside)) - 1] if jobs else 1.0
-        asked = jobs + self._weight * times
+        asked = jobs + times * sum(message.weight for message in self._messages)
         if asked <= 0.0:
             return 1.0
         alone = min(1.0, self._served(asked) / asked)
@@ -174,22 +173,20 @@ class Cores(Alarm):
             return
         self._advance()
         over = [job for job in self._jobs if job.due <= now]
-        ended = [(job, weight) for job, weight in self._messages if job.due <= now]
+        ended = [message for message in self._messages if message.due <= now]
         self._end(over, ended)
-        for job in (*over, *(message for message, _ in ended)):
+        for job in (*over, *ended):
             self._clock.at(now + job.lost * (now - job.began), job.alarm)
         self._schedule()
 
-    def _end(self, jobs: list[_Job], messages: list[tuple[_Job, float]]) -> None:
+    def _end(self, jobs: list[_Job], messages: list[_Job]) -> None:
         """These are gone; let idle cores take jobs of the fullest ones."""
         on = self._on
         for job in jobs:
             self._jobs.remove(job)
             on[job.core].remove(job)  # type: ignore[index]
-        for pair in messages:
-            self._messages.remove(pair)
-        if messages:
-            self._weight = sum(weight for _, weight in self._messages)
+        for message in messages:
+            self._messages.remove(message)
         for place, there in enumerate(on):
             if there:
                 continue

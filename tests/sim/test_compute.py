@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import pytest
 
 import sim
 from sim.clock import Alarm, Clock
 from sim.compute import Device, devices
+from sim.cores import Cores
 from tests.sim.programs import scenario
 
 
@@ -19,7 +22,7 @@ class Done(Alarm):
 
 
 class Begin(Alarm):
-    def __init__(self, device: Device, done: Done, base: float, factor: float) -> None:
+    def __init__(self, device: Device | Cores, done: Done, base: float, factor: float) -> None:
         self.device, self.done, self.base, self.factor = device, done, base, factor
 
     def fire(self) -> None:
@@ -28,8 +31,15 @@ class Begin(Alarm):
 
 def ends(jobs: list[tuple[float, float, float]], slots: float) -> list[float]:
     """When jobs (start, base seconds, factor) on one device end."""
+    return ends_on(jobs, lambda clock: Device(clock, slots))
+
+
+def ends_on(
+    jobs: Sequence[tuple[float, float, float]], made: Callable[[Clock], Device | Cores]
+) -> list[float]:
+    """The same on what ``made`` makes."""
     clock = Clock()
-    device = Device(clock, slots)
+    device = made(clock)
     done = [Done(clock) for _ in jobs]
     for (start, base, factor), one in zip(jobs, done, strict=True):
         clock.at(start, Begin(device, one, base, factor))
@@ -54,7 +64,7 @@ def test_a_slow_down_is_lost_beside_the_device() -> None:
 
 
 class Cancel(Alarm):
-    def __init__(self, device: Device, done: Done) -> None:
+    def __init__(self, device: Device | Cores, done: Done) -> None:
         self.device, self.done, self.left = device, done, -1.0
 
     def fire(self) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scenarios.streams import stream
 from sim.clock import Alarm, Clock
 from sim.cores import Cores
-from tests.sim.test_compute import Begin, Cancel, Done
+from tests.sim.test_compute import Begin, Cancel, Done, ends_on
 
 
 def host(
@@ -24,13 +24,7 @@ def ends(
     jobs: Sequence[tuple[float, float, float]], cores: float, slots: Sequence[float] = (), seed: int = 0
 ) -> list[float]:
     """When jobs (start, base seconds, factor) end."""
-    clock = Clock()
-    there = host(clock, cores, slots, seed=seed)
-    done = [Done(clock) for _ in jobs]
-    for (start, base, factor), one in zip(jobs, done, strict=True):
-        clock.at(start, Begin(there, one, base, factor))
-    clock.drain()
-    return [one.at for one in done]
+    return ends_on(jobs, lambda clock: host(clock, cores, slots, seed=seed))
 
 
 def test_jobs_on_one_core_share_it() -> None:
