@@ -27,6 +27,7 @@ from core.probes import TURN, fewest
 from core.record import Record
 from scenarios import Scenario
 from scenarios.cluster import Layout
+from scenarios.hardware import hardware
 from scenarios.profile import Constant, Profile
 from scenarios.topology import Topology
 
@@ -40,7 +41,6 @@ PINGS = 2
 
 LITTLE = 4e6
 """Bytes of a frame of the transport, in which longer messages move: what a byte of them costs is the same."""
-
 
 MOST_BESIDE = 3e-8
 """Seconds that moving a byte may cost the steps beside it; twenty times what was ever seen."""
@@ -149,7 +149,7 @@ def probes(base: Scenario, counts: Sequence[int], kinds: Sequence[str]) -> Itera
                 yield make.ring(n, kind)
     if base.run.device == "cpu":
         for kind in kinds:
-            for n in (1, min(max(counts), CROWD)):
+            for n in beside(min(max(counts), CROWD)):
                 yield make.beside(kind, n)
         yield make.cold(kinds)
     for kind in kinds:
@@ -174,9 +174,15 @@ def refreshing(base: Scenario, kind: str, small: bool = True) -> Iterator[Probe]
     if kind == "native":
         yield make.links(kind)
     if native and small and base.run.device == "cpu":
-        for n in dict.fromkeys((1, base.cluster.workers)):
+        for n in beside(base.cluster.workers):
             yield make.beside(kind, n)
         yield make.cold([kind])
+
+
+def beside(most: int) -> list[int]:
+    """Numbers of steps, up to ``most``, that leave a core idle: others lose all that messages take."""
+    last = min(int(hardware()["cores"] or 1) - 1, most)
+    return sorted({1, last}) if last else []
 
 
 def _again(record: Record, profile: Profile, name: str, **blank: Any) -> Callable[[float], Record] | None:

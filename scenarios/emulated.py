@@ -27,9 +27,10 @@ def carried(profile: Profile, kind: str, nominal: float) -> float:
 
     What a byte takes of its own, however fast the link is (the host's work between one message and the
     next), counts for less on slow links. Without a probe at a lower rate: the same share of every rate.
+    Never more than ``nominal``: an emulated link allows no more, and what says so was disturbed.
     """
-    share = profile.value(f"link.{kind}.efficiency", 1.0)
-    slow = profile.value(f"link.{kind}.efficiency.slow", share)
+    share = min(profile.value(f"link.{kind}.efficiency", 1.0), 1.0)
+    slow = min(profile.value(f"link.{kind}.efficiency.slow", share), 1.0)
     low, high = profile.ranges.get("link_rate", (0.0, 0.0))
     if not (0 < low < high and share < slow):
         return nominal * share
@@ -94,11 +95,13 @@ def moved(profile: Profile, kind: str) -> tuple[float, float]:
 def beside(profile: Profile, kind: str) -> tuple[float, ...]:
     """How many times the processor time of messages 1, 2, ... steps lose beside them: see ``Host``.
 
-    More where caches go cold, less where bytes move in larger pieces because the cores are busy: in the same
-    ratio at all rates, for it is probed at one.
+    Where no core is idle they lose all that messages take, once. With idle ones it is probed: less, as
+    messages move there, or more where caches go cold; in the same ratio at all rates, as it is probed at one.
     """
     points, cost = profile.points(f"host.{kind}.beside"), profile.value(f"host.{kind}.byte_cost")
-    if not points or not cost:
+    cores = int(profile.hardware.get("cores") or 0)
+    probed = {n: value / cost for n, value in sorted(points.items()) if cost and n < cores}
+    if not probed:
         return ()
-    jobs = range(1, max(points) + 1)
-    return tuple((np.interp(jobs, list(points), list(points.values())) / cost).tolist())
+    known = {**probed, cores: 1.0}
+    return tuple(np.interp(range(1, cores + 1), list(known), list(known.values())).tolist())

@@ -13,7 +13,7 @@ from aladdin import validation
 from aladdin.calibration import LATEST, MOST, Runner, calibrate, pooled, refresh
 from aladdin.designs.basic import Basic
 from aladdin.designs.fraction import Fraction
-from aladdin.probing import alike, nominal, probes
+from aladdin.probing import alike, nominal, probes, refreshing
 from aladdin.validation import crosscheck
 from analysis.calibrate import CalibrationError, fit_carried, fit_links
 from core.record import Record
@@ -116,11 +116,14 @@ def test_a_repetition_that_cannot_be_fitted_leaves_the_first() -> None:
         calibrate(MACHINE, run=run_with(0))
 
 
-def test_a_refreshed_probe_that_says_nothing_is_a_flag_of_the_prediction() -> None:
+def test_a_refreshed_probe_that_says_nothing_is_a_flag_of_the_prediction(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("aladdin.probing.hardware", lambda: {"cores": 2})
     native = MACHINE.override({"run.compute": "native", "run.links": "paced"})
     profile = calibrate(MACHINE, run=simulate, budget=1e-3)
     cost = Constant(1e-9, "s", 1e-9, 1e-9)
-    known = {**profile.constants, "host.paced.byte_cost": cost, "host.paced.beside.2": cost}
+    known = {**profile.constants, "host.paced.byte_cost": cost, "host.paced.beside.1": cost}
 
     def run(scenario: Scenario) -> Record:
         record = simulate(scenario)
@@ -131,8 +134,8 @@ def test_a_refreshed_probe_that_says_nothing_is_a_flag_of_the_prediction() -> No
 
     fresh = refresh(replace(profile, constants=known), native, run)
     assert not any(name.startswith("host.paced.beside") for name in fresh.constants)
-    assert "disturbed" in fresh.notes["doubts"]["steps of 2 beside messages over paced links"]
-    assert any("steps of 2 beside messages over paced links" in flag for flag in fresh.warnings(native))
+    assert "disturbed" in fresh.notes["doubts"]["steps of 1 beside messages over paced links"]
+    assert any("steps of 1 beside messages over paced links" in flag for flag in fresh.warnings(native))
     assert not any("beside messages" in flag for flag in refresh(profile, native, simulate).warnings(native))
 
 
@@ -229,15 +232,19 @@ def test_links_of_any_kind_give_constants_of_that_kind() -> None:
     assert "link rate: 200 Mbit/s to 1000 Mbit/s" in found.covers()
 
 
-def test_what_moving_messages_cost_is_found_again_by_the_byte_and_by_the_second() -> None:
+def test_what_moving_messages_cost_is_found_again_by_the_byte_and_by_the_second(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """On a simulated host whose steps lose three times the processor time of messages."""
-    truth = {"cores": 2.0, "byte_cost": 1.5e-9, "moving": 0.06}
+    monkeypatch.setattr("aladdin.probing.hardware", lambda: {"cores": 4})
+    truth = {"cores": 4.0, "byte_cost": 1.5e-9, "moving": 0.06}
     base = MACHINE.override({"run.compute": "native", "run.links": "paced", "cluster.host": truth})
     known = {"device.slots": Constant(2.0, "1", 2.0, 2.0), "step_time.mean": Constant(0.02, "s", 0.02, 0.02)}
     for rate, name in ((nominal(base), "byte_cost"), (nominal(base) / 5, "byte_cost.slow")):
         third = (1.5e-9 + 0.06 / rate) / 3  # what processor time alone says
         known[f"host.paced.{name}"] = Constant(third, "s", third, third)
-    profile = Profile(known, ranges={"link_rate": (nominal(base) / 5, nominal(base))})
+    ranges = {"link_rate": (nominal(base) / 5, nominal(base))}
+    profile = Profile(known, hardware={"cores": 4}, ranges=ranges)
     found: dict[str, Constant] = {}
     for probe in probes(base, [2], ["paced"]):
         if "beside" in probe.what:
@@ -246,7 +253,21 @@ def test_what_moving_messages_cost_is_found_again_by_the_byte_and_by_the_second(
     assert found.keys() == {"host.paced.beside.1", "host.paced.beside.2"}
     host = replace(profile, constants={**known, **found}).apply(base).cluster.host
     assert (host.byte_cost, host.moving) == pytest.approx((0.5e-9, 0.02))
-    assert host.beside == pytest.approx((3.0, 3.0), rel=0.01)
+    assert host.beside == pytest.approx((0.0, 3.0, 2.0, 1.0), rel=0.01)  # one step and both ends: three cores
+
+
+@pytest.mark.parametrize(
+    ("cores", "workers", "expected"), [(1, 4, []), (2, 4, [1]), (4, 2, [1, 2]), (4, 8, [1, 3])]
+)
+def test_steps_beside_messages_are_probed_while_a_core_is_idle(
+    monkeypatch: pytest.MonkeyPatch, cores: int, workers: int, expected: list[int]
+) -> None:
+    """Where none is, they lose what messages take, and that is known."""
+    monkeypatch.setattr("aladdin.probing.hardware", lambda: {"cores": cores})
+    base = MACHINE.override({"run.compute": "native", "run.links": "paced", "cluster.workers": workers})
+    words = [f"steps of {n} beside messages over paced links" for n in expected]
+    assert [p.what for p in probes(base, [workers], ["paced"]) if "beside" in p.what] == words
+    assert [p.what for p in refreshing(base, "paced") if "beside" in p.what] == words
 
 
 LINKS = {"bandwidth": "1 Gbit/s", "latency": "100 us"}
