@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from math import ceil
+from math import ceil, inf
 from typing import Any
 
 from aladdin.prices import LONGEST, NATIVE, RING, Prices, nominal, times
@@ -59,9 +59,6 @@ OVERRUN = 0.1
 
 FULL = 0.8
 """Share of a paced step that its gradient may take where they are probed."""
-
-CROWD = 4
-"""Workers whose steps are probed beside messages, at most, where a calibration has many numbers of them."""
 
 OUTLAST = 2
 """Steps of one worker that a message beside them may last; small ones cost more by the byte."""
@@ -149,7 +146,7 @@ def probes(base: Scenario, counts: Sequence[int], kinds: Sequence[str]) -> Itera
                 yield make.ring(n, kind)
     if base.run.device == "cpu":
         for kind in kinds:
-            for n in beside(min(max(counts), CROWD)):
+            for n in beside(max(counts)):
                 yield make.beside(kind, n)
         yield make.cold(kinds)
     for kind in kinds:
@@ -180,9 +177,9 @@ def refreshing(base: Scenario, kind: str, small: bool = True) -> Iterator[Probe]
 
 
 def beside(most: int) -> list[int]:
-    """Numbers of steps, up to ``most``, that leave a core idle: others lose all that messages take."""
-    last = min(int(hardware()["cores"] or 1) - 1, most)
-    return sorted({1, last}) if last else []
+    """Numbers of steps, up to ``most``, to probe beside messages: with idle cores, and with none."""
+    cores = int(hardware()["cores"] or 1)
+    return sorted({min(n, most) for n in (1, max(cores - 1, 1), cores)})
 
 
 def _again(record: Record, profile: Profile, name: str, **blank: Any) -> Callable[[float], Record] | None:
@@ -194,6 +191,10 @@ def _again(record: Record, profile: Profile, name: str, **blank: Any) -> Callabl
     if not scene.cluster.host.cores:
         return None
     return lambda value: simulate(scene.override({f"cluster.host.{name}": value}))
+
+
+def _cores(record: Record) -> float:
+    return float(record.manifest.get("environment", {}).get("cores", inf))
 
 
 def _slots(record: Record, alone: Constant, n: int) -> Constant:
@@ -257,8 +258,9 @@ class _Maker(Prices):
 
         def learn(records: list[Record], profile: Profile) -> Learned:
             alone = profile.constants["step_time.mean"]
-            cores = records[0].manifest.get("environment", {}).get("cores", float("inf"))
-            found = {n: fits.at_most(_slots(records[0], alone, n), min(n, cores)) for n in counts}
+            found = {
+                n: fits.at_most(_slots(records[0], alone, n), min(n, _cores(records[0]))) for n in counts
+            }
             best = max(found.values(), key=lambda constant: constant.value)
             return Learned({"device.slots": best, **{f"device.slots.{n}": one for n, one in found.items()}})
 
@@ -288,7 +290,6 @@ class _Maker(Prices):
         kind = "paced" if "paced" in kinds else kinds[0]
 
         def turn(profile: Profile) -> float:
-            """Of both workers one."""
             return 2 * TURN * self.step(profile)
 
         def often(profile: Profile, share: float) -> int:
@@ -300,8 +301,7 @@ class _Maker(Prices):
             return [self.scenario("RelayProbe", 2, **fields, algorithm__options__part=part)]
 
         def learn(records: list[Record], profile: Profile) -> Learned:
-            simulated = _again(records[0], profile, "cold")
-            if simulated is None:
+            if (simulated := _again(records[0], profile, "cold")) is None:
                 return Learned()
             cold = fits.fit_cold(records[0], simulated, profile.value("step_time.mean"))
             return Learned({"step_time.cold": cold})
@@ -350,8 +350,7 @@ class _Maker(Prices):
         """Steps of ``n`` while two others exchange messages."""
         rate = self.rate(kind)
 
-        def phase(profile: Profile) -> int:
-            """Steps: four times those of the two messages that a phase may begin and end late by."""
+        def phase(profile: Profile) -> int:  # four times the two messages that it may begin and end late by
             late = 2 * self.part(rate, OUTLAST * self.step(profile)) * self.bytes / rate
             return fits.LEFT_OUT * max(1, ceil(late / self.step(profile, n) - 1e-6))
 
@@ -367,8 +366,10 @@ class _Maker(Prices):
             return [self.scenario("BesideProbe", n + 2, **fields)]
 
         def learn(records: list[Record], profile: Profile) -> Learned:
-            simulated = _again(records[0], profile, "byte_cost", moving=0.0, beside=[])
-            if simulated is None:
+            if n >= _cores(records[0]):  # what messages take, steps lose
+                taken = fits.fit_byte_cost(records[0], (n, n + 1))
+                return Learned({f"host.{kind}.beside.{n}": taken} if taken else {})
+            if (simulated := _again(records[0], profile, "byte_cost", moving=0.0, beside=[])) is None:
                 return Learned()
             steps = records[0].manifest["scenario"]["algorithm"]["options"]["phase"]
             found = fits.fit_beside(records[0], simulated, steps, MOST_BESIDE)

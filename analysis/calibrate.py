@@ -316,19 +316,23 @@ def line(times: Mapping[float, np.ndarray]) -> tuple[float, float]:
     return float(intercept), float(slope)
 
 
-def fit_byte_cost(record: Record) -> Constant | None:
+def fit_byte_cost(record: Record, nodes: Sequence[int] = ()) -> Constant | None:
     """Seconds of one core that moving a byte takes, both ends together; None if the driver does not know.
 
-    What a link probe's nodes spent beside their programs, over all the bytes that they moved. (What
-    programs do themselves are tensor operations, which have rates of their own.)
+    What a probe's ``nodes`` (none: all) spent beside their programs, over all the bytes that they moved.
+    (What programs do themselves are tensor operations, which have rates of their own.)
     """
     seconds: Mapping[str, float] = record.manifest.get("transport_seconds", {})
-    moved = float(record.nodes["bytes_out"].sum())
-    if not seconds or not moved:
+    spent = {int(node): value for node, value in seconds.items() if not nodes or int(node) in nodes}
+    if not spent:
         return None
-    cost, count = sum(seconds.values()) / moved, len(record.observations["kind"])
+    chosen = np.isin(record.nodes["node"], list(spent))
+    moved, count = (float(record.nodes[of][chosen].sum()) for of in ("bytes_out", "messages_out"))
+    if not moved:
+        return None
+    cost = sum(spent.values()) / moved
     note = "one figure for a whole probe: its interval is that of repetitions"
-    return Constant(cost, "s", cost, cost, count, note)
+    return Constant(cost, "s", cost, cost, int(count), note)
 
 
 def fit_beside(

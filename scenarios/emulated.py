@@ -95,13 +95,11 @@ def moved(profile: Profile, kind: str) -> tuple[float, float]:
 def beside(profile: Profile, kind: str) -> tuple[float, ...]:
     """How many times the processor time of messages 1, 2, ... steps lose beside them: see ``Host``.
 
-    Where no core is idle they lose all that messages take, once. With idle ones it is probed: less, as
-    messages move there, or more where caches go cold; in the same ratio at all rates, as it is probed at one.
+    Less than once where a core is idle, as messages move there; and where none is, too, as ends that are
+    woken late find more to do at a time. In the same ratio at all rates, for it is probed at one.
     """
     points, cost = profile.points(f"host.{kind}.beside"), profile.value(f"host.{kind}.byte_cost")
-    cores = int(profile.hardware.get("cores") or 0)
-    probed = {n: value / cost for n, value in sorted(points.items()) if cost and n < cores}
-    if not probed:
+    if not points or not cost:
         return ()
-    known = {**probed, cores: 1.0}
-    return tuple(np.interp(range(1, cores + 1), list(known), list(known.values())).tolist())
+    jobs = range(1, max(points) + 1)
+    return tuple((np.interp(jobs, list(points), list(points.values())) / cost).tolist())

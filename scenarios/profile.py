@@ -35,7 +35,7 @@ constant                   unit     meaning
                                     the mean; ``.slow`` at the lowest rate that was probed
 ``host.<kind>.byte_cost``  s        of one core, to move a byte over such a link, both ends;
                                     ``.byte_cost.slow`` at the lowest rate that was probed
-``host.<kind>.beside.<n>``  s       the same while n workers compute and a core is idle: what their steps lose
+``host.<kind>.beside.<n>``  s       the same while n workers compute: what their steps lose
 =========================  =======  ===============================================================
 
 Ranges covered (``ranges``): ``message_bytes``, ``workers``, ``workers_per_device``, and ``link_rate``, the

@@ -232,10 +232,10 @@ def test_links_of_any_kind_give_constants_of_that_kind() -> None:
     assert "link rate: 200 Mbit/s to 1000 Mbit/s" in found.covers()
 
 
-def test_what_moving_messages_cost_is_found_again_by_the_byte_and_by_the_second(
+def test_what_steps_lose_to_messages_is_found_again_where_a_core_is_idle(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """On a simulated host whose steps lose three times the processor time of messages."""
+    """On a simulated host whose steps lose three times the processor time of messages, if they lack room."""
     monkeypatch.setattr("aladdin.probing.hardware", lambda: {"cores": 4})
     truth = {"cores": 4.0, "byte_cost": 1.5e-9, "moving": 0.06}
     base = MACHINE.override({"run.compute": "native", "run.links": "paced", "cluster.host": truth})
@@ -246,23 +246,43 @@ def test_what_moving_messages_cost_is_found_again_by_the_byte_and_by_the_second(
     ranges = {"link_rate": (nominal(base) / 5, nominal(base))}
     profile = Profile(known, hardware={"cores": 4}, ranges=ranges)
     found: dict[str, Constant] = {}
-    for probe in probes(base, [2], ["paced"]):
+    for probe in probes(base, [3], ["paced"]):
         if "beside" in probe.what:
             (scene,) = probe.scenarios(profile, 2.0)
-            found |= probe.learn([simulate(scene)], profile).constants
-    assert found.keys() == {"host.paced.beside.1", "host.paced.beside.2"}
+            record = simulate(scene)
+            found |= probe.learn(
+                [replace(record, manifest={**record.manifest, "environment": {"cores": 4}})], profile
+            ).constants
+    assert found.keys() == {"host.paced.beside.1", "host.paced.beside.3"}
     host = replace(profile, constants={**known, **found}).apply(base).cluster.host
     assert (host.byte_cost, host.moving) == pytest.approx((0.5e-9, 0.02))
-    assert host.beside == pytest.approx((0.0, 3.0, 2.0, 1.0), rel=0.01)  # one step and both ends: three cores
+    assert host.beside == pytest.approx((0.0, 1.5, 3.0), rel=0.01)
+
+
+def test_where_no_core_is_idle_steps_lose_the_processor_time_of_messages() -> None:
+    """By the clocks of the two processes that send them, not by how long steps took."""
+    base = MACHINE.override({"run.compute": "native", "run.links": "paced"})
+    profile = Profile({"step_time.mean": Constant(0.02, "s", 0.02, 0.02)})
+    (probe,) = (p for p in refreshing(base, "paced") if "steps of 2 beside" in p.what)
+    (scene,) = probe.scenarios(profile, 2.0)
+    record = simulate(scene)
+    sent = float(record.nodes["bytes_out"][2:4].sum())
+    spent = {"0": 7.0, "1": 7.0, "2": 0.75e-9 * sent, "3": 1.25e-9 * sent}
+    clocked = replace(
+        record, manifest={**record.manifest, "environment": {"cores": 2}, "transport_seconds": spent}
+    )
+    learned = probe.learn([clocked], profile).constants
+    assert {name: one.value for name, one in learned.items()} == {"host.paced.beside.2": pytest.approx(2e-9)}
+    unknown = replace(record, manifest={**record.manifest, "environment": {"cores": 2}})
+    assert not probe.learn([unknown], profile).constants
 
 
 @pytest.mark.parametrize(
-    ("cores", "workers", "expected"), [(1, 4, []), (2, 4, [1]), (4, 2, [1, 2]), (4, 8, [1, 3])]
+    ("cores", "workers", "expected"), [(1, 4, [1]), (2, 4, [1, 2]), (4, 2, [1, 2]), (4, 8, [1, 3, 4])]
 )
-def test_steps_beside_messages_are_probed_while_a_core_is_idle(
+def test_steps_beside_messages_are_probed_with_idle_cores_and_with_none(
     monkeypatch: pytest.MonkeyPatch, cores: int, workers: int, expected: list[int]
 ) -> None:
-    """Where none is, they lose what messages take, and that is known."""
     monkeypatch.setattr("aladdin.probing.hardware", lambda: {"cores": cores})
     base = MACHINE.override({"run.compute": "native", "run.links": "paced", "cluster.workers": workers})
     words = [f"steps of {n} beside messages over paced links" for n in expected]
