@@ -172,7 +172,8 @@ class Driver:
     def _host(self, id: int) -> Host:
         """Node ``id``, without programs yet.
 
-        Workers of centralized algorithms share one set of who is live: n sets of n would fill the memory.
+        Workers of centralized algorithms share one set of who is live: n sets of n would fill the memory. A
+        server has its own and edits it: it reads of n departures one by one.
         """
         plan = self.plan
         server = id in plan.servers
@@ -184,7 +185,8 @@ class Driver:
         self.network.attach(host, plan.machine_of[id])
         shared = plan.algorithm.centralized and not server
         host.told = inf if shared else 0
-        self._seat(host, self._live if shared else self._everybody)
+        host.own_live = server
+        self._seat(host, self._live if shared else set(self._everybody) if server else self._everybody)
         return host
 
     def _seat(self, host: Host, live: set[int]) -> None:

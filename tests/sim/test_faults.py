@@ -17,6 +17,7 @@ from sim import simulate
 from sim.checkpoint import Checkpoints
 from sim.errors import ServerLost
 from sim.faults import Faulty
+from sim.host import Roster
 
 JOINING = [name for name, kind in ALGORITHMS.items() if getattr(kind, "joins", False)]
 ACCOUNTED = [
@@ -271,6 +272,37 @@ def test_nodes_that_know_of_the_same_departures_share_what_they_know(name: str) 
     assert {told for told, _ in seen} == {len(gone)}
     assert len({id(live) for _, live in seen}) == 1
     assert seen[0][1] == set(range(n)) - set(gone)
+
+
+def test_a_server_edits_what_it_knows_and_makes_no_set_for_every_departure(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Every worker departs in the end: n sets of n would take n squared time."""
+
+    def copied(*_: Any) -> set[int]:
+        raise AssertionError("a set of all was made anew")
+
+    monkeypatch.setattr(Roster, "view", copied)
+    faults = [
+        {"kind": "leave", "ranks": [3], "step": 4},
+        {"kind": "crash", "ranks": [5], "step": 6, "back": 0.2},
+    ]
+    driver = Faulty(plan(chosen("asp", faults, cluster__workers=8, run__steps=20, cluster__servers__count=1)))
+    (server,) = (host for host in driver.hosts if host.server)
+    known, told = server.node.live, []
+    depart = driver.depart
+
+    def watched(host: Any) -> None:
+        depart(host)
+        told.append((host.id, set(known)))
+
+    driver.depart = watched  # type: ignore[method-assign]
+    driver.run()
+    assert server.node.live is known
+    assert known <= set(range(8)) - {3}
+    assert len(told) >= 8
+    assert 3 not in told[-1][1]
+    assert driver.hosts[0].node.live is driver.hosts[1].node.live is not known
 
 
 def test_a_joiner_knows_of_itself_before_the_others_and_then_shares_what_they_know() -> None:
