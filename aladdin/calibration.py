@@ -71,6 +71,9 @@ _SMALL = r"step_time\.cold|device\..*|host\..*\.beside.*"
 _DRIFTING = r"step_time\.(mean|spread)"
 """Those that drift within minutes, and scatter within seconds."""
 
+_CLOCKED = r"host\..*\.beside\.(\d+)"
+"""Those that are read off clocks where so many keep all cores busy: they drift, and scatter little."""
+
 LATEST = 12
 """Probes of what drifts that count: those of the last minutes."""
 
@@ -351,15 +354,23 @@ def pooled(profiles: Sequence[Profile]) -> Profile:
 
     What messages and pauses cost steps is a small difference of large times: a single short probe says
     little of it, and the machine changes it less than probes scatter. How long steps take does drift, but two
-    probes of seconds scatter as much as it drifts in minutes: the last ``LATEST`` count. What a profile only
-    has from the first one, for it was not probed anew, counts once: copies would outvote what was measured.
+    probes of seconds scatter as much as it drifts in minutes: the last ``LATEST`` count. So it is with what
+    messages take from steps where no core is idle. What a profile only has from the first one, for it was not
+    probed anew, counts once: copies would outvote what was measured.
     """
     first = profiles[0]
-    tables = (first.constants, *(anew(one, first) for one in profiles[1:]))
-    small = merged([_matching(_SMALL, one) for one in tables], middle)
     cores = first.hardware.get("cores") or inf
+    tables = (first.constants, *(anew(one, first) for one in profiles[1:]))
+
+    def drifts(name: str) -> bool:
+        clocked = re.fullmatch(_CLOCKED, name)
+        return bool(re.fullmatch(_DRIFTING, name)) or (clocked is not None and int(clocked[1]) >= cores)
+
+    small = merged(
+        [{k: c for k, c in _matching(_SMALL, one).items() if not drifts(k)} for one in tables], middle
+    )
     small = {name: at_most(c, cores) if name.startswith("device.") else c for name, c in small.items()}
-    drifting = [found for one in tables if (found := _matching(_DRIFTING, one))]
+    drifting = [found for one in tables if (found := {k: c for k, c in one.items() if drifts(k)})]
     return replace(
         profiles[-1],
         constants={**profiles[-1].constants, **small, **merged(drifting[-LATEST:], middle)},

@@ -9,16 +9,20 @@ Rules this module obeys:
 from __future__ import annotations
 
 from scenarios import Scenario
+from scenarios.hardware import hardware
 from scenarios.profile import Profile
 from scenarios.workloads.layers import layer_sizes
 
-__all__ = ["LONGEST", "NATIVE", "RING", "Prices", "nominal", "times"]
+__all__ = ["LONGEST", "NATIVE", "RING", "Prices", "crowds", "nominal", "times"]
 
 LONGEST = 0.2
 """Seconds that the largest message of a probe takes over a link with a rate."""
 
 NATIVE, RING = 1e9, 4e8
 """Bytes/s that native links and native all-reduces are taken for before they are probed."""
+
+CROWD = 8
+"""Cores that steps are probed on beside messages, at most: it takes a process for each."""
 
 RUN, PROCESS, PER_BYTE = 0.7, 0.1, 4e-9
 """Seconds, for plans: of starting and ending a run, per process of it, and per byte of the model in each."""
@@ -32,6 +36,11 @@ def nominal(base: Scenario) -> float:
 def times(seconds: float, each: float, least: int, most: int) -> int:
     """How often something that takes ``each`` fits into ``seconds``, in bounds."""
     return most if each <= 0 else max(least, min(most, int(seconds / each)))
+
+
+def crowds(most: int) -> list[int]:
+    """Numbers of workers, up to ``most``, whose steps are probed beside messages: one, and no core idle."""
+    return sorted({1, min(int(hardware()["cores"] or 1), most, CROWD)})
 
 
 class Prices:

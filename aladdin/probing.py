@@ -20,14 +20,13 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from math import ceil, inf
 from typing import Any
 
-from aladdin.prices import LONGEST, NATIVE, RING, Prices, nominal, times
+from aladdin.prices import LONGEST, NATIVE, RING, Prices, crowds, nominal, times
 from analysis import calibrate as fits
 from analysis import goodness
 from core.probes import TURN, fewest
 from core.record import Record
 from scenarios import Scenario
 from scenarios.cluster import Layout
-from scenarios.hardware import hardware
 from scenarios.profile import Constant, Profile
 from scenarios.topology import Topology
 
@@ -146,7 +145,7 @@ def probes(base: Scenario, counts: Sequence[int], kinds: Sequence[str]) -> Itera
                 yield make.ring(n, kind)
     if base.run.device == "cpu":
         for kind in kinds:
-            for n in beside(max(counts)):
+            for n in crowds(max(counts)):
                 yield make.beside(kind, n)
         yield make.cold(kinds)
     for kind in kinds:
@@ -171,15 +170,9 @@ def refreshing(base: Scenario, kind: str, small: bool = True) -> Iterator[Probe]
     if kind == "native":
         yield make.links(kind)
     if native and small and base.run.device == "cpu":
-        for n in beside(base.cluster.workers):
+        for n in crowds(base.cluster.workers):
             yield make.beside(kind, n)
         yield make.cold([kind])
-
-
-def beside(most: int) -> list[int]:
-    """Numbers of steps, up to ``most``, to probe beside messages: with idle cores, and with none."""
-    cores = int(hardware()["cores"] or 1)
-    return sorted({min(n, most) for n in (1, max(cores - 1, 1), cores)})
 
 
 def _again(record: Record, profile: Profile, name: str, **blank: Any) -> Callable[[float], Record] | None:
@@ -194,7 +187,7 @@ def _again(record: Record, profile: Profile, name: str, **blank: Any) -> Callabl
 
 
 def _cores(record: Record) -> float:
-    return float(record.manifest.get("environment", {}).get("cores", inf))
+    return float(record.manifest.get("environment", {}).get("cores") or inf)
 
 
 def _slots(record: Record, alone: Constant, n: int) -> Constant:
@@ -366,9 +359,13 @@ class _Maker(Prices):
             return [self.scenario("BesideProbe", n + 2, **fields)]
 
         def learn(records: list[Record], profile: Profile) -> Learned:
-            if n >= _cores(records[0]):  # what messages take, steps lose
+            if n >= _cores(records[0]):
                 taken = fits.fit_byte_cost(records[0], (n, n + 1))
-                return Learned({f"host.{kind}.beside.{n}": taken} if taken else {})
+                if "transport_seconds" not in records[0].manifest:
+                    return Learned()
+                if taken is None or taken.samples < fits.FEWEST:
+                    return Learned(failed=f"fewer than {fits.FEWEST} messages that clocks tell of")
+                return Learned({f"host.{kind}.beside.{n}": taken})
             if (simulated := _again(records[0], profile, "byte_cost", moving=0.0, beside=[])) is None:
                 return Learned()
             steps = records[0].manifest["scenario"]["algorithm"]["options"]["phase"]

@@ -187,8 +187,9 @@ class RelayProbe(_Probe):
 class BesideProbe(_Probe):
     """All workers but two compute without a pause; these two send each other vectors in every second phase.
 
-    What messages cost the steps beside them shows in how much longer steps take in those phases than in the
-    silent ones: processor time, cold caches and all. Phases that take turns see the same machine, however its
+    While a core is idle, what messages cost the steps beside them shows in how much longer steps take in
+    those phases than in the silent ones: processor time, cold caches and all. Where none is, it shows in the
+    processor time of those two, wherever the driver knows it. Phases that take turns see the same machine, however its
     speed drifts. A phase is ``phase`` steps of the first worker. In it the two answer each ``part`` of a
     vector at once with another, so that both directions are busy however long steps take.
     """

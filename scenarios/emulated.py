@@ -37,7 +37,7 @@ def carried(profile: Profile, kind: str, nominal: float) -> float:
     fastest, slowest = 1 / (share * high), 1 / (slow * low)
     wire = (slowest - fastest) / (1 / low - 1 / high)
     own = max(fastest - wire / high, 0.0)
-    return 1 / (wire / nominal + own)
+    return min(1 / (wire / nominal + own), nominal)
 
 
 def ring_lag(profile: Profile, cluster: Cluster, kind: str) -> float:
@@ -95,11 +95,15 @@ def moved(profile: Profile, kind: str) -> tuple[float, float]:
 def beside(profile: Profile, kind: str) -> tuple[float, ...]:
     """How many times the processor time of messages 1, 2, ... steps lose beside them: see ``Host``.
 
-    Less than once where a core is idle, as messages move there; and where none is, too, as ends that are
-    woken late find more to do at a time. In the same ratio at all rates, for it is probed at one.
+    Usually less than once where a core is idle, as messages move there; and where none is, too, as ends that
+    are woken late find more to do at a time. In the same ratio at all rates, for it is probed at one. Once
+    where no core is idle and that was not probed.
     """
-    points, cost = profile.points(f"host.{kind}.beside"), profile.value(f"host.{kind}.byte_cost")
-    if not points or not cost:
+    cost, cores = profile.value(f"host.{kind}.byte_cost"), int(profile.hardware.get("cores") or 0)
+    points = {n: value / cost for n, value in profile.points(f"host.{kind}.beside").items() if cost}
+    if not points:
         return ()
+    if cores:
+        points = {cores: 1.0, **{n: times for n, times in points.items() if n <= cores}}
     jobs = range(1, max(points) + 1)
-    return tuple((np.interp(jobs, list(points), list(points.values())) / cost).tolist())
+    return tuple(np.interp(jobs, sorted(points), [points[n] for n in sorted(points)]).tolist())

@@ -68,7 +68,7 @@ from scenarios.workloads.layers import layer_sizes
 
 __all__ = ["PAUSE", "Constant", "Profile"]
 
-VERSION = 2
+VERSION = 3
 
 _TIME, _WAIT = real(above=0.0, high=LARGEST["seconds"]), real(low=0.0, high=LARGEST["seconds"])
 _RATE = real(low=SLOWEST, high=LARGEST["bytes/s"])

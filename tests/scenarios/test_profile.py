@@ -125,6 +125,11 @@ def test_slow_links_carry_what_was_probed_of_them() -> None:
     assert carried(profile, "200 Mbit/s") == pytest.approx(0.99 * 25e6)
     assert 0.96 * 62.5e6 < carried(profile, "500 Mbit/s") < 0.99 * 62.5e6
     assert carried(worse, "200 Mbit/s") == pytest.approx(0.96 * 25e6)
+    above = {"link.paced.efficiency": constant(1.1, "1"), "link.paced.efficiency.slow": constant(1.2, "1")}
+    for rate in ("1 kbit/s", "10 Mbit/s", "200 Mbit/s", "500 Mbit/s", "1 Gbit/s", "10 Gbit/s"):
+        nominal = ring_of(2, rate).cluster.machines[0].up
+        for one in (profile, worse, replace(profile, constants={**profile.constants, **above})):
+            assert carried(one, rate) <= nominal  # a probe that says more was disturbed
 
 
 def test_a_shaped_link_saves_what_it_was_set_to() -> None:
@@ -182,6 +187,10 @@ def test_bytes_that_come_slowly_cost_more_each() -> None:
     native = host(profile, "native")
     assert (native.byte_cost, native.moving) == (found.byte_cost, found.moving)
     assert native.beside == pytest.approx((0.0, 0.5, 1.0))
+    crowded = host(replace(profile, hardware={"cores": 2}), "native")
+    assert crowded.beside == pytest.approx((0.0, 1.0))  # of three that were idle nothing is known
+    roomy = host(replace(profile, hardware={"cores": 4}), "native")
+    assert roomy.beside == pytest.approx((0.0, 0.5, 1.0, 1.0))
     all_by_the_byte = host(Profile(constants), "paced")
     assert (all_by_the_byte.byte_cost, all_by_the_byte.moving) == (2e-9, 0.0)
     unknown = {name: one for name, one in constants.items() if "beside" not in name}
@@ -231,7 +240,7 @@ def one(name: str = "step_time.mean", **parts: object) -> dict:
     ("change", "says"),
     [
         ({"version": 9}, "calibrate again"),
-        ({"version": 1}, "version: 1 is not valid; expected 2; calibrate again"),
+        ({"version": 1}, "version: 1 is not valid; expected 3; calibrate again"),
         ({"hardware": {"cores": 0.5}}, "hardware.cores: 0.5 is not valid; expected a whole number"),
         ({"hardware": {"cores": "many"}}, "hardware.cores: 'many' is not valid"),
         ({"constants": []}, "a table of constants"),
