@@ -5,8 +5,8 @@
 Trains with native steps under ``perf sched record`` (Linux, root, the program perf) and follows, for every
 worker, the thread that computes gradients: when it ran, when it was ready to and did not get a core, what ran
 on its core then, and what on the others. A step lasts from a wake-up of that thread to its going to sleep
-again, if that is at least ``--least`` milliseconds; one in which it waits for the interpreter's lock counts as
-two. The first ``--skip`` seconds are left out. Tracing costs something itself: steps get some percent longer.
+again, if that is at least ``--least`` milliseconds; one in which it waits for the interpreter's lock counts
+as two. The first ``--skip`` seconds are left out. Tracing itself makes steps some percent longer.
 
 Every row is a mean over all steps, in milliseconds. Who has a core: ``step`` (another worker's gradient),
 ``messages`` (all other threads of the run, transport and tensor operations), ``others`` (whatever else runs

@@ -189,9 +189,9 @@ class BesideProbe(_Probe):
 
     While a core is idle, what messages cost the steps beside them shows in how much longer steps take in
     those phases than in the silent ones: processor time, cold caches and all. Where none is, it shows in the
-    processor time of those two, wherever the driver knows it. Phases that take turns see the same machine, however its
-    speed drifts. A phase is ``phase`` steps of the first worker. In it the two answer each ``part`` of a
-    vector at once with another, so that both directions are busy however long steps take.
+    processor time of those two, wherever the driver knows it. Phases that take turns see the same machine,
+    however its speed drifts. A phase is ``phase`` steps of the first worker. In it the two answer each
+    ``part`` of a vector at once with another, so that both directions are busy however long steps take.
     """
 
     name: ClassVar[str] = "probe.beside"
