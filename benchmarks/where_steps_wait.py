@@ -165,7 +165,9 @@ def report(steps: list[Step], used: dict[str, float]) -> dict[str, Any]:
     for step in steps:
         for key, seconds in step.spent.items():
             total[key] += seconds
-    rows = sorted(([*key, round(each * value, 2)] for key, value in total.items()), key=lambda row: -row[3])
+    rows: list[list[Any]] = sorted(
+        ([*key, round(each * value, 2)] for key, value in total.items()), key=lambda row: -row[3]
+    )
     on, off = (sum(v for key, v in total.items() if key[0] == where) for where in ("on", "off"))
     return {
         "steps": len(steps),
@@ -196,9 +198,13 @@ def record(arguments: argparse.Namespace, folder: Path) -> Trace:
         try:
             training.wait()
         finally:
-            if training.poll() is None:
-                os.killpg(training.pid, signal.SIGINT)
-                training.wait()
+            if training.poll() is None:  # the run tidies up after itself, and perf ends with it
+                if pid.exists():
+                    os.kill(int(pid.read_text()), signal.SIGINT)
+                try:
+                    training.wait(30)
+                except subprocess.TimeoutExpired:
+                    os.killpg(training.pid, signal.SIGKILL)
     if training.returncode or not data.exists() or not (folder / "run").exists():
         raise SystemExit(f"could not train under perf:\n{output.read_text().strip()[-2000:]}")
     script = ["perf", "script", "-i", str(data), "--ns", "-F", "comm,pid,tid,cpu,time,event,trace"]
@@ -224,8 +230,18 @@ def arguments() -> argparse.Namespace:
         parser.error(f"--algorithm {args.algorithm}: one at a time")
     if any(one.startswith("run.compute=") for one in args.set):
         parser.error("--set run.compute: steps are native here")
+    sys.path.insert(0, str(ROOT))
+    import aladdin
+    from scenarios.overrides import parse
+
+    try:
+        aladdin.load(args.scenario, algorithm=args.algorithm, overrides=parse(args.set))
+    except aladdin.ScenarioError as error:
+        parser.error(str(error))
     if shutil.which("perf") is None:
         parser.error("the program perf is not there (Debian: linux-perf)")
+    if os.geteuid() != 0:
+        parser.error("the kernel's scheduler is traced for root only")
     return args
 
 

@@ -317,8 +317,9 @@ class Profile:
             there = self.hardware.get(key)
             if there is not None and there != here:
                 found.append(f"another hardware: {key} is {here!r}, the profile was measured on {there!r}")
-        workload = plain(scenario.workload)
-        if scenario.run.compute == "native":
+        workload, native = plain(scenario.workload), scenario.run.compute == "native"
+        played = scenario.run.device == "cpu" and any(name.startswith("host.") for name in self.constants)
+        if native or played:  # paced steps compute a gradient, too
             for key, there in self.workload.items():
                 if workload.get(key) != there:
                     found.append(
@@ -329,6 +330,11 @@ class Profile:
             found.append(
                 f"not covered: no {scenario.run.links} links, only {' and '.join(sorted(probed))} ones"
             )
+        wanted = ["step_time.mean"] if native or played else []
+        wanted += ["device.slots"] if played else []
+        wanted += [f"host.{scenario.run.links}.byte_cost"] if played and scenario.run.links in probed else []
+        missing = [name for name in wanted if name not in self.constants]
+        found += [f"not measured: {name}; the prediction does without" for name in missing]
         doubts = self.notes.get("doubts")
         if isinstance(doubts, Mapping) and doubts:
             found.append(

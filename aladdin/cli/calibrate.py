@@ -43,10 +43,15 @@ def command(
         aladdin simulate demo --algorithm all --profile profile.json
     """
     from aladdin.calibration import calibrate, needed
+    from scenarios.errors import ScenarioError
     from scenarios.overrides import parse
 
     if pictures is not None:
         needed("matplotlib")
+        try:  # before minutes of probes
+            pictures.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ScenarioError("--pictures", str(pictures), hint=f"cannot be written: {error}") from error
     with common.progress("probes") as advance:
         profile = calibrate(
             scenario, overrides=parse(set_ or []), out=out, budget=budget, on_progress=advance

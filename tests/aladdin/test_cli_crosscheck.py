@@ -129,6 +129,21 @@ def test_a_budget_that_first_rounds_exceed_is_told(
     assert "none begins after 1 min, but first rounds, with which it is 10 min, all run" in done.err
 
 
+def test_pictures_that_cannot_be_written_are_refused_before_any_probe(
+    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def probed(*_: Any, **__: Any) -> None:
+        raise AssertionError("it was calibrated")
+
+    monkeypatch.setattr(calibration, "calibrate", probed)
+    (tmp_path / "file").touch()
+    done = shell("calibrate", "demo", "-o", tmp_path / "p.json", "-p", tmp_path / "file" / "pictures")
+    assert done.code == 2
+    assert "--pictures" in done.err
+    assert "cannot be written" in done.err
+    assert not (tmp_path / "p.json").exists()
+
+
 def test_when_this_machine_is_calibrated_is_told(
     shell: Shell, simulated: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -221,6 +221,21 @@ def test_warnings() -> None:
     assert any("message_bytes is 4e+07" in line for line in large)
 
 
+def test_what_a_prediction_does_without_is_told() -> None:
+    """Without one of them the host is as fast as one with a core for everybody."""
+    cost = {"host.paced.byte_cost": constant(2e-9), "device.slots": constant(2.0, "1")}
+    whole = replace(PROFILE, constants={**PROFILE.constants, **cost, "host.native.byte_cost": constant(1e-9)})
+    for compute in ("native", "paced"):
+        made = scenario(compute=compute, links="paced")
+        assert not any("not measured" in flag for flag in whole.warnings(made))
+        for name in ("device.slots", "step_time.mean", "host.paced.byte_cost"):
+            short = replace(whole, constants={k: c for k, c in whole.constants.items() if k != name})
+            assert f"not measured: {name}; the prediction does without" in short.warnings(made)
+    other = scenario(compute="paced", links="paced").override({"workload.batch": 64})
+    assert any("another workload: batch is 64" in flag for flag in whole.warnings(other))
+    assert PROFILE.warnings(other) == []  # nothing of the host: paced steps take what they are told to
+
+
 def test_files(tmp_path) -> None:
     path = tmp_path / "profile.json"
     PROFILE.write(path)
