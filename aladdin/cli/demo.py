@@ -57,6 +57,8 @@ def command(
     for slow in found.slows:
         title = "All workers alike" if slow == 1 else f"One worker {slow:g} times slower"
         console.print(report.table(found.summaries(slow), f"{title}: measured"))
+        if any(summary["flags"] for summary in found.summaries(slow)):
+            console.print("* see the warnings above", markup=False)
     console.print(report.comparison(pairs(check.cells), "Throughput, predicted before the runs and measured"))
     for line in report.figures(check.figures):
         console.print(line, markup=False)
