@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-JOBS ?= 2  # processes that share the tests out, file by file; half of their time they wait for one another
+JOBS ?= 3  # processes that share the tests out, file by file; half of their time they wait for one another
 READY := $(VENV)/.ready
 
 .PHONY: help demo test lint format types check slow gpu clean setup
