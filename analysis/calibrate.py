@@ -4,12 +4,8 @@ Rules this module obeys:
 
 * It sees records of probe programs (``core.probes``) and nothing else: never a run of the kind that
   the constants are to predict.
-* Every constant comes with a 95 % interval, by bootstrap over the measurements in their order of time
-  (percentiles of 400 resamples from a fixed seed, so a record always gives the same profile). Blocks of
-  neighbours are drawn, not single ones: what disturbs one measurement disturbs the next, too. What changes
-  between probes no single record shows; ``analysis.repetitions`` adds it.
-* Few measurements say little of their own scatter: intervals are as much wider than the bootstrap's as
-  Student's t is than the normal distribution, and as resamples of few scatter too little.
+* Every constant comes with a 95 % interval, by bootstrap (``analysis.resampling``). What changes between
+  probes no single record shows; ``analysis.repetitions`` adds it.
 * Medians, not means, wherever a probe may be disturbed by a machine that does something else too.
 
 Links. With latency L, overhead o per message and rate R, half a round trip of b bytes takes
@@ -29,6 +25,7 @@ from typing import Any
 import numpy as np
 from scipy import optimize, stats
 
+from analysis.resampling import Lines, constant, interval, medians, resamples
 from core.probes import ALLREDUCE, DUPLEX, PING, STEP, STREAM, TURN
 from core.record import Record
 from core.tensors import OPERATIONS
@@ -37,10 +34,8 @@ from scenarios.profile import Constant
 __all__ = [
     "CalibrationError", "StepFit", "at_most", "by_size", "distribution", "fit_allreduce", "fit_beside",
     "fit_byte_cost", "fit_carried", "fit_cold", "fit_links", "fit_pacing", "fit_ring_lag", "fit_slots",
-    "fit_steps", "fit_tensors", "line", "nonnegative_line", "observed", "step_times",
+    "fit_steps", "fit_tensors", "observed", "step_times",
 ]  # fmt: skip
-
-RESAMPLES = 400
 
 SHORTEST = 1e-5
 """Seconds below which a lag is none."""
@@ -105,10 +100,14 @@ def fit_steps(record: Record, name: str, workers: int = 0) -> tuple[StepFit, dic
     else:
         fit = min((_distance(model, times, mean, spread) for model in _FROZEN), key=lambda f: f.ks)
     constants = {
-        f"{name}.mean": _constant(times, np.mean, "s", fit.model),
-        f"{name}.spread": _constant(times, lambda t: np.std(t) / np.mean(t), "1", fit.model),
+        f"{name}.mean": constant(times, np.mean, "s", fit.model),
+        f"{name}.spread": constant(times, _spread, "1", fit.model),
     }
     return fit, constants
+
+
+def _spread(times: np.ndarray, axis: int) -> Any:
+    return times.std(axis=axis) / times.mean(axis=axis)
 
 
 def _lognormal(mean: float, spread: float) -> Any:
@@ -151,9 +150,9 @@ def fit_cold(
         few = f"{len(rested)} steps after a pause and {len(warm)} without are too few"
         raise CalibrationError(f"probe of steps after pauses: {few}; at least {FEWEST} of each")
     rng = np.random.default_rng(0)
-    draws = [float(_resampled(rested, rng).mean() - _resampled(warm, rng).mean()) for _ in range(RESAMPLES)]
+    draws = resamples(rested, rng).mean(axis=1) - resamples(warm, rng).mean(axis=1)
     count, value = min(len(rested), len(warm)), float(rested.mean() - warm.mean())
-    longer = _interval(value, draws, "s", len(rested) + len(warm), count)
+    longer = interval(value, draws, "s", len(rested) + len(warm), count)
 
     def modelled(cost: float) -> float:
         rested, warm = _turns(simulated(cost), skip)
@@ -204,7 +203,7 @@ def fit_pacing(record: Record, target: float, skip: int = 2) -> Constant:
         raise CalibrationError(
             f"pacing probe: {len(times)} steps after warm-up are too few; expected at least 5"
         )
-    return _constant(times - target, np.mean, "s")
+    return constant(times - target, np.mean, "s")
 
 
 def fit_tensors(record: Record) -> dict[str, Constant]:
@@ -216,9 +215,7 @@ def fit_tensors(record: Record) -> dict[str, Constant]:
             raise CalibrationError(f"tensor probe: no measurement of {operation}")
         if not (seconds > 0).any():
             continue
-        found[f"tensor_rate.{operation}"] = _constant(
-            nbytes / np.maximum(seconds, 1e-9), np.median, "bytes/s"
-        )
+        found[f"tensor_rate.{operation}"] = constant(nbytes / np.maximum(seconds, 1e-9), np.median, "bytes/s")
     return found
 
 
@@ -242,7 +239,7 @@ def fit_ring_lag(
         return float(np.median(theirs[largest])) / steps
 
     least = step(0.0)
-    taken = _constant(ours[largest] / steps, np.median, "s")
+    taken = constant(ours[largest] / steps, np.median, "s")
     most = max(taken.high - least, SHORTEST)
     while step(most) < taken.high:
         most *= 2
@@ -265,33 +262,38 @@ def fit_links(record: Record, name: str, nominal: float = 0.0, burst: float = 0.
             f"link probe: messages of {len(streams)} sizes; expected two or more, with pings"
         )
 
-    def latency(drawn_pings: Mapping[float, np.ndarray], drawn: Mapping[float, np.ndarray]) -> float:
-        slope = line(drawn)[1]
-        saved = {size: min(size, burst) * slope for size in drawn_pings}
-        longer = [np.median(drawn_pings[size]) + saved[size] - np.median(drawn[size]) for size in drawn_pings]
-        return max(float(np.median(longer)), 0.0)
-
-    count = sum(len(times) for times in streams.values())
-    found: dict[str, tuple[str, Callable[..., float], Sequence[Mapping[float, np.ndarray]]]] = {
-        "overhead": ("s", lambda s: line(s)[0], (streams,)),
-        "bandwidth": ("bytes/s", lambda s: 1 / line(s)[1], (streams,)),
-        "latency": ("s", latency, (pings, streams)),
-        "shared": ("bytes/s", lambda d: 2 / line(d)[1], (duplex,)),
+    stream, both = Lines(streams), Lines(duplex)
+    if stream.slope <= 0 or both.slope <= 0:
+        raise CalibrationError("link probe: larger messages took no longer than small ones")
+    found = {
+        "overhead": stream.constant("s", stream.intercept, stream.intercepts),
+        "bandwidth": stream.constant("bytes/s", 1 / stream.slope, 1 / stream.slopes),
+        "latency": _latency(pings, stream, burst),
+        "shared": both.constant("bytes/s", 2 / both.slope, 2 / both.slopes),
     }
     if nominal:
-        found["efficiency"] = ("1", lambda s: 1 / line(s)[1] / nominal, (streams,))
-    if line(streams)[1] <= 0 or line(duplex)[1] <= 0:
-        raise CalibrationError("link probe: larger messages took no longer than small ones")
-    constants = {
-        f"{name}.{key}": _over_sizes(unit, estimate, data, count)
-        for key, (unit, estimate, data) in found.items()
-    }
+        share = 1 / nominal
+        found["efficiency"] = stream.constant("1", share / stream.slope, share / stream.slopes)
+    constants = {f"{name}.{key}": one for key, one in found.items()}
     if burst:
-        constants[f"{name}.burst"] = Constant(burst, "bytes", burst, burst, count, "as the links were set")
+        constants[f"{name}.burst"] = Constant(burst, "bytes", burst, burst, note="as the links were set")
     cost = fit_byte_cost(record)
     if cost is not None:
         constants[f"{name}.byte_cost".replace("link.", "host.")] = cost
     return constants
+
+
+def _latency(pings: Mapping[float, np.ndarray], stream: Lines, burst: float) -> Constant:
+    """What pings take longer than streams of the same size, in the median of the sizes; see the module."""
+    rng, sizes = np.random.default_rng(1), np.array(sorted(pings))
+    places = np.searchsorted(stream.sizes, sizes)
+    saved = np.minimum(sizes, burst)
+    drawn = np.stack([medians(pings[size], rng) for size in sizes], axis=1)
+    longer = drawn + saved * stream.slopes[:, None] - stream.drawn[:, places]
+    ours = np.array([np.median(pings[size]) for size in sizes])
+    value = max(float(np.median(ours + saved * stream.slope - stream.medians[places])), 0.0)
+    draws = np.maximum(np.median(longer, axis=1), 0.0)
+    return interval(value, draws, "s", stream.count, min(stream.fewest, *map(len, pings.values())))
 
 
 def fit_carried(record: Record, nominal: float) -> Constant:
@@ -302,18 +304,12 @@ def fit_carried(record: Record, nominal: float) -> Constant:
     streams = np.stack(observed(record, STREAM), axis=1)
     if not len(streams):
         raise CalibrationError("link probe: no streams")
-    return _constant(streams, lambda each: each[:, 0].sum() / each[:, 1].sum() / nominal, "1")
 
+    def carried(each: np.ndarray, axis: int) -> Any:
+        nbytes, seconds = np.moveaxis(each.sum(axis=axis), -1, 0)
+        return nbytes / seconds / nominal
 
-def line(times: Mapping[float, np.ndarray]) -> tuple[float, float]:
-    """(seconds per message, seconds per byte) of the medians by size, by least relative squares."""
-    sizes = np.array(sorted(times))
-    medians = np.array([np.median(times[size]) for size in sizes])
-    design = np.stack([np.ones_like(sizes), sizes], axis=1) / medians[:, None]
-    (intercept, slope), *_ = np.linalg.lstsq(design, np.ones_like(sizes), rcond=None)
-    if intercept < 0:
-        return 0.0, float(np.linalg.lstsq(design[:, 1:], np.ones_like(sizes), rcond=None)[0][0])
-    return float(intercept), float(slope)
+    return constant(streams, carried, "1")
 
 
 def fit_byte_cost(record: Record, nodes: Sequence[int] = ()) -> Constant | None:
@@ -362,9 +358,9 @@ def fit_beside(
         return float(optimize.brentq(lambda c: longer(c) - target, 0.0, most, rtol=1e-3, xtol=1e-13))
 
     rng = np.random.default_rng(0)
-    draws = [_ratio(_resampled(silent, rng), _resampled(beside, rng)) for _ in range(RESAMPLES)]
+    draws = resamples(beside, rng).mean(axis=1) / resamples(silent, rng).mean(axis=1)
     smaller = min(len(silent), len(beside))
-    ratio = _interval(_ratio(silent, beside), draws, "1", len(silent) + len(beside), smaller)
+    ratio = interval(_ratio(silent, beside), draws, "1", len(silent) + len(beside), smaller)
     low, value, high = cost(ratio.low), cost(ratio.value), cost(ratio.high)
     return Constant(value, "s", min(low, value), max(high, value), ratio.samples)
 
@@ -401,29 +397,16 @@ def fit_allreduce(record: Record, workers: int) -> dict[str, Constant]:
     times = by_size(record, ALLREDUCE, over_nodes=np.min)
     if len(times) < 2:
         raise CalibrationError(f"all-reduce probe: {len(times)} sizes; expected two or more")
-
-    def fit(drawn: Mapping[float, np.ndarray]) -> tuple[float, float]:
-        return nonnegative_line(drawn, workers)
-
-    if fit(times)[1] <= 0:
+    lines, steps = Lines(times), 2 * (workers - 1)
+    if lines.slope <= 0:
         raise CalibrationError("all-reduce probe: larger tensors took no longer than small ones")
-    count = sum(len(values) for values in times.values())
+    share = steps / workers
     return {
-        f"allreduce.alpha.{workers}": _over_sizes("s", lambda t: fit(t)[0], (times,), count),
-        f"allreduce.bandwidth.{workers}": _over_sizes(
-            "bytes/s", lambda t: 1 / max(fit(t)[1], 1e-15), (times,), count
+        f"allreduce.alpha.{workers}": lines.constant("s", lines.intercept / steps, lines.intercepts / steps),
+        f"allreduce.bandwidth.{workers}": lines.constant(
+            "bytes/s", share / lines.slope, share / lines.slopes
         ),
     }
-
-
-def nonnegative_line(times: Mapping[float, np.ndarray], workers: int) -> tuple[float, float]:
-    """(seconds per ring step, seconds per byte) of an all-reduce of ``workers``, neither below 0."""
-    steps = 2 * (workers - 1)
-    sizes = np.array(sorted(times))
-    medians = np.array([np.median(times[size]) for size in sizes])
-    design = np.stack([np.full_like(sizes, steps), sizes * steps / workers], axis=1) / medians[:, None]
-    solution, _ = optimize.nnls(design, np.ones_like(sizes))
-    return float(solution[0]), float(solution[1])
 
 
 def observed(record: Record, kind: int) -> tuple[np.ndarray, np.ndarray]:
@@ -447,46 +430,3 @@ def by_size(
             seconds = over_nodes(each, axis=0)
         found[float(size)] = seconds
     return found
-
-
-def _block(count: int) -> int:
-    """How many neighbours of ``count`` measurements are drawn together: the cube root."""
-    return max(1, round(math.cbrt(count)))
-
-
-def _resampled(data: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """As many of ``data`` as there are, in blocks of neighbours from random places (circular)."""
-    count, block = len(data), _block(len(data))
-    starts = rng.integers(count, size=-(-count // block))
-    places = (starts[:, None] + np.arange(block)) % count
-    return np.asarray(data[places.ravel()[:count]])
-
-
-def _constant(data: np.ndarray, estimate: Callable[[np.ndarray], Any], unit: str, note: str = "") -> Constant:
-    rng = np.random.default_rng(0)
-    draws = [float(estimate(_resampled(data, rng))) for _ in range(RESAMPLES)]
-    return _interval(float(estimate(data)), draws, unit, len(data), len(data), note)
-
-
-def _over_sizes(
-    unit: str, estimate: Callable[..., float], data: Sequence[Mapping[float, np.ndarray]], count: int
-) -> Constant:
-    rng = np.random.default_rng(0)
-    draws = [
-        estimate(*({size: _resampled(times, rng) for size, times in part.items()} for part in data))
-        for _ in range(RESAMPLES)
-    ]
-    fewest = min(len(times) for part in data for times in part.values())
-    return _interval(estimate(*data), draws, unit, count, fewest)
-
-
-def _interval(
-    value: float, draws: list[float], unit: str, count: int, fewest: int, note: str = ""
-) -> Constant:
-    """95 % interval of ``count`` measurements, drawn in groups of at least ``fewest``: see the module."""
-    low, high = (float(bound) for bound in np.percentile(draws, (2.5, 97.5)))
-    scatter = math.sqrt(fewest / max(1, fewest - _block(fewest)))
-    wider = scatter * float(stats.t.ppf(0.975, max(1, count - 1))) / 1.96
-    floor = 0.0 if min(draws) >= 0 else -math.inf
-    low, high = max(floor, value - wider * (value - low)), value + wider * (high - value)
-    return Constant(value, unit, min(low, value), max(high, value), count, note)

@@ -21,11 +21,10 @@ from analysis.calibrate import (
     StepFit,
     by_size,
     distribution,
-    line,
-    nonnegative_line,
     observed,
     step_times,
 )  # fmt: skip
+from analysis.resampling import line
 from core.probes import ALLREDUCE, DUPLEX, PING, STREAM
 from core.record import Record
 from core.tensors import OPERATIONS
@@ -92,9 +91,7 @@ def links(record: Record) -> dict[str, Any]:
 def allreduce(record: Record, workers: int) -> dict[str, Any]:
     """The line of a native all-reduce over the tensor's size."""
     times = by_size(record, ALLREDUCE, over_nodes=np.min)
-    alpha, beta = nonnegative_line(times, workers)
-    steps = 2 * (workers - 1)
-    lines = {f"{workers} workers": _line(times, steps * alpha, steps / workers * beta)}
+    lines = {f"{workers} workers": _line(times, *line(times))}
     return {"kind": "lines", "what": "seconds per all-reduce", "lines": lines}
 
 
