@@ -46,8 +46,8 @@ LEFT_OUT = 4
 FEWEST = 5
 """Steps of each of two kinds that say something of their difference."""
 
-LAGS = (0.03, 0.06, 0.12, 0.25, 0.5, 1.0)
-"""Shares of the greatest lag in question with which a ring is simulated; between them it is a line."""
+LAGS = (0.03, 0.06, 0.12, 0.25, 0.5)
+"""Shares of the greatest lag in question with which a ring is simulated, too; between them it is a line."""
 
 
 class CalibrationError(Exception):
@@ -241,10 +241,10 @@ def fit_ring_lag(
     least = step(0.0)
     taken = constant(ours[largest] / steps, np.median, "s")
     most = max(taken.high - least, SHORTEST)
-    while step(most) < taken.high:
+    while (longest := step(most)) < taken.high:
         most *= 2
-    lags = [0.0, *(most * share for share in LAGS)]
-    longer = np.maximum.accumulate([least, *map(step, lags[1:])])
+    lags = [0.0, *(most * share for share in LAGS), most]
+    longer = np.maximum.accumulate([least, *map(step, lags[1:-1]), longest])
     low, value, high = (float(np.interp(t, longer, lags)) for t in (taken.low, taken.value, taken.high))
     low, value, high = (max(1.0, whole / largest) * t for t in (low, value, high))
     return Constant(value, "s", low, high, taken.samples)

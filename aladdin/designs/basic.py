@@ -35,7 +35,7 @@ class Basic:
     repeats: Mapping[tuple[str, str], int] = field(
         default_factory=lambda: {("native", "paced"): 2, ("paced", "native"): 5}
     )
-    further: int = 2
+    further: int = 7
     name: str = "basic design"
 
     @property
