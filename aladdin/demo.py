@@ -14,11 +14,17 @@ from aladdin import api
 from aladdin.calibration import Progress
 from aladdin.validation import Basic, CrossCheck, crosscheck
 from analysis import metrics
+from analysis.names import count
 
-__all__ = ["Demo", "demo"]
+__all__ = ["Demo", "circumstances", "demo"]
 
 SLOW = 4.0
 """Factor of the slowed worker in the demo's second half."""
+
+
+def circumstances(slow: float) -> str:
+    """A half of the demo in words, by its factor of the slowed worker."""
+    return "all workers alike" if slow == 1 else f"one worker {slow:g} times slower"
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,8 @@ def _illustrate(check: CrossCheck) -> tuple[list[Path], list[Path]]:
         name = "homogeneous" if slow == 1 else f"one_x{slow:g}_slower"
         both = [record for i in rows for record in (check.simulated[i], check.measured[i])]
         summaries = [metrics.summary(record) for record in both]
-        pictures.append(plots.save(plots.breakdown(summaries), check.path / f"breakdown_{name}.png"))
+        title = f"Where a step goes, {count(check.cells[rows[0]].n, 'worker')}, {circumstances(slow)}"
+        pictures.append(plots.save(plots.breakdown(summaries, title), check.path / f"breakdown_{name}.png"))
         measured = [check.measured[i] for i in rows]
         pictures.append(
             plots.save(plots.timeline(measured, seconds=1.0), check.path / f"timeline_{name}.png")

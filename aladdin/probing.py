@@ -53,6 +53,9 @@ WHOLE = 1.0
 DRAWN = 12
 """All-reduces in a simulation that a ring's lag is fitted by: what is drawn must not decide."""
 
+RINGS = 24
+"""All-reduces of a probe of a ring, at most."""
+
 OVERRUN = 0.1
 """Lateness of paced steps, as a share of them, that is no lateness any more: the machine cannot keep pace."""
 
@@ -491,7 +494,7 @@ class _Maker(Prices):
 
         return Probe(
             f"all-reduce by messages among {n} over {'slow ' if slow else ''}{kind} links",
-            lambda _, share: [scene(times(share, each, least, 8))],
+            lambda _, share: [scene(times(share, each, least, RINGS))],
             learn,
-            lambda _, share: self.start(n) + (1 + times(share, each, least, 8)) * each,
+            lambda _, share: self.start(n) + (1 + times(share, each, least, RINGS)) * each,
         )

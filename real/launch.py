@@ -2,7 +2,6 @@
 
 Rules this module obeys:
 
-* It is the only one that reads or sets environment variables.
 * Every wait is bounded: starting up, silence (heartbeats), standstill, stopping. It reads from pipes
   what is there and never waits for the rest of a message, so a process that is stopped in the middle
   of one is silent, no more.
@@ -13,22 +12,17 @@ Rules this module obeys:
 * A dead worker leaves the run to the rest; a server that is dead for good ends it with ``TransportError``, as
   do the deaths of all workers: what was recorded until then is kept. What faults have planned, and who comes
   back, is ``real.churn``'s. Whatever happens, no node's process outlives ``train``; the fork server that they
-  come from does, on purpose: the next run need not import torch again. If this process is killed, all end.
+  come from does (``real.forking``). If this process is killed, all end.
 """
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import secrets
-import signal
-import socket
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from math import inf
-from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, NoReturn
@@ -37,7 +31,7 @@ import msgspec
 
 from core.errors import Diverged
 from core.record import Record
-from real import churn
+from real import churn, forking
 from real.checks import check
 from real.counter import Tally
 from real.errors import Interrupted, TransportError
@@ -47,7 +41,6 @@ from real.member import Member
 from real.pipe import End, pair
 from real.shaped import ShapedLinks, test_bed
 from real.survey import Survey
-from real.testbed.places import Place
 from scenarios.errors import ScenarioError
 from scenarios.plan import Plan, plan
 from scenarios.schema import Scenario
@@ -86,41 +79,6 @@ def train(
     faults = Faults(dict(kill or {}), dict(stall or {}))
     faults.check(len(made.nodes))
     return _Launch(made, faults, on_progress).run()
-
-
-def _start_fork_server(context: Any) -> None:
-    """Start the process that all others are forked from, deaf to Ctrl-C like those will be.
-
-    It would otherwise hear Ctrl-C until it has imported everything. The tracker of resources has to
-    run by then: starting it unblocks the signal.
-    """
-    context.set_forkserver_preload(["torch", "sklearn.datasets", "real.process", "scenarios.workloads.task"])
-    resource_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        forkserver.ensure_running()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def child(end: socket.socket, place: Place | None) -> None:
-    """Entry of every node's process. It leaves Ctrl-C to its parent."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _let_the_fork_server_go()
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    if place is not None:
-        os.environ["GLOO_SOCKET_IFNAME"] = place.device
-    from real.process import main
-
-    main(End(end), place)
-
-
-def _let_the_fork_server_go() -> None:
-    """Close what keeps it alive beyond its launcher: it ends then, and this process too, even if stopped."""
-    server: Any = forkserver._forkserver
-    held, server._forkserver_alive_fd = getattr(server, "_forkserver_alive_fd", None), None
-    if held is not None:
-        os.close(held)
 
 
 class _Launch:
@@ -188,8 +146,7 @@ class _Launch:
     # ---- starting -----------------------------------------------------------------------------
 
     def _start(self, folder: str) -> None:
-        self.context = multiprocessing.get_context("forkserver")
-        _start_fork_server(self.context)
+        forking.start()
         self.starting = time.monotonic() + _STARTING
         self.folder, self.token, self.gpus = Path(folder), secrets.token_bytes(8), self._gpus()
         late = self.churn.late
@@ -216,9 +173,7 @@ class _Launch:
         """Start a process for life number ``life`` of ``node``, and say what it has to be."""
         ours, theirs = pair()
         place = self.bed.place(node) if self.bed else None
-        given = (theirs, place)
-        process = self.context.Process(target=child, args=given, name=f"aladdin-{node}", daemon=True)
-        process.start()
+        process = forking.fork(theirs, place, f"aladdin-{node}")
         theirs.close()
         member = Member(node, process, End(ours), life, self.folder / f"steps-{node}-{life}", pid=process.pid,
                         server=node >= self.plan.workers)  # fmt: skip

@@ -34,8 +34,9 @@ def command(
     """
     common.check("demo", set_, out)
     from aladdin import api
-    from aladdin.demo import demo
+    from aladdin.demo import circumstances, demo
     from analysis.crosscheck import pairs
+    from analysis.names import label
     from scenarios.overrides import parse
 
     out = out or api.free(Path("runs/demo"))
@@ -43,7 +44,9 @@ def command(
         found = demo(out, overrides=dict(parse(set_ or [])), seconds=seconds,
                      on_progress=advance)  # fmt: skip
     check = found.check
-    common.warn([flag for cell in check.cells for flag in cell.flags])
+    common.warn_of(
+        [(f"{label(cell.algorithm)} with {circumstances(cell.slow)}", cell.flags) for cell in check.cells]
+    )
     if json:
         common.emit({
             "cells": [cell.to_dict() for cell in check.cells], "figures": check.figures, "path": check.path,
@@ -55,8 +58,8 @@ def command(
 
     console = common.console()
     for slow in found.slows:
-        title = "All workers alike" if slow == 1 else f"One worker {slow:g} times slower"
-        console.print(report.table(found.summaries(slow), f"{title}: measured"))
+        title = f"{circumstances(slow).capitalize()}: measured"
+        console.print(report.table(found.summaries(slow), title))
         if any(summary["flags"] for summary in found.summaries(slow)):
             console.print("* see the warnings above", markup=False)
     console.print(report.comparison(pairs(check.cells), "Throughput, predicted before the runs and measured"))

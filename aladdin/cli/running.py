@@ -52,7 +52,7 @@ def _print(results: list[Any], as_json: bool, stopped: bool) -> None:
     summaries = [
         {**result.summary, **({"path": str(result.path)} if result.path else {})} for result in results
     ]
-    common.warn([flag for summary in summaries for flag in summary["flags"]])
+    common.warn_of([(names.label(summary["algorithm"]), summary["flags"]) for summary in summaries])
     if as_json:
         common.emit(report.document(summaries, **({"stopped": True} if stopped else {})))
         return

@@ -258,6 +258,17 @@ def test_flags_are_warnings_and_part_of_the_output(shell: Shell, monkeypatch: py
     assert json.loads(shell("simulate", "demo", "--json").out)["flags"] == ["out of range: workers is 8"]
 
 
+def test_warnings_of_some_of_several_runs_name_them(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = {
+        "asp": ["clocks jumped", "out of range"],
+        "bsp": ["out of range"],
+        "ssp": ["clocks jumped", "out of range"],
+    }
+    driver(monkeypatch, lambda scenario, **_: fake_run(scenario, flags=said[scenario.algorithm.name]))
+    done = shell("simulate", "demo", "--algorithm", "asp,bsp,ssp")
+    assert done.err == "warning: ASP, SSP: clocks jumped\nwarning: out of range\n"
+
+
 def rows(*oks: bool) -> list[SimpleNamespace]:
     return [
         SimpleNamespace(name=f"case {i}", kind="asp", tolerance=1e-8,

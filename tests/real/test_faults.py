@@ -136,15 +136,15 @@ def test_ctrl_c_while_processes_start_is_quiet_and_leaves_nothing(tmp_path: Path
         textwrap.dedent(
             """
             import real
-            from real import launch
+            from real import forking
             from tests.real.runs import tiny
 
-            def start(context):
-                before(context)
+            def start():
+                before()
                 print("starting", flush=True)
 
             if __name__ == "__main__":
-                before, launch._start_fork_server = launch._start_fork_server, start
+                before, forking.start = forking.start, start
                 try:
                     real.train(tiny("asp"))
                 except KeyboardInterrupt:
@@ -169,6 +169,7 @@ def test_ctrl_c_while_processes_start_is_quiet_and_leaves_nothing(tmp_path: Path
 
 
 def test_processes_end_when_their_parent_is_killed(tmp_path: Path) -> None:
+    """The parent is a script that guards nothing: its nodes' processes must not import it again."""
     script = tmp_path / "parent.py"
     script.write_text(
         textwrap.dedent(
@@ -176,8 +177,7 @@ def test_processes_end_when_their_parent_is_killed(tmp_path: Path) -> None:
             import real
             from tests.real.runs import tiny
 
-            if __name__ == "__main__":
-                real.train(tiny("asp", run={"seconds": 600}), on_progress=lambda *_: print("on", flush=True))
+            real.train(tiny("asp", run={"seconds": 600}), on_progress=lambda *_: print("on", flush=True))
             """
         )
     )

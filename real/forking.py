@@ -1,0 +1,95 @@
+"""The fork server: the process that all nodes' processes are forked from.
+
+Rules this module obeys:
+
+* It outlives the runs, on purpose: it has imported torch, and the next run need not do so again. It ends with
+  the process that started it.
+* It and its children leave Ctrl-C to that process.
+* Nodes know nothing of the program that runs them: unlike other processes of ``multiprocessing`` they do not
+  import its main module again, so a script that trains needs no ``if __name__ == "__main__":``.
+* It is the only module of this package that sets environment variables.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import forkserver, resource_tracker
+from multiprocessing.process import BaseProcess
+from types import ModuleType
+from typing import Any
+
+from real.pipe import End
+from real.testbed.places import Place
+
+__all__ = ["fork", "start"]
+
+_PREPARING = threading.Lock()
+
+PRELOADED = ("torch", "sklearn.datasets", "real.process", "scenarios.workloads.task")
+
+
+def start() -> None:
+    """Start the fork server, if it does not run yet, deaf to Ctrl-C like its children will be.
+
+    It would otherwise hear Ctrl-C until it has imported everything. The tracker of resources has to
+    run by then: starting it unblocks the signal.
+    """
+    _context().set_forkserver_preload(list(PRELOADED))
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        with _no_main_module():
+            forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def fork(end: socket.socket, place: Place | None, name: str) -> BaseProcess:
+    """A process that runs a node at the other end of ``end``, in ``place`` if it is to have one of its own."""
+    process = _context().Process(target=_child, args=(end, place), name=name, daemon=True)
+    with _no_main_module():
+        process.start()
+    return process
+
+
+def _context() -> Any:
+    return multiprocessing.get_context("forkserver")
+
+
+@contextmanager
+def _no_main_module() -> Iterator[None]:
+    """Meanwhile a child that is prepared is told of no main module that it should import."""
+    with _PREPARING:
+        ours = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")
+        try:
+            yield
+        finally:
+            sys.modules["__main__"] = ours
+
+
+def _child(end: socket.socket, place: Place | None) -> None:
+    """Entry of every node's process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _let_the_fork_server_go()
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    if place is not None:
+        os.environ["GLOO_SOCKET_IFNAME"] = place.device
+    from real.process import main
+
+    main(End(end), place)
+
+
+def _let_the_fork_server_go() -> None:
+    """Close what keeps it alive beyond its launcher: it ends then, and this process too, even if stopped."""
+    server: Any = forkserver._forkserver
+    held, server._forkserver_alive_fd = getattr(server, "_forkserver_alive_fd", None), None
+    if held is not None:
+        os.close(held)
