@@ -52,7 +52,7 @@ def start() -> None:
 
 
 def fork(end: socket.socket, place: Place | None, name: str) -> BaseProcess:
-    """A process that runs a node at the other end of ``end``, in ``place`` if it is to have one of its own."""
+    """Start a process that runs a node at the other end of ``end``, in ``place`` if it is to have one."""
     process = _context().Process(target=_child, args=(end, place), name=name, daemon=True)
     with _no_main_module():
         process.start()

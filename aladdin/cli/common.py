@@ -153,7 +153,7 @@ def warn(flags: Sequence[str]) -> None:
 
 
 def warn_of(flags: Sequence[tuple[str, Sequence[str]]]) -> None:
-    """Every flag of (run's name, its flags) once, as a warning, with the runs that have it where not all do."""
+    """Every flag of (run's name, its flags) once, as a warning, with the runs that have it if not all do."""
     for flag in dict.fromkeys(flag for _, some in flags for flag in some):
         names = [name for name, some in flags if flag in some]
         say("warning", flag if len(names) == len(flags) else f"{', '.join(names)}: {flag}")

@@ -155,7 +155,7 @@ PROBLEMS = {
 @pytest.mark.parametrize(("n", "pi"), [(2, 1), (4, 4), (8, 1), (8, 4), (16, 2)])
 @pytest.mark.parametrize("part", [1.0, 0.3])
 def test_aladdins_theorem_1_holds(name: str, n: int, pi: int, part: float) -> None:
-    problem, K, zeta = PROBLEMS[name](n), 400, 1 / math.sqrt(n * pi)
+    problem, K, zeta = PROBLEMS[name](n), 200, 1 / math.sqrt(n * pi)
     eta = part * rate_limit(problem.L, zeta, pi) * (1 - 1e-9)
     assert theory.aladdin_rate_holds(L=problem.L, zeta=zeta, pi=pi, eta=eta)
     bound = theory.aladdin_bound(
@@ -204,7 +204,7 @@ GRAPHS = [("ring", 4), ("ring", 8), ("torus", 16), ("complete", 8), ("star", 5)]
 @pytest.mark.parametrize(("spec", "n"), GRAPHS)
 def test_dpsgds_theorem_1_holds(name: str, spec: str, n: int) -> None:
     problem = Quadratic(n, sigma=1.0, apart=2.0) if name == "apart" else PROBLEMS[name](n)
-    W, K = mixing.metropolis(graph(spec, n)), 400
+    W, K = mixing.metropolis(graph(spec, n)), 200
     rho = mixing.rho(W)
     widest = (1 - math.sqrt(rho)) / math.sqrt(36 * n) / problem.L  # D1 = 0 there
     for part in (0.7, 0.2):

@@ -11,7 +11,7 @@ from tests.conformance.audit import Audit
 from tests.conformance.clusters import draw, seeded
 from tests.conformance.contracts import CONTRACTS
 
-SEEDS = 100
+SEEDS = 50
 MANY = 5_000
 
 

@@ -23,7 +23,7 @@ from tests.conformance.dst import Outcome, play
 from tests.conformance.shrinking import shrink, way
 from tests.conformance.trials import Trial, draw
 
-SEEDS, MANY = 25, 1500
+SEEDS, MANY = 15, 1500
 """Trials of each algorithm by default, and further ones marked slow."""
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "fault_schedules.py"

@@ -15,7 +15,7 @@ from tests.conformance.contracts import CONTRACTS
 from tests.conformance.schedules import draw, run, seeded
 from tests.conformance.spoiled import SPOILED
 
-SEEDS = 150
+SEEDS = 75
 MANY = 20_000
 BLOCK = 2_000
 

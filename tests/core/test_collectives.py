@@ -172,7 +172,7 @@ def test_the_schedule_of_deliveries_does_not_change_a_bit(algorithm: str, seed: 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @given(seed=seeds, data=st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_replicas_agree_after_a_crash(algorithm: str, seed: int, data: st.DataObject) -> None:
     """A crash well before the end: the survivors' replicas end bit-identical."""
     workers = data.draw(st.integers(3, 7))
@@ -189,7 +189,7 @@ def test_replicas_agree_after_a_crash(algorithm: str, seed: int, data: st.DataOb
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @given(seed=seeds, data=st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_survivors_finish_whoever_dies(algorithm: str, seed: int, data: st.DataObject) -> None:
     workers = data.draw(st.integers(2, 7))
     victims = data.draw(st.lists(st.integers(0, workers - 1), max_size=workers - 1, unique=True))

@@ -281,7 +281,7 @@ def conserved(n: int, total: float) -> Callable[[Run], None]:
     seed=seeds, graph=st.sampled_from(SCHEDULES), even=st.booleans(),
     window=st.sampled_from([1, 2, float("inf")]), inbox=st.sampled_from([1, 2, float("inf")]),
 )  # fmt: skip
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_sgp_conserves_weights_and_their_sum(
     overlap: int | str, seed: int, graph: Any, even: bool, window: float, inbox: float
 ) -> None:

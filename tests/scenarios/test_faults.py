@@ -271,7 +271,7 @@ def times(workers: int, seconds: float, *faults: Fault) -> list[tuple[float, int
 
 def test_times_by_rate_are_in_order_exponential_and_each_ranks_own() -> None:
     often = Fault("churn", crash=2.0)
-    few, many = times(5, 1000.0, often), times(50, 1000.0, often)
+    few, many = times(5, 500.0, often), times(20, 500.0, often)
     assert few == sorted(few)
     assert few == [(time, node) for time, node in many if node < 5], "one rank's times are nobody else's"
     gaps = np.diff([time for time, node in many if node == 3])
