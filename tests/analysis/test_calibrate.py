@@ -23,10 +23,16 @@ def observed(*rows: tuple[int, int, float, float]) -> Record:
 
 @pytest.mark.parametrize("count", [5, 10, 40])
 def test_intervals_of_few_measurements_cover_the_truth_as_often_as_those_of_many(count: int) -> None:
-    """95 % intervals of a mean, from 200 samples of a normal distribution: about 190 of them."""
+    """95 % intervals of what is typical, from 200 samples of a normal distribution: about 190 of them."""
     rng = np.random.default_rng(7)
     found = [fit_pacing(paced(rng.normal(0.002, 0.001, count)), 0.1) for _ in range(200)]
     assert 178 <= sum(one.low <= 0.002 <= one.high for one in found) <= 199
+
+
+def test_single_late_steps_are_not_the_pace() -> None:
+    late = np.full(40, 0.0002)
+    late[[3, 17, 18, 30]] = 0.05
+    assert fit_pacing(paced(late), 0.1).value == pytest.approx(0.0002)
 
 
 def test_fewer_measurements_give_wider_intervals() -> None:
