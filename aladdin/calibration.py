@@ -228,7 +228,7 @@ class _Calibration:
             if not self.learned[i]:
                 raise
             said = Learned(failed=str(error))
-        self.learned[i].append(said)
+        self.learned[i].append(replace(said, stolen=quiet.stolen(records)))
         self.took[i] = self.clock() - begun
         if i:  # the first also loads torch
             self.estimated += probe.seconds(known, self.shares[i])
@@ -242,14 +242,18 @@ class _Calibration:
         own = self.learned[i]
         if not own or len(own) >= MOST:
             return False
-        return all(one.failed for one in own) or bool(doubts(merged([one.constants for one in own])))
+        sound = _sound(own)
+        if all(one.stolen > quiet.STOLEN or one.failed for one in own):
+            return True
+        return bool(doubts(merged([one.constants for one in sound])))
 
     def profile(self) -> Profile:
         """What has been learned so far, with fits, doubts and repetitions in its notes."""
-        constants = merged([one.constants for several in self.learned for one in several])
+        learned = [_sound(own) for own in self.learned]
+        constants = merged([one.constants for several in learned for one in several])
         notes: dict[str, Any] = {}
         fits: dict[str, list[Any]] = {}
-        for several in self.learned:
+        for several in learned:
             for one in several:
                 for name, fit in one.fits.items():
                     if name.endswith(".fit"):
@@ -259,17 +263,21 @@ class _Calibration:
         notes["fits"] = fits
         failed = {
             probe.what: own[-1].failed
-            for probe, own in zip(self.probes, self.learned, strict=True)
+            for probe, own in zip(self.probes, learned, strict=True)
             if own and all(one.failed for one in own)
         }
-        noisy = quiet.word(self.others)
+        noisy = "; ".join(why for why in (quiet.word(self.others), _stolen(learned)) if why)
         notes["doubts"] = doubts(constants) | failed | ({"the whole profile": noisy} if noisy else {})
         notes["others_busy"] = self.others
+        notes["stolen"] = {
+            probe.what: [round(one.stolen, 3) for one in own]
+            for probe, own in zip(self.probes, self.learned, strict=True)
+        }
         notes["repetitions"] = {
             probe.what: len(own) for probe, own in zip(self.probes, self.learned, strict=True)
         }
         notes["seconds"], notes["first_round"] = round(self._passed(), 1), round(self.first_round, 1)
-        models = [one.model for several in self.learned for one in several if one.model]
+        models = [one.model for several in learned for one in several if one.model]
         return replace(
             self.blank,
             constants=constants,
@@ -277,6 +285,21 @@ class _Calibration:
             when=self.when,
             step_time_model=_model(models, constants),
         )
+
+
+def _sound(own: Sequence[Learned]) -> Sequence[Learned]:
+    """Those repetitions of a probe that had the machine's cores for themselves; all where none had."""
+    return [one for one in own if one.stolen <= quiet.STOLEN] or own
+
+
+def _stolen(learned: Sequence[Sequence[Learned]]) -> str:
+    """What is to be said of probes that never had the cores for themselves; empty without any."""
+    worst = [min(one.stolen for one in own) for own in learned if own]
+    short = [share for share in worst if share > quiet.STOLEN]
+    if not short:
+        return ""
+    kept = f"the machine's host kept up to {max(short):.0%} of the cores for others"
+    return f"{kept} during {len(short)} of {len(worst)} probes"
 
 
 def _model(models: Sequence[str], constants: Mapping[str, Any]) -> str:

@@ -50,11 +50,8 @@ SLOWER = 5.0
 WHOLE = 1.0
 """Seconds that a message may take to move where whole vectors are asked for over slow links."""
 
-DRAWN = 12
-"""All-reduces in a simulation that a ring's lag is fitted by: what is drawn must not decide."""
-
-RINGS = 24
-"""All-reduces of a probe of a ring, at most."""
+DRAWN, RINGS = 12, 24
+"""All-reduces in a simulation that a ring's lag is fitted by (what is drawn must not decide), in a probe."""
 
 OVERRUN = 0.1
 """Lateness of paced steps, as a share of them, that is no lateness any more: the machine cannot keep pace."""
@@ -71,12 +68,14 @@ class Learned:
     """What a probe says: constants, how well their fits fit (``Profile.notes``), and the step model.
 
     failed  why it says nothing, where it was disturbed beyond use
+    stolen  share of the cores that the machine's host kept for others meanwhile
     """
 
     constants: Mapping[str, Constant] = field(default_factory=dict)
     fits: Mapping[str, Any] = field(default_factory=dict)
     model: str = ""
     failed: str = ""
+    stolen: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -2,19 +2,26 @@
 
 Rules this module obeys:
 
-* It looks while nothing of ours runs. What it finds is told, never corrected for.
+* It looks while nothing of ours runs, and at what a virtual machine's host kept for others while something
+  did (``real.stolen``). What it finds is told, never corrected for.
 * Where the system does not say (no ``/proc/stat``), nothing is known, and nothing is claimed.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
-__all__ = ["NOISY", "busy", "word"]
+from core.record import Record
+
+__all__ = ["NOISY", "STOLEN", "busy", "stolen", "word"]
 
 NOISY = 0.25
 """Cores of other programs from which a measurement says so."""
+
+STOLEN = 0.05
+"""Share of the cores that the host may keep for others while something is measured."""
 
 _TICKS = 100.0
 _STAT = Path("/proc/stat")
@@ -36,6 +43,12 @@ def word(cores: float | None) -> str:
     if cores is None or cores < NOISY:
         return ""
     return f"other programs kept {cores:.1f} cores busy just before it was measured"
+
+
+def stolen(records: Sequence[Record]) -> float:
+    """The largest share of the cores that was kept from any of the runs, as far as it is known."""
+    known = (record.manifest.get("environment", {}).get("stolen") for record in records)
+    return max((share for share in known if share is not None), default=0.0)
 
 
 def _used() -> float | None:

@@ -3,19 +3,22 @@
 Rules this module obeys:
 
 * A round is judged by the machine's own speed alone, never by what it measured or by its error: by how long
-  native steps took just before it and just after it.
-* It is disturbed where they took longer or shorter than usual, which is the median over all probes of the
+  native steps took just before it and just after it, and by how much of the cores the host of a virtual
+  machine kept for others meanwhile.
+* It is disturbed where steps took longer or shorter than usual, which is the median over all probes of the
   same workload in the same check, by more than ``TOLERANCE`` and by more than ``UNUSUAL`` times as much as
-  such probes scatter there. Such a round is told and kept, and does not count where others of its cell do.
+  such probes scatter there; or where the host kept more than usual, by ``quiet.STOLEN`` of the cores. Such a
+  round is told and kept, and does not count where others of its cell do.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from statistics import median
 from typing import Any
 
-from aladdin import api
+from aladdin import api, quiet
 from aladdin.calibration import Runner, refresh
 from analysis import crosscheck as checks
 from analysis.calibrate import CalibrationError
@@ -140,7 +143,10 @@ def disturbed(said: Mapping[str, Any], others: Iterable[Mapping[str, Any]]) -> s
 
     said    what was said of it; others: of all rounds of the same workload, itself included
     """
-    own = speeds(said)
+    own, others = speeds(said), list(others)
+    kept = said.get("stolen") or 0.0
+    if kept and kept > median(other.get("stolen") or 0.0 for other in others) + quiet.STOLEN:
+        return f"the machine's host kept {kept:.0%} of the cores for others meanwhile"
     if not own:
         return ""
     usual, share = scatter([seconds for other in others for seconds in speeds(other).values()])

@@ -353,14 +353,13 @@ class _Check:
         """Whether a cell should and may have a further round."""
         if i not in self.rounds or len(self.rounds[i]) >= self.design.rounds(self.levels[i])[1] + SPARE:
             return False
-        enough = len(self._counted(i)) >= self.design.rounds(self.levels[i])[1] or self._width(i) <= AIM
+        enough = len(self._sound(i)) >= self.design.rounds(self.levels[i])[1] or self._width(i) <= AIM
         return not enough and self._affordable(i)
 
     def _width(self, i: int) -> float:
         """Half of a cell's interval, relative; no limit where no round of it counts by itself."""
-        if all(self._disturbed(i, turn) for turn in range(len(self.rounds[i]))):
-            return inf
-        return checks.combine(self._counted(i)).width
+        sound = self._sound(i)
+        return checks.combine(sound).width if sound else inf
 
     def _disturbed(self, i: int, turn: int) -> str:
         """Why a round does not count; empty if it does."""
@@ -373,8 +372,10 @@ class _Check:
 
     def _counted(self, i: int) -> list[checks.Cell]:
         """The rounds of a cell during which the machine kept its speed; all if there are none."""
-        rounds = self.rounds[i]
-        return [one for turn, one in enumerate(rounds) if not self._disturbed(i, turn)] or rounds
+        return self._sound(i) or self.rounds[i]
+
+    def _sound(self, i: int) -> list[checks.Cell]:
+        return [one for turn, one in enumerate(self.rounds[i]) if not self._disturbed(i, turn)]
 
     def _expected(self) -> int:
         return sum(self.design.rounds(self.levels[i])[0] for i in self.chosen)
@@ -397,6 +398,7 @@ class _Check:
         except ScenarioError as error:
             self._leave_out(i, error)
             return
+        self.said[i, turn]["stolen"] = quiet.stolen([self.measured[i]])
         if self._fresh(i) and cell["compute"] == "native":
             with suppress(CalibrationError):  # then the round is judged by what was probed before it
                 name = self._workload(i)
@@ -404,10 +406,8 @@ class _Check:
                 self.said[i, turn]["alone_after"] = after.value("step_time.mean")
                 self.probed.add(i, turn, name, after, small=False)
                 self._write("probes.json", self.probed.rows)
-        noisy = quiet.word(others)
-        if noisy:
-            flags = self.measured[i].manifest.get("flags", [])
-            self.measured[i].manifest["flags"] = [*flags, noisy]
+        if noisy := quiet.word(others):
+            self.measured[i].manifest["flags"] = [*self.measured[i].manifest.get("flags", []), noisy]
         self.rounds.setdefault(i, []).append(self._compared(i))
         self.took[i] = time.perf_counter() - begun - besides
         self._save()

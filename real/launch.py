@@ -40,6 +40,7 @@ from real.interrupts import Interrupts, deferred
 from real.member import Member
 from real.pipe import End, pair
 from real.shaped import ShapedLinks, test_bed
+from real.stolen import Stolen
 from real.survey import Survey
 from scenarios.errors import ScenarioError
 from scenarios.plan import Plan, plan
@@ -96,6 +97,7 @@ class _Launch:
         self.finishing = self.reporting = self.stopping = False
         self.diverged: Diverged | None = None
         self.deadline, self.allowed, self.starting, self.zero = inf, 0.0, 0.0, 0.0
+        self.stolen = Stolen()
 
     def run(self) -> Record:
         """Start, watch, gather; in any case end all processes."""
@@ -112,6 +114,7 @@ class _Launch:
                         interrupted = True
                     except TransportError as error:
                         failure = error
+                    stolen = self.stolen.share()
                     complete = not interrupted and failure is None and self.diverged is None
                     if not complete:
                         self._stop(interrupts)
@@ -121,6 +124,7 @@ class _Launch:
                 events = self.churn.events if keeps else None
                 record = assemble(self.plan, tables, params, self.left, complete=complete, events=events)
                 record.manifest["flags"] += self.churn.overcome()
+                record.manifest["environment"]["stolen"] = stolen
             finally:
                 self._end()
         stop = self.diverged or failure or diverged(record)
@@ -164,7 +168,7 @@ class _Launch:
             self._expect(member, "ready")
         for node in late:
             self.churn.prepare(node, 0)
-        self.zero = time.monotonic() + _HEAD_START
+        self.stolen, self.zero = Stolen(), time.monotonic() + _HEAD_START
         for member in there:
             member.heard = member.still = self.zero
             member.tell(zero=self.zero)

@@ -45,6 +45,28 @@ def test_a_disturbed_probe_is_repeated_and_outvoted() -> None:
     assert profile.notes["repetitions"]["steps of one worker"] == 3
 
 
+def test_a_probe_that_had_not_the_cores_for_itself_does_not_count_where_another_had() -> None:
+    """The first of the steps of one worker; and all of its tensor operations, which is told."""
+    ran: list[str] = []
+
+    def run(scenario: Scenario) -> Record:
+        name = scenario.algorithm.name.partition(":")[2]
+        ran.append(name)
+        alone = name == "StepProbe" and scenario.cluster.workers == 1 and scenario.run.compute == "native"
+        first = alone and ran.count("StepProbe") == 1
+        record = simulate(scenario.override({"cluster.compute.mean": 0.04 if first else 0.02}))
+        record.manifest["environment"] = {"stolen": 0.2 if first or name == "TensorProbe" else 0.0}
+        return record
+
+    profile = calibrate(MACHINE, run=run)
+    assert profile.constants["step_time.mean"].value == pytest.approx(0.02)
+    assert "outvoted" not in profile.constants["step_time.mean"].note
+    assert profile.notes["stolen"]["steps of one worker"][:2] == [0.2, 0.0]
+    assert profile.notes["repetitions"]["tensor operations"] > 2
+    kept = f"kept up to 20% of the cores for others during 1 of {len(profile.notes['repetitions'])} probes"
+    assert kept in profile.notes["doubts"]["the whole profile"]
+
+
 def test_what_stays_in_doubt_is_told_with_every_prediction() -> None:
     speeds = iter(0.01 * 2**i for i in range(100))
 

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from aladdin import quiet
+from core.record import Record
 
 
 def stat(path: Path, ticks: int) -> None:
@@ -33,3 +34,9 @@ def test_where_the_system_says_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path
 def test_only_busy_neighbours_are_worth_a_word() -> None:
     assert quiet.word(0.1) == ""
     assert "1.3 cores" in quiet.word(1.3)
+
+
+def test_the_worst_of_several_runs_counts() -> None:
+    runs = [Record({"environment": {"stolen": share}}, {}, {}) for share in (0.01, 0.2, None)]
+    assert quiet.stolen([*runs, Record({}, {}, {})]) == 0.2
+    assert quiet.stolen([]) == 0.0

@@ -47,6 +47,14 @@ def test_a_round_is_disturbed_by_steps_that_took_unusually_long_before_or_after_
     assert disturbed(said(), usual) == ""  # nothing native, nothing to judge by
 
 
+def test_a_round_is_disturbed_where_the_host_kept_more_of_the_cores_than_usual() -> None:
+    usual = [{"stolen": 0.01}, {"stolen": 0.02}, {"stolen": None}, {}]
+    bad = {"stolen": 0.12}
+    assert disturbed(bad, [*usual, bad]) == "the machine's host kept 12% of the cores for others meanwhile"
+    assert disturbed({"stolen": 0.05}, usual) == ""
+    assert disturbed(bad, [bad, {"stolen": 0.1}, {"stolen": 0.11}]) == ""  # that is how this machine is
+
+
 def test_where_all_probes_scatter_a_round_is_disturbed_by_what_is_unusual_there() -> None:
     wild = [said(0.030, 0.033), said(0.036, 0.028), said(0.031, 0.034), said(0.029, 0.035)]
     assert disturbed(wild[1], wild) == ""
@@ -83,6 +91,32 @@ def test_disturbed_rounds_are_kept_and_told_but_do_not_count(
     first = found.cells[0]
     assert first.rounds == len(told) - 1
     assert abs(first.throughput_error) < 0.02
+
+
+def test_a_cell_whose_only_round_had_not_the_cores_has_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With paced steps one round is enough, of those that count."""
+    ran: list[str] = []
+
+    def run(scenario: Scenario) -> Record:
+        ran.append(scenario.algorithm.name)
+        record = simulate(scenario.override({"cluster.compute.mean": 0.08} if len(ran) == 2 else {}))
+        record.manifest["environment"] = {"stolen": 0.3 if len(ran) == 2 else 0.01}
+        return record
+
+    profile = calibrate(MACHINE, run=simulate, budget=1e-3)
+    monkeypatch.setattr(validation, "run_for_real", run)
+    monkeypatch.setattr(validation, "calibrate", lambda _, **__: profile)
+    design = Basic(
+        algorithms=("bsp", "asp", "aladdin"), workers=(2,), slow=(1.0,), settings=(("paced", "paced"),)
+    )
+    found = crosscheck(MACHINE, design=design, out=tmp_path / "check")
+    assert ran == ["bsp", "asp", "aladdin", "asp"]
+    rounds = json.loads((tmp_path / "check" / "rounds.json").read_text())
+    assert [bool(one["disturbed"]) for one in rounds] == [False, True, False, False]
+    assert [cell.rounds for cell in found.cells] == [1, 1, 1]
+    assert max(abs(cell.throughput_error) for cell in found.cells) < 0.02
 
 
 def test_of_several_probes_before_a_round_each_failure_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
