@@ -58,7 +58,7 @@ def demo(
     base = api.load(scenario, overrides={"run.spans": True, **(overrides or {})})
     design = Basic(
         workers=(base.cluster.workers,), slow=(1.0, SLOW), settings=((base.run.links, base.run.compute),),
-        length=seconds,
+        length=seconds, further=0,
     )  # fmt: skip
     check = crosscheck(base, design=design, out=out, keep_runs=True, on_progress=on_progress)
     return Demo(check, *_illustrate(check))
@@ -75,7 +75,8 @@ def _illustrate(check: CrossCheck) -> tuple[list[Path], list[Path]]:
         name = "homogeneous" if slow == 1 else f"one_x{slow:g}_slower"
         both = [record for i in rows for record in (check.simulated[i], check.measured[i])]
         summaries = [metrics.summary(record) for record in both]
-        title = f"Where a step goes, {count(check.cells[rows[0]].n, 'worker')}, {circumstances(slow)}"
+        workers = count(check.cells[rows[0]].n, "worker")
+        title = f"Where a step goes: {workers}, {circumstances(slow).removeprefix('all workers ')}"
         pictures.append(plots.save(plots.breakdown(summaries, title), check.path / f"breakdown_{name}.png"))
         measured = [check.measured[i] for i in rows]
         pictures.append(

@@ -50,8 +50,8 @@ SLOWER = 5.0
 WHOLE = 1.0
 """Seconds that a message may take to move where whole vectors are asked for over slow links."""
 
-DRAWN, RINGS = 12, 24
-"""All-reduces in a simulation that a ring's lag is fitted by (what is drawn must not decide), in a probe."""
+RINGS = 24
+"""All-reduces of a probe of a ring, at most, and of each simulation that its lag is fitted by."""
 
 OVERRUN = 0.1
 """Lateness of paced steps, as a share of them, that is no lateness any more: the machine cannot keep pace."""
@@ -483,7 +483,7 @@ class _Maker(Prices):
         def learn(records: list[Record], profile: Profile) -> Learned:
             from sim import simulate
 
-            calibrated = profile.apply(scene(DRAWN))
+            calibrated = profile.apply(scene(RINGS))
 
             def simulated(lag: float) -> Record:
                 return simulate(calibrated.override({"cluster.host.ring_lag": lag}))

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from scipy import optimize, stats
 
-from analysis.resampling import Lines, constant, interval, medians, resamples
+from analysis.resampling import FLATTEST, Lines, constant, interval, medians, resamples
 from core.probes import ALLREDUCE, DUPLEX, PING, STEP, STREAM, TURN
 from core.record import Record
 from core.tensors import OPERATIONS
@@ -46,7 +46,7 @@ LEFT_OUT = 4
 FEWEST = 5
 """Steps of each of two kinds that say something of their difference."""
 
-LAGS = (0.03, 0.06, 0.12, 0.25, 0.5)
+LAGS = (0.06, 0.2, 0.5)
 """Shares of the greatest lag in question with which a ring is simulated, too; between them it is a line."""
 
 
@@ -262,13 +262,13 @@ def fit_links(record: Record, name: str, nominal: float = 0.0, burst: float = 0.
     many bytes while it is idle, and ``.shared``, the bytes/s of both directions together when both are busy.
     """
     pings, streams, duplex = (by_size(record, kind) for kind in (PING, STREAM, DUPLEX))
-    if len(streams) < 2 or not pings or not pings.keys() <= streams.keys():
+    if min(len(streams), len(duplex)) < 2 or not pings or not pings.keys() <= streams.keys():
         raise CalibrationError(
             f"link probe: messages of {len(streams)} sizes; expected two or more, with pings"
         )
 
     stream, both = Lines(streams), Lines(duplex)
-    if stream.slope <= 0 or both.slope <= 0:
+    if not min(stream.slope, both.slope) > FLATTEST:
         raise CalibrationError("link probe: larger messages took no longer than small ones")
     found = {
         "overhead": stream.constant("s", stream.intercept, stream.intercepts),
@@ -281,7 +281,7 @@ def fit_links(record: Record, name: str, nominal: float = 0.0, burst: float = 0.
         found["efficiency"] = stream.constant("1", share / stream.slope, share / stream.slopes)
     constants = {f"{name}.{key}": one for key, one in found.items()}
     if burst:
-        constants[f"{name}.burst"] = Constant(burst, "bytes", burst, burst, note="as the links were set")
+        constants[f"{name}.burst"] = Constant(burst, "bytes", burst, burst, stream.count, "as the links were set")
     cost = fit_byte_cost(record)
     if cost is not None:
         constants[f"{name}.byte_cost".replace("link.", "host.")] = cost
@@ -403,7 +403,7 @@ def fit_allreduce(record: Record, workers: int) -> dict[str, Constant]:
     if len(times) < 2:
         raise CalibrationError(f"all-reduce probe: {len(times)} sizes; expected two or more")
     lines, steps = Lines(times), 2 * (workers - 1)
-    if lines.slope <= 0:
+    if not lines.slope > FLATTEST:
         raise CalibrationError("all-reduce probe: larger tensors took no longer than small ones")
     share = steps / workers
     return {

@@ -6,8 +6,9 @@ Rules this module obeys:
   the process that started it.
 * It and its children leave Ctrl-C to that process.
 * Nodes know nothing of the program that runs them: unlike other processes of ``multiprocessing`` they do not
-  import its main module again, so a script that trains needs no ``if __name__ == "__main__":``.
-* It is the only module of this package that sets environment variables.
+  import its main module again, so a script that trains needs no ``if __name__ == "__main__":``. Only where
+  their algorithm is defined in it do they, and then it does.
+* It is the only module that reads or sets environment variables.
 """
 
 from __future__ import annotations
@@ -18,11 +19,8 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.process import BaseProcess
-from types import ModuleType
 from typing import Any
 
 from real.pipe import End
@@ -30,9 +28,9 @@ from real.testbed.places import Place
 
 __all__ = ["fork", "start"]
 
-_PREPARING = threading.Lock()
+_PRELOADED = ("torch", "sklearn.datasets", "real.process", "scenarios.workloads.task")
 
-PRELOADED = ("torch", "sklearn.datasets", "real.process", "scenarios.workloads.task")
+_STARTING = threading.Lock()
 
 
 def start() -> None:
@@ -41,38 +39,38 @@ def start() -> None:
     It would otherwise hear Ctrl-C until it has imported everything. The tracker of resources has to
     run by then: starting it unblocks the signal.
     """
-    _context().set_forkserver_preload(list(PRELOADED))
+    _context().set_forkserver_preload(list(_PRELOADED))
     resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        with _no_main_module():
-            forkserver.ensure_running()
+        forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def fork(end: socket.socket, place: Place | None, name: str) -> BaseProcess:
-    """Start a process that runs a node at the other end of ``end``, in ``place`` if it is to have one."""
+def fork(end: socket.socket, place: Place | None, name: str, *, main: bool = False) -> BaseProcess:
+    """Start a process that runs a node at the other end of ``end``, in ``place`` if it is to have one.
+
+    main  whether it needs what this program's main module defines
+
+    A child is told to import the main module by its name or file. Without ``main`` these are hidden while the
+    process starts: seconds, for the first one, in which processes that other threads start are not told either.
+    """
     process = _context().Process(target=_child, args=(end, place), name=name, daemon=True)
-    with _no_main_module():
-        process.start()
+    with _STARTING:
+        names = vars(sys.modules["__main__"])
+        hidden = {} if main else {key: names[key] for key in ("__file__", "__spec__") if key in names}
+        try:
+            for key in hidden:
+                names[key] = None
+            process.start()
+        finally:
+            names.update(hidden)
     return process
 
 
 def _context() -> Any:
     return multiprocessing.get_context("forkserver")
-
-
-@contextmanager
-def _no_main_module() -> Iterator[None]:
-    """Meanwhile a child that is prepared is told of no main module that it should import."""
-    with _PREPARING:
-        ours = sys.modules["__main__"]
-        sys.modules["__main__"] = ModuleType("__main__")
-        try:
-            yield
-        finally:
-            sys.modules["__main__"] = ours
 
 
 def _child(end: socket.socket, place: Place | None) -> None:

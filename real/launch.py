@@ -177,7 +177,8 @@ class _Launch:
         """Start a process for life number ``life`` of ``node``, and say what it has to be."""
         ours, theirs = pair()
         place = self.bed.place(node) if self.bed else None
-        process = forking.fork(theirs, place, f"aladdin-{node}")
+        own = type(self.plan.algorithm).__module__ == "__main__"
+        process = forking.fork(theirs, place, f"aladdin-{node}", main=own)
         theirs.close()
         member = Member(node, process, End(ours), life, self.folder / f"steps-{node}-{life}", pid=process.pid,
                         server=node >= self.plan.workers)  # fmt: skip

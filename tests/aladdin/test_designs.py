@@ -107,7 +107,7 @@ def test_the_basic_design() -> None:
     assert len(Basic().cells()) == 48
     one = replace(Basic(), length=3.0)
     assert one.scenario(scenarios.load("demo"), one.cells()[0]).run.seconds == 3.0
-    assert one.rounds({"links": "paced", "compute": "native"}) == (5, 7)
+    assert one.rounds({"links": "paced", "compute": "native"}) == (5, 12)
     assert one.rounds({"links": "paced", "compute": "paced"}) == (1, 1)
 
 

@@ -1,4 +1,4 @@
-"""Lines through medians and their resamples, against SciPy's solver and against draws made one by one."""
+"""Lines through medians, against SciPy's solver; resamples and their lines, against what is made one by one."""
 
 from __future__ import annotations
 
@@ -48,7 +48,19 @@ def test_resamples_lines_are_those_of_their_medians() -> None:
     again = np.random.default_rng(0)
     drawn = np.stack([medians(times[size], again) for size in sorted(times)], axis=1)
     one_by_one = [line({s: np.array([m]) for s, m in zip(sorted(times), row, strict=True)}) for row in drawn]
-    assert np.allclose(np.stack([lines.intercepts, lines.slopes], axis=1), one_by_one, rtol=1e-9)
+    found = np.stack([lines.intercepts, lines.slopes], axis=1)
+    np.testing.assert_allclose(found, one_by_one, rtol=1e-9, atol=0.0)
+    assert (found > 0).any(axis=0).all()
+
+
+def test_constants_of_lines_count_all_measurements() -> None:
+    times = {1e3: np.linspace(1.0, 2.0, 5), 1e6: np.linspace(3.0, 5.0, 8)}
+    lines = Lines(times)
+    few = lines.constant("s", lines.intercept, lines.intercepts)
+    assert (few.samples, few.unit, few.value) == (13, "s", lines.intercept)
+    more = Lines({size: np.tile(values, 10) for size, values in times.items()})
+    many = more.constant("s", more.intercept, more.intercepts)
+    assert many.high - many.low < 0.5 * (few.high - few.low)
 
 
 def test_an_interval_holds_its_value_and_is_the_same_every_time() -> None:

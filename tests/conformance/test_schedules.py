@@ -1,4 +1,4 @@
-"""Thousands of seeded schedules: workers that stop, slow down, leave; every contract held all along.
+"""Seeded schedules, over a thousand: workers that stop, slow down, leave; every contract held all along.
 
 A failure says how to run its schedule again, told action by action (tests/conformance/schedules.py).
 """

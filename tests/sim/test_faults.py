@@ -112,7 +112,7 @@ def test_churn_comes_at_its_rate() -> None:
     )  # fmt: skip
     crashes = sum(event == "crash" for event, _ in events(record))
     expected = 200 * 6 / (2 + 0.1)
-    assert abs(crashes - expected) < 5 * expected**0.5
+    assert abs(crashes - expected) < 2.5 * expected**0.5
 
 
 def test_workers_arrive_and_return_by_rate() -> None:

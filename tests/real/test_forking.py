@@ -1,0 +1,51 @@
+"""Processes forked for nodes: what they know of the program that runs them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("zmq")
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_an_algorithm_of_the_running_script_is_trained(tmp_path: Path) -> None:
+    """Its processes import the script, which therefore says what it does not do there."""
+    script = tmp_path / "own.py"
+    script.write_text(
+        textwrap.dedent(
+            """
+            import sys
+            from dataclasses import dataclass
+
+            import real
+            from core.algorithms.asp import ASP
+            from tests.real.runs import tiny
+
+            @dataclass(frozen=True)
+            class Mine(ASP):
+                pass
+
+            if __name__ == "__main__":
+                before = dict(__file__=__file__, __spec__=__spec__)
+                record = real.train(tiny("__main__:Mine"))
+                assert record.manifest["complete"]
+                assert before == dict(__file__=__file__, __spec__=__spec__)
+                record = real.train(tiny("asp"))
+                assert before == dict(__file__=__file__, __spec__=__spec__)
+                print(record.manifest["complete"])
+            """
+        )
+    )
+    done = subprocess.run(
+        [sys.executable, str(script)], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert (done.stdout, done.returncode) == ("True\n", 0), done.stderr
