@@ -59,6 +59,9 @@ SURPRISE = 4.0
 MOST = 4
 """Repetitions of a probe."""
 
+PATIENCE = 2
+"""Times the budget, and the repetitions, that a probe may have which never had the cores for itself."""
+
 ROUNDS = 2
 """Repetitions of all probes that the shares of a budget are meant for."""
 
@@ -97,7 +100,8 @@ def calibrate(
              scenario's own
     links    kinds of links that are probed; default: native, paced, and shaped if the scenario's are
     budget   seconds; a first round of all probes always runs, if need be with the least that can be
-             fitted, and what follows only where there is time
+             fitted, and what follows only where there is time; probes during all of whose repetitions the
+             host of a virtual machine kept cores for others are repeated for as long again
     run      what runs a probe's scenario; default: the real driver
     clock    tells the seconds that this takes
 
@@ -236,16 +240,21 @@ class _Calibration:
 
     def _affordable(self, i: int) -> bool:
         took = self.took[i] if self.learned[i] else self._expected(i)
-        return self._passed() + took <= self.budget
+        return self._passed() + took <= self.budget * (PATIENCE if self._robbed(i) else 1.0)
+
+    def _robbed(self, i: int) -> bool:
+        """Whether the machine's host kept its cores for others in all repetitions of probe ``i``."""
+        own = self.learned[i]
+        return bool(own) and all(one.stolen > quiet.STOLEN for one in own)
 
     def _doubtful(self, i: int) -> bool:
         own = self.learned[i]
-        if not own or len(own) >= MOST:
-            return False
+        if self._robbed(i):
+            return len(own) < PATIENCE * MOST
         sound = _sound(own)
-        if all(one.stolen > quiet.STOLEN or one.failed for one in own):
-            return True
-        return bool(doubts(merged([one.constants for one in sound])))
+        if not own or len(sound) >= MOST:
+            return False
+        return all(one.failed for one in sound) or bool(doubts(merged([one.constants for one in sound])))
 
     def profile(self) -> Profile:
         """What has been learned so far, with fits, doubts and repetitions in its notes."""

@@ -281,7 +281,9 @@ def fit_links(record: Record, name: str, nominal: float = 0.0, burst: float = 0.
         found["efficiency"] = stream.constant("1", share / stream.slope, share / stream.slopes)
     constants = {f"{name}.{key}": one for key, one in found.items()}
     if burst:
-        constants[f"{name}.burst"] = Constant(burst, "bytes", burst, burst, stream.count, "as the links were set")
+        constants[f"{name}.burst"] = Constant(
+            burst, "bytes", burst, burst, stream.count, "as the links were set"
+        )
     cost = fit_byte_cost(record)
     if cost is not None:
         constants[f"{name}.byte_cost".replace("link.", "host.")] = cost

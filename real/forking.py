@@ -30,6 +30,9 @@ __all__ = ["fork", "start"]
 
 _PRELOADED = ("torch", "sklearn.datasets", "real.process", "scenarios.workloads.task")
 
+_NAMED = ("__file__", "__spec__")
+"""By which a child is told of the main module."""
+
 _STARTING = threading.Lock()
 
 
@@ -53,13 +56,13 @@ def fork(end: socket.socket, place: Place | None, name: str, *, main: bool = Fal
 
     main  whether it needs what this program's main module defines
 
-    A child is told to import the main module by its name or file. Without ``main`` these are hidden while the
-    process starts: seconds, for the first one, in which processes that other threads start are not told either.
+    Without ``main`` the main module's name and file are hidden while the process starts: seconds, for the
+    first one, in which processes that other threads start are not told of it either.
     """
     process = _context().Process(target=_child, args=(end, place), name=name, daemon=True)
     with _STARTING:
         names = vars(sys.modules["__main__"])
-        hidden = {} if main else {key: names[key] for key in ("__file__", "__spec__") if key in names}
+        hidden: dict[str, Any] = {} if main else {key: names[key] for key in _NAMED if key in names}
         try:
             for key in hidden:
                 names[key] = None

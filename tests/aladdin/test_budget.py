@@ -116,6 +116,28 @@ def test_a_slow_machine_gets_the_fewest_repetitions_and_says_what_it_took() -> N
     assert seconds[2.0] < 1.6 * BUDGET
 
 
+def test_probes_that_never_had_the_cores_for_themselves_have_twice_the_budget() -> None:
+    """The host keeps a third of them for a minute and a half, in which all takes longer."""
+
+    class Robbed(Machine):
+        def run(self, scenario: Scenario) -> Record:
+            robbed = self.now < 1.5 * BUDGET
+            self.slower = 1.5 if robbed else 1.0
+            record = super().run(scenario)
+            record.manifest["environment"] = {"stolen": 0.3 if robbed else 0.01}
+            return record
+
+    machine = Robbed(0.045)
+    one = base("4 MB", "native", "paced")
+    profile = calibrate(one, workers=(2, 4), links=("paced",), run=machine.run, clock=machine.clock)
+    assert 1.5 * BUDGET < profile.notes["seconds"] <= 2 * BUDGET
+    assert profile.value("step_time.mean") == pytest.approx(0.045)
+    assert min(profile.notes["stolen"]["steps of one worker"]) == 0.01
+    quiet = Machine(0.045)
+    profile = calibrate(one, workers=(2, 4), links=("paced",), run=quiet.run, clock=quiet.clock)
+    assert profile.notes["seconds"] <= BUDGET
+
+
 def test_with_time_to_spare_every_probe_runs_again() -> None:
     machine = Machine(0.015)
     one = base("4 MB", "paced", "paced")

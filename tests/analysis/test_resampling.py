@@ -1,4 +1,4 @@
-"""Lines through medians, against SciPy's solver; resamples and their lines, against what is made one by one."""
+"""Lines through medians, against SciPy's solver; those of resamples, against lines made one by one."""
 
 from __future__ import annotations
 
