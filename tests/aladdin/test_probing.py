@@ -161,6 +161,27 @@ def test_a_refreshed_probe_that_says_nothing_is_a_flag_of_the_prediction(
     assert not any("beside messages" in flag for flag in refresh(profile, native, simulate).warnings(native))
 
 
+def test_a_probe_before_a_round_runs_until_it_has_the_cores_for_itself_but_thrice_at_most() -> None:
+    """Native links are as slow as the host lets them be."""
+    native = MACHINE.override({"run.compute": "paced", "run.links": "native"})
+    profile = calibrate(MACHINE, run=simulate, budget=1e-3)
+
+    def bandwidth(*stolen: float) -> tuple[float, int]:
+        left = list(stolen)
+
+        def run(scenario: Scenario) -> Record:
+            share = left.pop(0)
+            record = simulate(scenario.override({"cluster.bandwidth": 1e9 * (1 - share)}))
+            record.manifest["environment"] = {"stolen": share}
+            return record
+
+        return refresh(profile, native, run).value("link.native.bandwidth"), len(stolen) - len(left)
+
+    assert bandwidth(0.01, 0.0) == (pytest.approx(0.99e9, rel=0.01), 1)
+    assert bandwidth(0.5, 0.02, 0.0) == (pytest.approx(0.98e9, rel=0.01), 2)
+    assert bandwidth(0.5, 0.3, 0.4, 0.0) == (pytest.approx(0.7e9, rel=0.01), 3)
+
+
 @pytest.mark.parametrize("small", [True, False])
 def test_what_is_probed_for_one_worker_says_how_many_the_device_serves(small: bool) -> None:
     """Without it the prediction would know nothing of the host that plays the worker and the server."""
