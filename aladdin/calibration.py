@@ -353,9 +353,9 @@ def refresh(
 
     A machine that others use too changes its speed within minutes; a few short probes, of about ``share``
     seconds each or the least that can be fitted, follow it: with ``small`` also of what messages and pauses
-    cost steps. Where the host of a virtual machine kept cores for others meanwhile, one runs up to three times.
-    What one that is disturbed beyond use would have measured is left out, and in doubt. Raises
-    ``CalibrationError`` where one cannot be fitted.
+    cost steps. Beside a host that keeps cores for others one runs up to three times. What one that is
+    disturbed beyond use would have measured is left out, and in doubt. Raises ``CalibrationError`` where one
+    cannot be fitted.
     """
     base, run = api.load(scenario), run or run_for_real
     known = profile
