@@ -7,7 +7,8 @@ Rules this module obeys:
   known by then of the machine and of how wrong estimates were: all get the same share, as large as the
   budget allows.
 * Then, as long as the budget lasts, every one runs again, for two moments of a machine say more than one;
-  then those whose constants are in doubt, at most ``MOST`` times.
+  then those whose constants are in doubt, at most ``MOST`` times. Repetitions beside which the host of a
+  virtual machine kept more of the cores than usual do not count where others do, and are made up for.
 * What is still in doubt at the end is told: in the profile's notes, and as a flag of every prediction.
 """
 
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from math import inf
@@ -45,7 +46,8 @@ SHARE = 2.0
 """Seconds that each probe measures which follows a machine: before a run that is predicted, and after it."""
 
 BUDGET = 60.0
-"""Seconds that a calibration takes at most, unless the fewest repetitions of all probes take longer."""
+"""Seconds that a calibration takes, unless the fewest repetitions of all probes take longer, or the host of a
+virtual machine keeps its cores."""
 
 RESERVE = 0.05
 """Share of the budget that plans leave for what they do not know."""
@@ -60,10 +62,10 @@ MOST = 4
 """Repetitions of a probe."""
 
 ATTEMPTS = 3
-"""Times that a probe before a round runs at most, where it has not the cores for itself."""
+"""Times that a probe before or after a round runs at most, where the host keeps cores."""
 
 PATIENCE = 2
-"""Times the budget, and the repetitions, that a probe may have which never had the cores for itself."""
+"""Times the budget, and times ``MOST``, that a probe may have from which the host always kept cores."""
 
 ROUNDS = 2
 """Repetitions of all probes that the shares of a budget are meant for."""
@@ -79,6 +81,9 @@ _DRIFTING = r"step_time\.(mean|spread)"
 
 _CLOCKED = r"host\..*\.beside\.(\d+)"
 """Those that are read off clocks where so many keep all cores busy: they drift, and scatter little."""
+
+_OF_LINKS = r"link\.native\..*|host\.native\.byte_cost"
+"""Those of native links, which scatter by half within seconds and drift by less."""
 
 LATEST = 12
 """Probes of what drifts that count: those of the last minutes."""
@@ -243,25 +248,33 @@ class _Calibration:
 
     def _affordable(self, i: int) -> bool:
         took = self.took[i] if self.learned[i] else self._expected(i)
-        return self._passed() + took <= self.budget * (PATIENCE if self._robbed(i) else 1.0)
+        alone = not self.learned[i] or bool(self._undisturbed(i))
+        return self._passed() + took <= self.budget * (1.0 if alone else PATIENCE)
 
-    def _robbed(self, i: int) -> bool:
-        """Whether the machine's host kept its cores for others in all repetitions of probe ``i``."""
-        own = self.learned[i]
-        return bool(own) and all(one.stolen > quiet.STOLEN for one in own)
+    def _undisturbed(self, i: int) -> list[Learned]:
+        """The repetitions of probe ``i`` beside which the machine's host kept no more than usual."""
+        usual = _least([one.stolen for one in own] for own in self.learned)
+        return [one for one in self.learned[i] if not quiet.too_much(one.stolen, usual)]
+
+    def _sound(self, i: int) -> list[Learned]:
+        """Those of them that say something."""
+        return [one for one in self._undisturbed(i) if not one.failed]
+
+    def _counted(self) -> list[Sequence[Learned]]:
+        """The repetitions of each probe that count: the sound ones, or all where there are none."""
+        return [self._sound(i) or own for i, own in enumerate(self.learned)]
 
     def _doubtful(self, i: int) -> bool:
-        own = self.learned[i]
-        if self._robbed(i):
-            return len(own) < PATIENCE * MOST
-        sound = _sound(own)
-        if not own or len(sound) >= MOST:
+        own, undisturbed, sound = self.learned[i], self._undisturbed(i), self._sound(i)
+        if not own or len(undisturbed) >= MOST or len(own) >= PATIENCE * MOST:
             return False
-        return all(one.failed for one in sound) or bool(doubts(merged([one.constants for one in sound])))
+        if not sound or len(undisturbed) < min(len(own), ROUNDS):
+            return True
+        return bool(doubts(merged([one.constants for one in sound])))
 
     def profile(self) -> Profile:
         """What has been learned so far, with fits, doubts and repetitions in its notes."""
-        learned = [_sound(own) for own in self.learned]
+        learned = self._counted()
         constants = merged([one.constants for several in learned for one in several])
         notes: dict[str, Any] = {}
         fits: dict[str, list[Any]] = {}
@@ -278,11 +291,11 @@ class _Calibration:
             for probe, own in zip(self.probes, learned, strict=True)
             if own and all(one.failed for one in own)
         }
-        noisy = "; ".join(why for why in (quiet.word(self.others), _stolen(learned)) if why)
+        noisy = "; ".join(why for why in (quiet.word(self.others), _kept(learned)) if why)
         notes["doubts"] = doubts(constants) | failed | ({"the whole profile": noisy} if noisy else {})
         notes["others_busy"] = self.others
         notes["stolen"] = {
-            probe.what: [round(one.stolen, 3) for one in own]
+            probe.what: [one.stolen for one in own]
             for probe, own in zip(self.probes, self.learned, strict=True)
         }
         notes["repetitions"] = {
@@ -299,19 +312,20 @@ class _Calibration:
         )
 
 
-def _sound(own: Sequence[Learned]) -> Sequence[Learned]:
-    """Those repetitions of a probe that had the machine's cores for themselves; all where none had."""
-    return [one for one in own if one.stolen <= quiet.STOLEN] or own
+def _least(shares: Iterable[Sequence[float | None]]) -> list[float]:
+    """The least share that was kept from each probe, as far as it is known."""
+    known = [[one for one in own if one is not None] for own in shares]
+    return [min(own) for own in known if own]
 
 
-def _stolen(learned: Sequence[Sequence[Learned]]) -> str:
-    """What is to be said of probes that never had the cores for themselves; empty without any."""
-    worst = [min(one.stolen for one in own) for own in learned if own]
+def _kept(learned: Sequence[Sequence[Learned]]) -> str:
+    """What is to be said of probes from which the host kept cores in every repetition; empty without any."""
+    worst = [min((one.stolen or 0.0 for one in own), default=0.0) for own in learned]
     short = [share for share in worst if share > quiet.STOLEN]
     if not short:
         return ""
-    kept = f"the machine's host kept up to {max(short):.0%} of the cores for others"
-    return f"{kept} during {len(short)} of {len(worst)} probes"
+    kept = f"the machine's host kept up to {max(short):.0%} of the cores that were asked for"
+    return f"{kept} during {len(short)} of {sum(map(bool, learned))} probes"
 
 
 def _model(models: Sequence[str], constants: Mapping[str, Any]) -> str:
@@ -332,14 +346,19 @@ def needed(*packages: str) -> None:
         )
 
 
-def _undisturbed(run: Runner, scenes: Sequence[Scenario]) -> list[Record]:
-    """The records of a probe's runs; of up to three attempts those beside which the host kept the least."""
+def _attempted(run: Runner, scenes: Sequence[Scenario], known: Profile) -> list[Record]:
+    """The records of a probe's runs; of up to three attempts those beside which the host kept the least.
+
+    There is one only where it keeps no more than it did in the calibration.
+    """
+    usual = _least(known.notes.get("stolen", {}).values())
     attempts: list[list[Record]] = []
     while len(attempts) < ATTEMPTS:
         attempts.append([run(one) for one in scenes])
-        if quiet.stolen(attempts[-1]) <= quiet.STOLEN:
+        share = quiet.stolen(attempts[-1])
+        if not quiet.too_much(share, usual):
             break
-    return min(attempts, key=quiet.stolen)
+    return min(attempts, key=lambda records: quiet.stolen(records) or 0.0)
 
 
 def refresh(
@@ -365,13 +384,14 @@ def refresh(
         profile = replace(profile, constants=kept)
     for probe in refreshing(base, base.run.links, small):
         guess = profile if "step_time.mean" in profile.constants else known
-        records = _undisturbed(run, probe.scenarios(guess, share))
+        records = _attempted(run, probe.scenarios(guess, share), known)
         learned = probe.learn(records, profile)
         model = learned.model or profile.step_time_model
         constants, notes = {**profile.constants, **learned.constants}, profile.notes
         doubts = {what: why for what, why in notes.get("doubts", {}).items() if what != probe.what}
         failed = {probe.what: learned.failed} if learned.failed else {}
-        notes = {**notes, "doubts": {**doubts, **failed}}
+        stolen = {**notes.get("stolen", {}), probe.what: [quiet.stolen(records)]}
+        notes = {**notes, "doubts": {**doubts, **failed}, "stolen": stolen}
         profile = replace(profile, constants=constants, step_time_model=model, notes=notes)
     return profile
 
@@ -386,7 +406,7 @@ def refreshed_in(profile: Profile, scenario: Scenario, times: int = 1) -> float:
 def alone(profile: Profile, scenario: Scenario, run: Runner, share: float = SHARE) -> Profile:
     """``profile`` with how long native steps take a worker that has the machine to itself, measured anew."""
     probe = speed(scenario)
-    learned = probe.learn([run(one) for one in probe.scenarios(profile, share)], profile)
+    learned = probe.learn(_attempted(run, probe.scenarios(profile, share), profile), profile)
     return replace(profile, constants={**profile.constants, **learned.constants})
 
 
@@ -400,9 +420,9 @@ def pooled(profiles: Sequence[Profile]) -> Profile:
 
     What messages and pauses cost steps is a small difference of large times: a single short probe says
     little of it, and the machine changes it less than probes scatter. How long steps take does drift, but two
-    probes of seconds scatter as much as it drifts in minutes: the last ``LATEST`` count. So it is with what
-    messages take from steps where no core is idle. What a profile only has from the first one, for it was not
-    probed anew, counts once: copies would outvote what was measured.
+    probes of seconds scatter as much as it drifts in minutes: the last ``LATEST`` count. So it is with native
+    links, and with what messages take from steps where no core is idle. What a profile only has from the
+    first one, for it was not probed anew, counts once: copies would outvote what was measured.
     """
     first = profiles[0]
     cores = first.hardware.get("cores") or inf
@@ -410,7 +430,8 @@ def pooled(profiles: Sequence[Profile]) -> Profile:
 
     def drifts(name: str) -> bool:
         clocked = re.fullmatch(_CLOCKED, name)
-        return bool(re.fullmatch(_DRIFTING, name)) or (clocked is not None and int(clocked[1]) >= cores)
+        busy = clocked is not None and int(clocked[1]) >= cores
+        return busy or bool(re.fullmatch(rf"{_DRIFTING}|{_OF_LINKS}", name))
 
     small = merged(
         [{k: c for k, c in _matching(_SMALL, one).items() if not drifts(k)} for one in tables], middle

@@ -25,6 +25,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from core.algorithms import in_main_module
+
 if TYPE_CHECKING:
     from scenarios import Scenario
 
@@ -53,7 +55,7 @@ def size(jobs: int | None, chosen: Sequence[Scenario]) -> int:
 
     if jobs is not None and (not isinstance(jobs, int) or isinstance(jobs, bool) or jobs < 1):
         raise ScenarioError("jobs", jobs, "a number of processes of at least 1")
-    if any(one.algorithm.name.startswith(("__main__.", "__main__:")) for one in chosen):
+    if any(in_main_module(one.algorithm.name) for one in chosen):
         return 1
     return jobs or int(hardware()["cores"] or 1)
 

@@ -68,14 +68,14 @@ class Learned:
     """What a probe says: constants, how well their fits fit (``Profile.notes``), and the step model.
 
     failed  why it says nothing, where it was disturbed beyond use
-    stolen  share of the cores that the machine's host kept for others meanwhile
+    stolen  share of the cores asked for that the machine's host kept for others; None: nobody says
     """
 
     constants: Mapping[str, Constant] = field(default_factory=dict)
     fits: Mapping[str, Any] = field(default_factory=dict)
     model: str = ""
     failed: str = ""
-    stolen: float = 0.0
+    stolen: float | None = None
 
 
 @dataclass(frozen=True)

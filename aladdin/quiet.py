@@ -3,28 +3,28 @@
 Rules this module obeys:
 
 * It looks while nothing of ours runs, and at what a virtual machine's host kept for others while something
-  did (``real.stolen``). What it finds is told, never corrected for.
+  did (``scenarios.hardware.Stolen``). What it finds is told, never corrected for.
 * Where the system does not say (no ``/proc/stat``), nothing is known, and nothing is claimed.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from core.record import Record
+from scenarios.hardware import processor_time
 
-__all__ = ["NOISY", "STOLEN", "busy", "stolen", "word"]
+__all__ = ["NOISY", "STOLEN", "busy", "stolen", "too_much", "word"]
 
 NOISY = 0.25
 """Cores of other programs from which a measurement says so."""
 
 STOLEN = 0.05
-"""Share of the cores that the host may keep for others while something is measured."""
+"""Share of the cores asked for, beyond the usual, that the host may keep while something is measured."""
 
-_TICKS = 100.0
-_STAT = Path("/proc/stat")
+_PROC = Path("/proc")
 
 
 def busy(seconds: float = 0.3) -> float | None:
@@ -38,24 +38,29 @@ def busy(seconds: float = 0.3) -> float | None:
     return max(0.0, (after - before) / (time.perf_counter() - begun))
 
 
-def word(cores: float | None) -> str:
-    """A flag for a measurement beside other programs; empty where they hardly matter."""
-    if cores is None or cores < NOISY:
-        return ""
-    return f"other programs kept {cores:.1f} cores busy just before it was measured"
+def word(cores: float | None, kept: float | None = None) -> str:
+    """A flag for a measurement beside other programs or a busy host; empty where they hardly matter."""
+    words = []
+    if cores is not None and cores >= NOISY:
+        words.append(f"other programs kept {cores:.1f} cores busy just before it was measured")
+    if kept is not None and kept > STOLEN:
+        words.append(f"the machine's host kept {kept:.0%} of the cores that were asked for")
+    return "; ".join(words)
 
 
-def stolen(records: Sequence[Record]) -> float:
-    """The largest share of the cores that was kept from any of the runs, as far as it is known."""
+def stolen(records: Sequence[Record]) -> float | None:
+    """The largest share of the cores asked for that was kept from any of the runs; None where none says."""
     known = (record.manifest.get("environment", {}).get("stolen") for record in records)
-    return max((share for share in known if share is not None), default=0.0)
+    return max((share for share in known if share is not None), default=None)
+
+
+def too_much(share: float | None, all_shares: Iterable[float | None]) -> bool:
+    """Whether ``share`` is unusual: what a quarter of the known ``all_shares`` do not exceed is usual."""
+    known = sorted(one for one in all_shares if one is not None)
+    return share is not None and bool(known) and share > known[(len(known) - 1) // 4] + STOLEN
 
 
 def _used() -> float | None:
-    """Core seconds that were not idle since the machine started."""
-    try:
-        fields = _STAT.read_text(encoding="ascii").split("\n", 1)[0].split()[1:9]
-    except OSError:
-        return None
-    user, nice, system, _idle, _waiting, interrupts, soft, stolen = map(float, fields)
-    return (user + nice + system + interrupts + soft + stolen) / _TICKS
+    """Core seconds that were used or stolen since the machine started."""
+    found = processor_time(_PROC)
+    return None if found is None else sum(found)

@@ -7,7 +7,7 @@ Rules this module obeys:
   machine kept for others meanwhile.
 * It is disturbed where steps took longer or shorter than usual, which is the median over all probes of the
   same workload in the same check, by more than ``TOLERANCE`` and by more than ``UNUSUAL`` times as much as
-  such probes scatter there; or where the host kept more than usual, by ``quiet.STOLEN`` of the cores. Such a
+  such probes scatter there; or where the host kept more of the cores than usual (``quiet.too_much``). Such a
   round is told and kept, and does not count where others of its cell do.
 """
 
@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from statistics import median
 from typing import Any
 
 from aladdin import api, quiet
@@ -144,9 +143,9 @@ def disturbed(said: Mapping[str, Any], others: Iterable[Mapping[str, Any]]) -> s
     said    what was said of it; others: of all rounds of the same workload, itself included
     """
     own, others = speeds(said), list(others)
-    kept = said.get("stolen") or 0.0
-    if kept and kept > median(other.get("stolen") or 0.0 for other in others) + quiet.STOLEN:
-        return f"the machine's host kept {kept:.0%} of the cores for others meanwhile"
+    kept = said.get("stolen")
+    if quiet.too_much(kept, [other.get("stolen") for other in others]):
+        return f"the machine's host kept {kept:.0%} of the cores that were asked for"
     if not own:
         return ""
     usual, share = scatter([seconds for other in others for seconds in speeds(other).values()])

@@ -343,7 +343,7 @@ class _Check:
             wide = {i: self._width(i) for i in self.chosen if self._open(i)}
             if not wide:
                 return
-            i = max(wide, key=lambda place: wide[place])
+            i = max(wide, key=lambda place: (wide[place], -len(self.rounds[place])))
             yield len(self.rounds[i]), i
 
     def _affordable(self, i: int) -> bool:
@@ -406,7 +406,7 @@ class _Check:
                 self.said[i, turn]["alone_after"] = after.value("step_time.mean")
                 self.probed.add(i, turn, name, after, small=False)
                 self._write("probes.json", self.probed.rows)
-        if noisy := quiet.word(others):
+        if noisy := quiet.word(others, self.said[i, turn]["stolen"]):
             self.measured[i].manifest["flags"] = [*self.measured[i].manifest.get("flags", []), noisy]
         self.rounds.setdefault(i, []).append(self._compared(i))
         self.took[i] = time.perf_counter() - begun - besides

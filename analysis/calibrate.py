@@ -268,7 +268,7 @@ def fit_links(record: Record, name: str, nominal: float = 0.0, burst: float = 0.
         )
 
     stream, both = Lines(streams), Lines(duplex)
-    if not min(stream.slope, both.slope) > FLATTEST:
+    if not all(one.slope > FLATTEST for one in (stream, both)):
         raise CalibrationError("link probe: larger messages took no longer than small ones")
     found = {
         "overhead": stream.constant("s", stream.intercept, stream.intercepts),

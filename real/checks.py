@@ -5,6 +5,9 @@ Rules this module obeys: it refuses before a process is started, and says what w
 
 from __future__ import annotations
 
+import sys
+
+from core.algorithms import in_main_module
 from real import churn
 from real.keys import check as check_keys
 from real.shaped import check_shaped
@@ -18,6 +21,12 @@ __all__ = ["check", "check_device"]
 def check(plan: Plan) -> None:
     """Raise ``ScenarioError`` for a scenario that is valid but not possible here."""
     scenario = plan.scenario
+    name = scenario.algorithm.name
+    if in_main_module(name) and not getattr(sys.modules["__main__"], "__file__", None):
+        why = (
+            "a class of a module: processes of a real run can import a script, but no notebook and no prompt"
+        )
+        raise ScenarioError("algorithm.name", name, why)
     churn.check(plan)
     topology = scenario.cluster.topology
     if topology is not None and topology.joined:

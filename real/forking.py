@@ -56,8 +56,8 @@ def fork(end: socket.socket, place: Place | None, name: str, *, main: bool = Fal
 
     main  whether it needs what this program's main module defines
 
-    Without ``main`` the main module's name and file are hidden while the process starts: seconds, for the
-    first one, in which processes that other threads start are not told of it either.
+    Without ``main`` the ``__file__`` and ``__spec__`` of the main module are None while it starts: seconds,
+    for the first one. Other threads see that meanwhile, and so do processes that they start.
     """
     process = _context().Process(target=_child, args=(end, place), name=name, daemon=True)
     with _STARTING:

@@ -29,6 +29,7 @@ from typing import Any, NoReturn
 
 import msgspec
 
+from core.algorithms import in_main_module
 from core.errors import Diverged
 from core.record import Record
 from real import churn, forking
@@ -40,9 +41,9 @@ from real.interrupts import Interrupts, deferred
 from real.member import Member
 from real.pipe import End, pair
 from real.shaped import ShapedLinks, test_bed
-from real.stolen import Stolen
 from real.survey import Survey
 from scenarios.errors import ScenarioError
+from scenarios.hardware import Stolen
 from scenarios.plan import Plan, plan
 from scenarios.schema import Scenario
 
@@ -177,8 +178,8 @@ class _Launch:
         """Start a process for life number ``life`` of ``node``, and say what it has to be."""
         ours, theirs = pair()
         place = self.bed.place(node) if self.bed else None
-        own = type(self.plan.algorithm).__module__ == "__main__"
-        process = forking.fork(theirs, place, f"aladdin-{node}", main=own)
+        main = in_main_module(self.scenario.algorithm.name)
+        process = forking.fork(theirs, place, f"aladdin-{node}", main=main)
         theirs.close()
         member = Member(node, process, End(ours), life, self.folder / f"steps-{node}-{life}", pid=process.pid,
                         server=node >= self.plan.workers)  # fmt: skip

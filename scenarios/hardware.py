@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["environment", "hardware"]
+__all__ = ["Stolen", "environment", "hardware", "processor_time"]
 
 _SIMULATOR = ("numpy", "simpy")
 
@@ -37,6 +37,39 @@ def environment(packages: Sequence[str] = _SIMULATOR) -> dict[str, Any]:
         **hardware(),
         "commit": _commit(),
     }
+
+
+def processor_time(proc: Path = Path("/proc")) -> tuple[float, float] | None:
+    """Core seconds since the machine started: (used by anybody, kept by a virtual machine's host for others).
+
+    None where the system does not say (``/proc/stat``).
+    """
+    try:
+        fields = (proc / "stat").read_text(encoding="ascii").split("\n", 1)[0].split()[1:9]
+        user, nice, system, _idle, _waiting, interrupts, soft, stolen = map(float, fields)
+    except (OSError, ValueError):
+        return None
+    ticks = os.sysconf("SC_CLK_TCK")
+    return (user + nice + system + interrupts + soft) / ticks, stolen / ticks
+
+
+class Stolen:
+    """What a virtual machine's host keeps from those who want its cores, from now on."""
+
+    def __init__(self, proc: Path = Path("/proc")) -> None:
+        self._proc = proc
+        self._before = processor_time(proc)
+
+    def share(self) -> float | None:
+        """Share of the core seconds asked for since then that was kept, 0 to 1; None where nobody says.
+
+        What wants cores all the time takes 1 / (1 - share) as long.
+        """
+        after = processor_time(self._proc)
+        if self._before is None or after is None:
+            return None
+        used, kept = (max(now - then, 0.0) for now, then in zip(after, self._before, strict=True))
+        return kept / (used + kept) if kept else 0.0
 
 
 def _commit() -> str:

@@ -76,6 +76,11 @@ def find(name: str) -> type:
     return kind
 
 
+def in_main_module(name: str) -> bool:
+    """Whether algorithm ``name`` is a class of the running script or notebook; others have it not."""
+    return name.startswith(("__main__.", "__main__:"))
+
+
 def make(name: str, options: Mapping[str, Any] | None = None) -> Algorithm:
     """An instance of algorithm ``name`` with ``options`` for its dataclass fields.
 

@@ -117,11 +117,11 @@ def test_a_slow_machine_gets_the_fewest_repetitions_and_says_what_it_took() -> N
 
 
 def test_probes_that_never_had_the_cores_for_themselves_have_twice_the_budget() -> None:
-    """The host keeps a third of them for a minute and a half, in which all takes longer."""
+    """From the twentieth second on the host keeps a third of them for a minute, in which all takes longer."""
 
     class Robbed(Machine):
         def run(self, scenario: Scenario) -> Record:
-            robbed = self.now < 1.5 * BUDGET
+            robbed = 20.0 < self.now < 80.0
             self.slower = 1.5 if robbed else 1.0
             record = super().run(scenario)
             record.manifest["environment"] = {"stolen": 0.3 if robbed else 0.01}
@@ -130,9 +130,12 @@ def test_probes_that_never_had_the_cores_for_themselves_have_twice_the_budget() 
     machine = Robbed(0.045)
     one = base("4 MB", "native", "paced")
     profile = calibrate(one, workers=(2, 4), links=("paced",), run=machine.run, clock=machine.clock)
-    assert 1.5 * BUDGET < profile.notes["seconds"] <= 2 * BUDGET
+    assert 80.0 < profile.notes["seconds"] <= 2 * BUDGET
     assert profile.value("step_time.mean") == pytest.approx(0.045)
-    assert min(profile.notes["stolen"]["steps of one worker"]) == 0.01
+    assert "the whole profile" not in profile.notes["doubts"]
+    shares = profile.notes["stolen"].values()
+    assert any(0.3 in some for some in shares)
+    assert all(min(some) == 0.01 for some in shares)
     quiet = Machine(0.045)
     profile = calibrate(one, workers=(2, 4), links=("paced",), run=quiet.run, clock=quiet.clock)
     assert profile.notes["seconds"] <= BUDGET

@@ -50,7 +50,7 @@ def test_resamples_lines_are_those_of_their_medians() -> None:
     one_by_one = [line({s: np.array([m]) for s, m in zip(sorted(times), row, strict=True)}) for row in drawn]
     found = np.stack([lines.intercepts, lines.slopes], axis=1)
     np.testing.assert_allclose(found, one_by_one, rtol=1e-9, atol=0.0)
-    assert (found > 0).any(axis=0).all()
+    assert (found > 0).all(axis=1).any()
 
 
 def test_constants_of_lines_count_all_measurements() -> None:

@@ -13,6 +13,11 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("zmq")
 
+import real
+from core.algorithms.asp import ASP
+from scenarios import ScenarioError
+from tests.real.runs import tiny
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -49,3 +54,13 @@ def test_an_algorithm_of_the_running_script_is_trained(tmp_path: Path) -> None:
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert (done.stdout, done.returncode) == ("True\n", 0), done.stderr
+
+
+def test_an_algorithm_of_a_notebook_is_refused_before_a_process_starts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    main = sys.modules["__main__"]
+    monkeypatch.setattr(main, "Mine", ASP, raising=False)
+    monkeypatch.delattr(main, "__file__", raising=False)
+    with pytest.raises(ScenarioError, match=r"algorithm\.name: '__main__:Mine' .* no notebook and no prompt"):
+        real.train(tiny("__main__:Mine"))

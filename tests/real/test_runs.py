@@ -14,6 +14,7 @@ import real  # noqa: E402
 from core.record import KINDS, PARTS, Record  # noqa: E402
 from real.launch import check  # noqa: E402
 from scenarios.errors import ScenarioError  # noqa: E402
+from scenarios.hardware import processor_time  # noqa: E402
 from scenarios.plan import plan  # noqa: E402
 from scenarios.schema import Scenario  # noqa: E402
 from scenarios.workloads import load  # noqa: E402
@@ -49,6 +50,9 @@ def must_hold(record: Record, scenario: Scenario) -> None:
     assert record.manifest["complete"]
     assert record.manifest["scenario"] == scenario.to_dict()
     assert not record.manifest["frames_dropped"]
+    stolen = record.manifest["environment"]["stolen"]
+    assert stolen is None or 0.0 <= stolen <= 1.0
+    assert (stolen is not None) == (processor_time() is not None)
 
 
 @pytest.mark.parametrize("algorithm", ["bsp", "arsgd"])

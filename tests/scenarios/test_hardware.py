@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from scenarios.hardware import environment, hardware
+import pytest
+
+from scenarios.hardware import Stolen, environment, hardware, processor_time
 
 
 def test_this_machine_has_a_processor_and_cores() -> None:
@@ -32,3 +34,26 @@ def test_environment_names_versions_and_hardware() -> None:
     assert set(found["versions"]) == {"numpy", "simpy"}
     assert found["processor"] == hardware()["processor"]
     assert len(found["commit"]) in (0, 40)
+
+
+def stat(proc: Path, used: int, stolen: int) -> None:
+    (proc / "stat").write_text(f"cpu  {used} 2 3 400 5 6 7 {stolen} 0 0\ncpu0 1\n")
+
+
+def test_what_the_host_keeps_is_a_share_of_what_was_asked_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("os.sysconf", lambda _: 100)
+    stat(tmp_path, 1000, 500)
+    assert processor_time(tmp_path) == (10.18, 5.0)
+    stolen = Stolen(tmp_path)
+    assert stolen.share() == 0.0
+    stat(tmp_path, 1300, 600)
+    assert stolen.share() == pytest.approx(0.25)
+    (tmp_path / "stat").write_text("cpu  1 2 3\n")
+    assert stolen.share() is None
+
+
+def test_where_the_system_says_nothing_of_its_host_nothing_is_claimed(tmp_path: Path) -> None:
+    assert processor_time(tmp_path) is None
+    assert Stolen(tmp_path).share() is None
