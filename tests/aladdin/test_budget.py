@@ -135,7 +135,7 @@ def test_probes_that_never_had_the_cores_for_themselves_have_twice_the_budget() 
     assert "host" not in profile.notes["doubts"].get("the whole profile", "")
     shares = profile.notes["stolen"].values()
     assert any(0.3 in some for some in shares)
-    assert all(min(some) == 0.01 for some in shares)
+    assert all(0.01 in some for some in shares if some != [None] * len(some))
     quiet = Machine(0.045)
     profile = calibrate(one, workers=(2, 4), links=("paced",), run=quiet.run, clock=quiet.clock)
     assert profile.notes["seconds"] <= BUDGET
