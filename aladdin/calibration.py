@@ -64,8 +64,9 @@ MOST = 4
 ATTEMPTS = 3
 """Times that a probe before or after a round runs at most, where the host keeps cores."""
 
-PATIENCE = 2
-"""Times the budget, and times ``MOST``, that a probe may have from which the host always kept cores."""
+PATIENCE = 1.3
+"""Times the budget that probes may take from which the host always kept cores; their repetitions are twice
+``MOST`` at most."""
 
 ROUNDS = 2
 """Repetitions of all probes that the shares of a budget are meant for."""
@@ -109,7 +110,7 @@ def calibrate(
     links    kinds of links that are probed; default: native, paced, and shaped if the scenario's are
     budget   seconds; a first round of all probes always runs, if need be with the least that can be
              fitted, and what follows only where there is time; probes during all of whose repetitions the
-             host of a virtual machine kept cores for others are repeated for as long again
+             host of a virtual machine kept cores for others are repeated for three tenths of it longer
     run      what runs a probe's scenario; default: the real driver
     clock    tells the seconds that this takes
 
@@ -266,7 +267,7 @@ class _Calibration:
 
     def _doubtful(self, i: int) -> bool:
         own, undisturbed, sound = self.learned[i], self._undisturbed(i), self._sound(i)
-        if not own or len(undisturbed) >= MOST or len(own) >= PATIENCE * MOST:
+        if not own or len(undisturbed) >= MOST or len(own) >= 2 * MOST:
             return False
         if not sound or len(undisturbed) < min(len(own), ROUNDS):
             return True

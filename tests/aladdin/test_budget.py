@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 import scenarios
-from aladdin.calibration import BUDGET, calibrate, planned, refresh, refreshed_in
+from aladdin.calibration import BUDGET, PATIENCE, calibrate, planned, refresh, refreshed_in
 from aladdin.designs.fraction import MESSAGES, Fraction
 from core.record import Record
 from scenarios import Scenario
@@ -116,12 +116,12 @@ def test_a_slow_machine_gets_the_fewest_repetitions_and_says_what_it_took() -> N
     assert seconds[2.0] < 1.6 * BUDGET
 
 
-def test_probes_that_never_had_the_cores_for_themselves_have_twice_the_budget() -> None:
-    """From the twentieth second on the host keeps a third of them for a minute, in which all takes longer."""
+def test_probes_that_never_had_the_cores_for_themselves_have_more_time() -> None:
+    """From the twentieth second on the host keeps a third of them, in which all takes longer."""
 
     class Robbed(Machine):
         def run(self, scenario: Scenario) -> Record:
-            robbed = 20.0 < self.now < 80.0
+            robbed = 20.0 < self.now < 55.0
             self.slower = 1.5 if robbed else 1.0
             record = super().run(scenario)
             record.manifest["environment"] = {"stolen": 0.3 if robbed else 0.01}
@@ -130,7 +130,7 @@ def test_probes_that_never_had_the_cores_for_themselves_have_twice_the_budget() 
     machine = Robbed(0.045)
     one = base("4 MB", "native", "paced")
     profile = calibrate(one, workers=(2, 4), links=("paced",), run=machine.run, clock=machine.clock)
-    assert 80.0 < profile.notes["seconds"] <= 2 * BUDGET
+    assert BUDGET < profile.notes["seconds"] <= PATIENCE * BUDGET
     assert profile.value("step_time.mean") == pytest.approx(0.045)
     assert "host" not in profile.notes["doubts"].get("the whole profile", "")
     shares = profile.notes["stolen"].values()
