@@ -58,7 +58,7 @@ def demo(
     base = api.load(scenario, overrides={"run.spans": True, **(overrides or {})})
     design = Basic(
         workers=(base.cluster.workers,), slow=(1.0, SLOW), settings=((base.run.links, base.run.compute),),
-        length=seconds, further=0,
+        length=seconds, further=0, spare=0,
     )  # fmt: skip
     check = crosscheck(base, design=design, out=out, keep_runs=True, on_progress=on_progress)
     return Demo(check, *_illustrate(check))

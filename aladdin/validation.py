@@ -45,7 +45,7 @@ from scenarios.profile import Profile
 __all__ = ["Basic", "CrossCheck", "crosscheck", "foretell"]
 
 SPARE = 2
-"""Further rounds that a cell may have in place of disturbed ones."""
+"""Further rounds that a cell may have in place of disturbed ones, unless its design says how many."""
 
 AIM = 0.025
 """Half of a cell's interval, relative, at which it has rounds enough."""
@@ -58,8 +58,7 @@ CALIBRATING = 60.0
 class CrossCheck:
     """What a cross-check found: its cells, its figures, both records of the last run of every cell.
 
-    left_out  cells that this machine or this version cannot run, and why; records are those of this
-              call, without what an earlier one had finished
+    left_out  cells that cannot be run here, and why; records are those of this call alone
     """
 
     cells: list[checks.Cell]
@@ -351,9 +350,10 @@ class _Check:
 
     def _open(self, i: int) -> bool:
         """Whether a cell should and may have a further round."""
-        if i not in self.rounds or len(self.rounds[i]) >= self.design.rounds(self.levels[i])[1] + SPARE:
+        most = self.design.rounds(self.levels[i])[1]
+        if i not in self.rounds or len(self.rounds[i]) >= most + getattr(self.design, "spare", SPARE):
             return False
-        enough = len(self._sound(i)) >= self.design.rounds(self.levels[i])[1] or self._width(i) <= AIM
+        enough = len(self._sound(i)) >= most or self._width(i) <= AIM
         return not enough and self._affordable(i)
 
     def _width(self, i: int) -> float:

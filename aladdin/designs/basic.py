@@ -24,6 +24,7 @@ class Basic:
     length    seconds of each run
     repeats   how often a cell is predicted and run at least, by its (links, compute); 1 where not given
     further   how often more such a cell may be, while its interval stays wide and time is left
+    spare     how often more any cell may be, in place of rounds that were disturbed
     """
 
     algorithms: Sequence[str] = ("bsp", "asp", "aladdin", "arsgd")
@@ -36,6 +37,7 @@ class Basic:
         default_factory=lambda: {("native", "paced"): 2, ("paced", "native"): 5}
     )
     further: int = 7
+    spare: int = 2
     name: str = "basic design"
 
     @property

@@ -118,6 +118,9 @@ def test_a_cell_whose_only_round_had_not_the_cores_has_another(
     assert [bool(one["disturbed"]) for one in rounds] == [False, True, False, False]
     assert [cell.rounds for cell in found.cells] == [1, 1, 1]
     assert max(abs(cell.throughput_error) for cell in found.cells) < 0.02
+    ran.clear()
+    crosscheck(MACHINE, design=replace(design, spare=0))
+    assert ran == ["bsp", "asp", "aladdin"]
 
 
 def test_of_several_probes_before_a_round_each_failure_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
