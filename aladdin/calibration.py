@@ -325,7 +325,7 @@ def _kept(learned: Sequence[Sequence[Learned]]) -> str:
     short = [share for share in worst if share > quiet.STOLEN]
     if not short:
         return ""
-    kept = f"the machine's host kept up to {max(short):.0%} of the cores that were asked for"
+    kept = quiet.kept_back(f"up to {max(short):.0%}")
     return f"{kept} during {len(short)} of {sum(map(bool, learned))} probes"
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from core.record import Record
 from scenarios.hardware import processor_time
 
-__all__ = ["NOISY", "STOLEN", "busy", "stolen", "too_much", "word"]
+__all__ = ["NOISY", "STOLEN", "busy", "kept_back", "stolen", "too_much", "word"]
 
 NOISY = 0.25
 """Cores of other programs from which a measurement says so."""
@@ -44,8 +44,13 @@ def word(cores: float | None, kept: float | None = None) -> str:
     if cores is not None and cores >= NOISY:
         words.append(f"other programs kept {cores:.1f} cores busy just before it was measured")
     if kept is not None and kept > STOLEN:
-        words.append(f"the machine's host kept {kept:.0%} of the cores that were asked for")
+        words.append(kept_back(f"{kept:.0%}"))
     return "; ".join(words)
+
+
+def kept_back(much: str) -> str:
+    """Why a measurement is to be doubted whose machine's host kept so ``much`` of the cores."""
+    return f"the machine's host kept {much} of the cores that were asked for"
 
 
 def stolen(records: Sequence[Record]) -> float | None:

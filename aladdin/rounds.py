@@ -145,7 +145,7 @@ def disturbed(said: Mapping[str, Any], others: Iterable[Mapping[str, Any]]) -> s
     own, others = speeds(said), list(others)
     kept = said.get("stolen")
     if quiet.too_much(kept, [other.get("stolen") for other in others]):
-        return f"the machine's host kept {kept:.0%} of the cores that were asked for"
+        return quiet.kept_back(f"{kept:.0%}")
     if not own:
         return ""
     usual, share = scatter([seconds for other in others for seconds in speeds(other).values()])

@@ -80,7 +80,7 @@ class Lines:
         self.count, self.fewest = sum(map(len, times.values())), min(map(len, times.values()))
         self.medians = np.array([np.median(times[size]) for size in self.sizes])
         self.drawn = np.stack([medians(times[size], rng) for size in self.sizes], axis=1)
-        self.intercept, self.slope = line(times)
+        self.intercept, self.slope = map(float, _through(self.sizes, self.medians))
         self.intercepts, slopes = _through(self.sizes, self.drawn)
         self.slopes = np.maximum(slopes, FLATTEST)
 
