@@ -78,11 +78,12 @@ def middle(repetitions: Sequence[Constant]) -> Constant:
     ordered = sorted(repetitions, key=lambda constant: constant.value)
     cut = len(ordered) // 4
     kept = ordered[cut : len(ordered) - cut]
+    value = float(np.mean([one.value for one in kept]))  # of equal ones it may lie an ulp beside them
     return replace(
         kept[0],
-        value=float(np.mean([one.value for one in kept])),
-        low=min(one.low for one in kept),
-        high=max(one.high for one in kept),
+        value=value,
+        low=min(value, *(one.low for one in kept)),
+        high=max(value, *(one.high for one in kept)),
         samples=sum(one.samples for one in kept),
     )
 

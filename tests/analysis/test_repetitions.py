@@ -42,6 +42,9 @@ def test_the_middle_half_is_nearer_to_the_mean_than_those_that_lie_closest_toget
     assert found.value > 2 * merge(costs).value
     assert (found.low, found.high) == pytest.approx((0.0002 * 0.9, 0.004 * 1.1))
     assert middle(costs[:1]) == costs[0]
+    exact = constant(1.9999999999999993, 0.0)
+    for count in range(1, 40):  # the mean of equal ones may lie beside them, by its last bit
+        assert middle([exact] * count).value == pytest.approx(2.0)
     assert middle(costs[:2]).value == pytest.approx(0.00055)
     with pytest.raises(ValueError, match="no repetition"):
         middle([])
