@@ -369,8 +369,9 @@ class Endpoint:
         duration = self.links.duration(self.me, going.to, len(going.payload))
         end = start + duration if self.links.paced else float("inf")
         self._out_free = max(self._out_free, end) if self.links.paced else 0.0
+        moving = start + self.links.overhead
         going.motion = self.moving_out.add(
-            Motion(going.to, going.message.tag, going.message.step, start, end)
+            Motion(going.to, going.message.tag, going.message.step, moving, end)
         )
         going.pieces = self.links.pieces(self.me, going.to, len(going.payload), start)
         self._moving[going.to, going.sequence] = going
@@ -425,7 +426,7 @@ class Endpoint:
     def _accept(self, head: Header, asked: float, now: float) -> None:
         tensor, buffer = self._allocate(head.total, head.dtype)
         start = max(asked, self._in_free, now - CREDIT) if self.links.paced else float("inf")
-        motion = self.moving_in.add(Motion(head.source, head.tag, head.step, start))
+        motion = self.moving_in.add(Motion(head.source, head.tag, head.step, start + self.links.overhead))
         self._incoming[head.source] = Incoming(head, tensor, buffer, motion)
         self._reply(head, wire.GRANT, start if self.links.paced else now)
 
@@ -449,9 +450,8 @@ class Endpoint:
                 now = self.clock()
                 coming.motion.start = min(header.time, now + CREDIT)
                 if self.links.paced:
-                    coming.motion.end = coming.motion.start + self.links.duration(
-                        head.source, self.me, head.total
-                    )
+                    rate = self.links.rate(head.source, self.me)
+                    coming.motion.end = coming.motion.start + head.total / rate
         if payload:
             target = np.frombuffer(coming.buffer, np.uint8)[header.offset : header.offset + len(payload)]
             np.copyto(target, np.frombuffer(payload, np.uint8))  # lets other threads run, a slice would not

@@ -29,6 +29,12 @@ class Motion:
     start: float
     end: float = float("inf")
 
+    def postpone(self, seconds: float, since: float) -> None:
+        """Nothing moved for so long, ``since`` then: it ends later, and begins later if it had not begun."""
+        self.end += seconds
+        if self.start > since:
+            self.start += seconds
+
     def matches(self, tags: tuple[str, ...], source: int | None, step: int | None) -> bool:
         """Whether a ``Receive`` with these arguments awaits it."""
         return (

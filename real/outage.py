@@ -44,11 +44,12 @@ def postpone(endpoint: Endpoint, seconds: float) -> None:
     if not (seconds and endpoint.links.paced):
         return
     with endpoint.changed:
+        began = endpoint.clock() - seconds
         for going in endpoint._moving.values():
             going.pieces = [(at + seconds, offset, length) for at, offset, length in going.pieces]
             if going.pieces and going.motion is not None:
-                going.motion.end += seconds
+                going.motion.postpone(seconds, began)
         for coming in endpoint._incoming.values():
-            coming.motion.end += seconds
+            coming.motion.postpone(seconds, began)
         endpoint._out_free += seconds
         endpoint._in_free += seconds

@@ -41,7 +41,7 @@ _FRAME, _AHEAD = 0.05, 128 << 10
 class Links:
     """Every node's NIC: rates by node id (bytes/s), latency in seconds; ``paced`` False = native.
 
-    overhead: seconds per message that occupy the NICs (paced only).
+    overhead: seconds per message that occupy the NICs before its bytes move (paced only).
     shaped: the kernel holds them to their rates (not paced), wire rates with all headers.
     """
 

@@ -412,12 +412,18 @@ class _Lone(_Known):
     __slots__ = ()
 
     def move(self, now: float) -> None:
+        pair = self.pair
+        if pair.overhead and self.phase != STARTING:
+            self.phase = STARTING
+            pair.network.clock.at(now + pair.overhead, self)
+            return
         self._depart(now)
         self.phase = TIMED
-        pair = self.pair
         clock = pair.network.clock
-        due = now + pair.overhead + self.nbytes / pair.rate
-        heappush(clock._queue, (due, NORMAL, next(clock._eid), self))  # type: ignore[misc]
+        heappush(clock._queue, (now + self.nbytes / pair.rate, NORMAL, next(clock._eid), self))  # type: ignore[misc]
+
+    def flow(self) -> None:
+        self.move(self.pair.network.clock._now)
 
     def fire(self) -> None:
         if self.phase != TIMED:
@@ -435,15 +441,14 @@ class _Granted(_Known):
     __slots__ = ()
 
     def move(self, now: float) -> None:
-        self._depart(now)
-        pair = self.pair
-        network = pair.network
-        if pair.overhead:
+        network = self.pair.network
+        if self.pair.overhead:
             self.phase = STARTING
-            network.clock.at(now + pair.overhead, self)
-        else:
-            self.phase = FLOWING
-            network.fluid.start(self, self.nbytes)
+            network.clock.at(now + self.pair.overhead, self)
+            return
+        self._depart(now)
+        self.phase = FLOWING
+        network.fluid.start(self, self.nbytes)
 
     def arrived(self) -> None:
         pair: Any = self.pair

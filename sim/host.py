@@ -3,7 +3,7 @@
 Rules this module obeys (DESIGN, section 5):
 
 * Every second of the main program is compute, update, or, while it is blocked: receive if bytes that
-  it awaits move in, else send if its own bytes move out, else wait. Latency is wait: no bytes move.
+  it awaits move in, else send if its own bytes move out, else wait. Latency and overhead are wait.
 * A server awaits whatever comes; what is wait for a worker is idle for a server.
 * Departures stand in order among the messages: a node's ``live`` changes when its program has taken
   all that came before, or blocks.

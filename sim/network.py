@@ -116,7 +116,10 @@ class Nic(Alarm):
 
 
 class Pair:
-    """The connection from one node to another. ``spare`` carried its last message, and may carry the next."""
+    """The connection from one node to another. ``spare`` carried its last message, and may carry the next.
+
+    busy  cores that its messages keep busy while they move, or 0
+    """
 
     __slots__ = (
         "ahead", "behind", "busy", "bytes", "current", "direct", "latency", "lead", "messages", "network",
@@ -198,9 +201,8 @@ class Pair:
             nic.grant()
 
     def due(self, now: float, nbytes: float) -> float:
-        """When a message that has the path to itself from ``now`` on is delivered."""
-        start = now + self.overhead
-        return start + nbytes / self.rate if self.ahead is None else self.ahead.last(start, nbytes)
+        """When a message is delivered whose bytes have the path to themselves from ``now`` on."""
+        return now + nbytes / self.rate if self.ahead is None else self.ahead.last(now, nbytes)
 
     def follow(self) -> None:
         """The current transfer is over: the next one's turn."""
@@ -273,48 +275,47 @@ class Transfer(Flow):
     def move(self, now: float) -> None:
         """Granted: occupy the path for the overhead and the bytes."""
         pair = self.pair
+        if not pair.overhead:
+            self.flow()
+            return
+        self.phase = STARTING
+        if pair.busy and pair.network.elastic:
+            pair.network.host.move(self, pair.overhead, pair.busy)
+        else:
+            pair.network.clock.at(now + pair.overhead, self)
+
+    def flow(self) -> None:
+        """The overhead (if granted) or the latency as well (if not) is over: its bytes begin to move."""
+        pair = self.pair
+        network = pair.network
+        now = network.clock._now
+        self._depart(now)
+        if not pair.rate:
+            self.phase = FLOWING
+            network.fluid.start(self, self.nbytes)
+            return
+        self.phase = TIMED
+        due = pair.due(now, self.nbytes)
+        if pair.ahead is not None:
+            pair.ahead.spend(now, self.nbytes)
+            if pair.busy:  # its bytes cost what they cost, however soon they have passed
+                cost = network.byte_cost * self.nbytes
+                pair.busy = (network.moving + cost / max(due - now, 1e-4)) or 1e-12
+        if pair.busy:
+            if network.elastic:
+                network.host.move(self, due - now, pair.busy)
+                return
+            network.host.load(pair.busy)
+        heappush(network.clock._queue, (due, NORMAL, next(network.clock._eid), self))  # type: ignore[misc]
+
+    def _depart(self, now: float) -> None:
+        """Its bytes begin to move: both ends are told."""
         self.began = now
-        source = pair.source
+        source = self.pair.source
         if source.blocked and not source.out:
             source.turning(now)
         source.out += 1
-        pair.target.receiving(self, now)
-        clock = pair.network.clock
-        if pair.rate:
-            self.phase = TIMED
-            due = pair.due(now, self.nbytes)
-            if pair.ahead is not None:
-                pair.ahead.spend(now + pair.overhead, self.nbytes)
-            if pair.busy:
-                host = pair.network.host
-                if pair.ahead is not None:  # its bytes cost what they cost, however soon they have passed
-                    cost = pair.network.byte_cost * self.nbytes
-                    pair.busy = (pair.network.moving + cost / max(due - now, 1e-4)) or 1e-12
-                if pair.network.elastic:
-                    host.move(self, due - now, pair.busy)
-                    return
-                host.load(pair.busy)
-            heappush(clock._queue, (due, NORMAL, next(clock._eid), self))  # type: ignore[misc]
-        elif pair.overhead:
-            self.phase = STARTING
-            clock.at(now + pair.overhead, self)
-        else:
-            self.phase = FLOWING
-            pair.network.fluid.start(self, self.nbytes)
-
-    def flow(self) -> None:
-        """The latency (if it needed no grant) or the overhead (if granted) is over."""
-        pair = self.pair
-        if pair.direct:
-            now = pair.network.clock._now
-            self.began = now
-            source = pair.source
-            if source.blocked and not source.out:
-                source.turning(now)
-            source.out += 1
-            pair.target.receiving(self, now)
-        self.phase = FLOWING
-        pair.network.fluid.start(self, self.nbytes)
+        self.pair.target.receiving(self, now)
 
     def fire(self) -> None:
         if self.phase == TIMED:
@@ -363,9 +364,10 @@ class Network:
 
     ``observer``, if set, is called with every transfer at the moment of its delivery. ``host``, if
     set, is the processor that plays all machines: latency is work of its own, moving a byte costs
-    ``byte_cost`` seconds, and a message that moves keeps ``moving`` cores busy besides; ``elastic``
-    transfers go slower when it is busy, others only leave less of it to the rest. ``connect`` makes the
-    connections, ``carrier`` what carries a message.
+    ``byte_cost`` seconds, and a message that moves keeps ``moving`` cores busy besides. ``elastic``
+    transfers go slower when it is busy, from their overhead on; others only leave less of it to the rest,
+    while their bytes move. ``connect`` makes the connections, ``carrier`` what carries a message, ``further``
+    are the links beyond the NICs that somebody's path leads over, by name.
     """
 
     def __init__(
@@ -392,7 +394,7 @@ class Network:
         self.connect: Callable[[Network, Any, Any], Pair] = Pair
         self.carrier: Callable[[Pair, Any, float], Transfer] = Transfer
         self._routes = routes
-        self._further: dict[str, Link] = {}
+        self.further: dict[str, Link] = {}
 
     def attach(self, endpoint: Endpoint, machine: int) -> None:
         """Place ``endpoint`` on a machine."""
@@ -413,19 +415,14 @@ class Network:
             return ()
         named = self._routes(a.index, b.index)
         for name, rate in named:
-            if name not in self._further:
-                self._further[name] = Link(self.fluid, rate)
-        return tuple(self._further[name] for name, _ in named)
+            if name not in self.further:
+                self.further[name] = Link(self.fluid, rate)
+        return tuple(self.further[name] for name, _ in named)
 
     def delay(self, a: Nic, b: Nic) -> tuple[float, float]:
         """Latency and overhead that these links add, seconds."""
         own = getattr(self._routes, "delay", None)
         return (0.0, 0.0) if own is None else own(a.index, b.index)
-
-    @property
-    def further(self) -> dict[str, Link]:
-        """Links beyond the NICs that somebody's path leads over, by name."""
-        return self._further
 
     def advance(self, source: Endpoint) -> None:
         """Let the messages at the head of a node's queue ask, as many as may."""
@@ -476,19 +473,19 @@ class Network:
         transfer.phase = OVER
         pair.undelivered -= 1
         pair.withheld = None
-        moving = phase in (TIMED, FLOWING) or (phase == STARTING and not pair.direct)
+        moving = phase in (TIMED, FLOWING)
         if phase == FLOWING:
             self.fluid.cancel(transfer)
         if phase == TIMED and pair.busy and not self.elastic:
             self.host.load(-pair.busy)
-        elif phase == CALLING or (phase == TIMED and pair.busy):
+        elif phase == CALLING or (phase in (STARTING, TIMED) and pair.busy):
             self.host.cancel(transfer)
         if moving:
             if pair.source.blocked and pair.source.out == 1:
                 pair.source.turning(now)
             pair.source.out -= 1
             pair.target.received(transfer, now)
-        if (moving or phase == STALLED) and not pair.direct:
+        if (moving or phase in (STARTING, STALLED)) and not pair.direct:
             pair.source.nic.free_out += 1
             pair.target.nic.free_in += 1
         if transfer.counted:

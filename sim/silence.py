@@ -86,10 +86,9 @@ class RestingPair(Pair):
             self.bytes += transfer.nbytes - left
             self._replace(transfer, left).rest_in_slots(FLOWING, 0.0)
         elif phase in (STARTING, TIMED):
-            host = self.network.host if self.network.elastic and phase == TIMED and self.busy else None
+            host = self.network.host if self.network.elastic and self.busy else None
             rest = max(transfer.due - now, 0.0) if host is None else host.cancel(transfer)
-            moving = phase == TIMED or not self.direct
-            self._replace(transfer, transfer.nbytes, moving).rest_in_slots(phase, rest)
+            self._replace(transfer, transfer.nbytes, phase == TIMED).rest_in_slots(phase, rest)
 
     def _hush_request(self, transfer: RestingTransfer, now: float) -> None:
         """A request under way rests; so does one that a silent receiver has."""
@@ -154,8 +153,14 @@ class RestingTransfer(Transfer):
         if pair.silent:
             self.rest_in_slots(WHOLE, 0.0)
             return
-        self.due = pair.due(now, self.nbytes) if pair.rate else now + pair.overhead
+        self.due = now + pair.overhead
         super().move(now)
+
+    def flow(self) -> None:
+        pair = self.pair
+        if pair.rate:
+            self.due = pair.due(pair.network.clock._now, self.nbytes)
+        super().flow()
 
     def go_on(self) -> None:
         """Go on where it rested."""
@@ -178,20 +183,19 @@ class RestingTransfer(Transfer):
 
     def _move_on(self, now: float) -> None:
         """Occupy its path again, for what is left."""
-        pair, at = self.pair, self.at
-        source, network = pair.source, pair.network
-        if source.blocked and not source.out:
-            source.turning(now)
-        source.out += 1
-        pair.target.receiving(self, now)
+        pair, at, began = self.pair, self.at, self.began
+        network = pair.network
+        if at != STARTING:
+            self._depart(now)
+            self.began = began
         self.phase, self.due = at, now + self.rest
         if at == FLOWING:
             network.fluid.start(self, self.nbytes)
             return
+        if pair.busy and network.elastic:
+            network.host.move(self, self.rest, pair.busy)
+            return
         if at == TIMED and pair.busy:
-            if network.elastic:
-                network.host.move(self, self.rest, pair.busy)
-                return
             network.host.load(pair.busy)
         heappush(network.clock._queue, (self.due, NORMAL, next(network.clock._eid), self))  # type: ignore[misc]
 

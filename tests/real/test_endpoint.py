@@ -73,6 +73,16 @@ def test_a_paced_message_takes_its_bytes_at_the_slower_nic() -> None:
     assert arrivals(network, 1) == [(0, 0, 21.0)]
 
 
+def test_while_its_overhead_lasts_a_message_does_not_move() -> None:
+    """As both ends have it, who book their time by that."""
+    network = paced(2, overhead=4e-3)
+    network.endpoints[0].submit([(1, message(10))])
+    network.run()
+    for traffic in (network.endpoints[0].moving_out, network.endpoints[1].moving_in):
+        ((start, end),) = traffic.spans(0.0, 200.0)
+        assert (start - 100.0, end - 100.0) == pytest.approx((4e-3, 14e-3))
+
+
 def test_the_path_latency_is_paid_once_and_only_on_an_idle_link() -> None:
     network = paced(2, latency=3e-3, window=9)
     network.endpoints[0].submit([(1, message(10, step=0)), (1, message(10, step=1))])

@@ -61,6 +61,14 @@ def test_every_second_is_booked_and_no_gradient_is_lost(
     assert record.nodes["bytes_out"].sum() == pytest.approx(record.nodes["bytes_in"].sum())
 
 
+@pytest.mark.parametrize("admission", ["fifo", 2, "fair"])
+def test_while_latency_and_overhead_last_nothing_moves_and_who_is_blocked_waits(admission: str | int) -> None:
+    """A second of compute, then 0.01 s, 0.25 s and a second of bytes each way."""
+    network = {"admission": admission, "overhead": 0.25}
+    record = sim.simulate(scenario(1, 1, "asp", latency=0.01, network=network))
+    assert parts(record, 0) == pytest.approx(booked(compute=1, send=1, receive=1, wait=0.52))
+
+
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_the_same_seed_gives_the_same_bytes(algorithm: str) -> None:
     def run(seed: int) -> str:

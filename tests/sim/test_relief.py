@@ -8,6 +8,7 @@ import pytest
 
 from core.record import Record
 from scenarios.plan import plan
+from sim.cores import Cores
 from sim.faults import Faulty
 from tests.sim.test_faults import chosen, run
 from tests.sim.test_silence import EASY, NEVER
@@ -90,6 +91,17 @@ def test_a_message_of_who_has_died_leaves_the_host_to_the_others() -> None:
     assert before > after
 
 
+def test_a_message_of_who_has_died_amid_its_overhead_leaves_its_slot_and_the_host() -> None:
+    """Worker 0 asks at 0.12 s; it has its grant when worker 1 dies at 0.13 s: 0.2 s each way from then on.
+
+    0.05 s of overhead and as much of bytes, in which it asks for two cores and has one.
+    """
+    bytes_cost = {"cluster__host": ONE_CORE | {"byte_cost": 2e-9}, "cluster__network__overhead": 0.05}
+    slow = {"cluster__slowdowns": [{"kind": "fixed", "ranks": [0], "factor": 1.2}]}
+    end = first(run("asp", [crash(1, 0.13)], **ON_A_HOST | bytes_cost | slow), "end")
+    assert end == pytest.approx(0.13 + 0.2 + 0.2, rel=1e-9)
+
+
 @pytest.mark.parametrize("kind", ["freeze", "cut"])
 def test_what_a_message_on_a_busy_host_had_left_it_has_left_after_a_silence(kind: str) -> None:
     """The core is busy for 0.1 s with 0.05 s of message; half of it is left at 0.15 s, and for a second."""
@@ -97,3 +109,18 @@ def test_what_a_message_on_a_busy_host_had_left_it_has_left_after_a_silence(kind
     fault = {"kind": kind, "servers": [0], "at": 0.15, "back": 1.0}
     assert first(run("asp", [NEVER], **ON_A_HOST | bytes_cost), "end") == pytest.approx(0.3, rel=1e-9)
     assert first(run("asp", [fault], **ON_A_HOST | bytes_cost), "end") == pytest.approx(1.3, rel=1e-9)
+    amid_overhead = bytes_cost | {"cluster__network__overhead": 0.05}
+    early = fault | {"at": 0.12, "back": 1.0}
+    end = first(run("asp", [early], **ON_A_HOST | amid_overhead), "end")
+    assert end == pytest.approx(1.5, rel=1e-9)
+
+
+def test_a_paced_message_is_a_load_while_its_bytes_move_and_not_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Granted at 0.1 s, its bytes move from 0.15 s to 0.2 s and cost the cores 0.1 s."""
+    loads: list[tuple[float, float]] = []
+    monkeypatch.setattr(Cores, "load", lambda self, cores: loads.append((self._clock._now, cores)))
+    paced = {"cluster__host": ONE_CORE | {"byte_cost": 2e-9}, "cluster__workers": 1, "run__links": "paced"}
+    run("asp", [NEVER], **ON_A_HOST | paced | {"cluster__network__overhead": 0.05})
+    assert loads[:2] == [pytest.approx((0.15, 2.0)), pytest.approx((0.2, -2.0))]
