@@ -14,36 +14,22 @@ Rules this module obeys:
 
 from __future__ import annotations
 
-import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from importlib.util import find_spec
-from math import inf
 from pathlib import Path
 from typing import Any
 
 from aladdin import api, quiet
 from aladdin.api import Source
-from aladdin.probing import SLOWER, Learned, Probe, covered, nominal, probes, refreshing, speed
-from analysis.calibrate import CalibrationError, at_most
-from analysis.repetitions import doubts, merged, middle
-from core.record import Record
+from aladdin.probing import SLOWER, Learned, Probe, covered, nominal, probes
+from aladdin.running import Progress, Runner, run_for_real
+from analysis.calibrate import CalibrationError
+from analysis.repetitions import doubts, merged
 from scenarios import Scenario, ScenarioError
-from scenarios.profile import Constant, Profile
+from scenarios.profile import Profile
 
-__all__ = [
-    "Progress", "Runner", "alone", "anew", "calibrate", "needed", "planned", "pooled", "refresh",
-    "refreshed_in", "run_for_real",
-]  # fmt: skip
-
-Progress = Callable[[str, int, int], None]
-"""Called with the stage, how many of its parts are done and how many there are."""
-
-Runner = Callable[[Scenario], Record]
-
-SHARE = 2.0
-"""Seconds that each probe measures which follows a machine: before a run that is predicted, and after it."""
+__all__ = ["calibrate", "planned"]
 
 BUDGET = 60.0
 """Seconds that a calibration takes, unless the fewest repetitions of all probes take longer, or the host of a
@@ -61,33 +47,12 @@ SURPRISE = 4.0
 MOST = 4
 """Repetitions of a probe."""
 
-ATTEMPTS = 3
-"""Times that a probe before or after a round runs at most, where the host keeps cores."""
-
 PATIENCE = 1.3
 """Times the budget that probes may take from which the host always kept cores; their repetitions are twice
 ``MOST`` at most."""
 
 ROUNDS = 2
 """Repetitions of all probes that the shares of a budget are meant for."""
-
-_OF_STEPS = r"(step_time|device)\..*|host\..*\.beside.*"
-"""Constants that say how long native steps take: alone, beside others, beside messages."""
-
-_SMALL = r"step_time\.cold|device\..*|host\..*\.beside.*"
-"""Those of them that are small differences of step times, or ratios: they scatter more than they drift."""
-
-_DRIFTING = r"step_time\.(mean|spread)"
-"""Those that drift within minutes, and scatter within seconds."""
-
-_CLOCKED = r"host\..*\.beside\.(\d+)"
-"""Those that are read off clocks where so many keep all cores busy: they drift, and scatter little."""
-
-_OF_LINKS = r"link\.native\..*|host\.native\.byte_cost"
-"""Those of native links, which scatter by half within seconds and drift by less."""
-
-LATEST = 12
-"""Probes of what drifts that count: those of the last minutes."""
 
 
 def calibrate(
@@ -254,7 +219,7 @@ class _Calibration:
 
     def _undisturbed(self, i: int) -> list[Learned]:
         """The repetitions of probe ``i`` beside which the machine's host kept no more than usual."""
-        usual = _least([one.stolen for one in own] for own in self.learned)
+        usual = quiet.least([one.stolen for one in own] for own in self.learned)
         return [one for one in self.learned[i] if not quiet.too_much(one.stolen, usual)]
 
     def _sound(self, i: int) -> list[Learned]:
@@ -313,12 +278,6 @@ class _Calibration:
         )
 
 
-def _least(shares: Iterable[Sequence[float | None]]) -> list[float]:
-    """The least share that was kept from each probe, as far as it is known."""
-    known = [[one for one in own if one is not None] for own in shares]
-    return [min(own) for own in known if own]
-
-
 def _kept(learned: Sequence[Sequence[Learned]]) -> str:
     """What is to be said of probes from which the host kept cores in every repetition; empty without any."""
     worst = [min((one.stolen or 0.0 for one in own), default=0.0) for own in learned]
@@ -336,124 +295,6 @@ def _model(models: Sequence[str], constants: Mapping[str, Any]) -> str:
     model = max(dict.fromkeys(models), key=models.count)
     wide = "step_time.spread" in constants and constants["step_time.spread"].value > 1
     return "lognormal" if model == "shifted_exponential" and wide else model
-
-
-def needed(*packages: str) -> None:
-    """Raise ``ScenarioError``, before any work, where a package of the extras is not installed."""
-    missing = [name for name in packages if find_spec(name) is None]
-    if missing:
-        raise ScenarioError(
-            f"this needs {' and '.join(missing)}; install what is missing with: pip install 'aladdin[all]'"
-        )
-
-
-def _attempted(run: Runner, scenes: Sequence[Scenario], known: Profile) -> list[Record]:
-    """The records of a probe's runs; of up to three attempts those beside which the host kept the least.
-
-    There is one only where it keeps no more than it did in the calibration.
-    """
-    usual = _least(known.notes.get("stolen", {}).values())
-    attempts: list[list[Record]] = []
-    while len(attempts) < ATTEMPTS:
-        attempts.append([run(one) for one in scenes])
-        share = quiet.stolen(attempts[-1])
-        if not quiet.too_much(share, usual):
-            break
-    return min(attempts, key=lambda records: quiet.stolen(records) or 0.0)
-
-
-def refresh(
-    profile: Profile,
-    scenario: Source,
-    run: Runner | None = None,
-    share: float = SHARE,
-    small: bool = True,
-) -> Profile:
-    """``profile`` with the constants of what ``scenario`` has native, steps or links, measured anew.
-
-    A machine that others use too changes its speed within minutes; a few short probes, of about ``share``
-    seconds each or the least that can be fitted, follow it: with ``small`` also of what messages and pauses
-    cost steps. Beside a host that keeps cores for others one runs up to three times. What one that is
-    disturbed beyond use would have measured is left out, and in doubt. Raises ``CalibrationError`` where one
-    cannot be fitted.
-    """
-    base, run = api.load(scenario), run or run_for_real
-    known = profile
-    if base.run.compute == "native":
-        gone = _OF_STEPS if small else rf"{_DRIFTING}|device\..*"
-        kept = {name: c for name, c in profile.constants.items() if not re.fullmatch(gone, name)}
-        profile = replace(profile, constants=kept)
-    for probe in refreshing(base, base.run.links, small):
-        guess = profile if "step_time.mean" in profile.constants else known
-        records = _attempted(run, probe.scenarios(guess, share), known)
-        learned = probe.learn(records, profile)
-        model = learned.model or profile.step_time_model
-        constants, notes = {**profile.constants, **learned.constants}, profile.notes
-        doubts = {what: why for what, why in notes.get("doubts", {}).items() if what != probe.what}
-        failed = {probe.what: learned.failed} if learned.failed else {}
-        stolen = {**notes.get("stolen", {}), probe.what: [quiet.stolen(records)]}
-        notes = {**notes, "doubts": {**doubts, **failed}, "stolen": stolen}
-        profile = replace(profile, constants=constants, step_time_model=model, notes=notes)
-    return profile
-
-
-def refreshed_in(profile: Profile, scenario: Scenario, times: int = 1) -> float:
-    """Seconds, for plans, that so many ``refresh`` take, and one ``alone`` where steps are native."""
-    todo = times * list(refreshing(scenario, scenario.run.links))
-    after = [speed(scenario)] if scenario.run.compute == "native" else []
-    return _seconds([*todo, *after], profile, SHARE)
-
-
-def alone(profile: Profile, scenario: Scenario, run: Runner, share: float = SHARE) -> Profile:
-    """``profile`` with how long native steps take a worker that has the machine to itself, measured anew."""
-    probe = speed(scenario)
-    learned = probe.learn(_attempted(run, probe.scenarios(profile, share), profile), profile)
-    return replace(profile, constants={**profile.constants, **learned.constants})
-
-
-def anew(fresh: Profile, calibrated: Profile) -> dict[str, Constant]:
-    """The constants of ``fresh`` not taken over from ``calibrated``, even if equal to those there."""
-    return {k: c for k, c in fresh.constants.items() if c is not calibrated.constants.get(k)}
-
-
-def pooled(profiles: Sequence[Profile]) -> Profile:
-    """The last of several profiles of one workload, with what scatters taken from all of them.
-
-    What messages and pauses cost steps is a small difference of large times: a single short probe says
-    little of it, and the machine changes it less than probes scatter. How long steps take does drift, but two
-    probes of seconds scatter as much as it drifts in minutes: the last ``LATEST`` count. So it is with native
-    links, and with what messages take from steps where no core is idle. What a profile only has from the
-    first one, for it was not probed anew, counts once: copies would outvote what was measured.
-    """
-    first = profiles[0]
-    cores = first.hardware.get("cores") or inf
-    tables = (first.constants, *(anew(one, first) for one in profiles[1:]))
-
-    def drifts(name: str) -> bool:
-        clocked = re.fullmatch(_CLOCKED, name)
-        busy = clocked is not None and int(clocked[1]) >= cores
-        return busy or bool(re.fullmatch(rf"{_DRIFTING}|{_OF_LINKS}", name))
-
-    small = merged(
-        [{k: c for k, c in _matching(_SMALL, one).items() if not drifts(k)} for one in tables], middle
-    )
-    small = {name: at_most(c, cores) if name.startswith("device.") else c for name, c in small.items()}
-    drifting = [found for one in tables if (found := {k: c for k, c in one.items() if drifts(k)})]
-    return replace(
-        profiles[-1],
-        constants={**profiles[-1].constants, **small, **merged(drifting[-LATEST:], middle)},
-    )
-
-
-def _matching(pattern: str, constants: Mapping[str, Constant]) -> dict[str, Constant]:
-    return {name: one for name, one in constants.items() if re.fullmatch(pattern, name)}
-
-
-def run_for_real(scenario: Scenario) -> Record:
-    """The real driver, imported when it is needed."""
-    from real import train
-
-    return train(scenario)
 
 
 def _new_file(path: Path) -> Path:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from aladdin import api
-from aladdin.calibration import Progress
+from aladdin.running import Progress
 from aladdin.validation import Basic, CrossCheck, crosscheck
 from analysis import metrics
 from analysis.names import count

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
-from aladdin.calibration import anew, pooled
+from aladdin.pooling import anew, pooled
 from analysis.repetitions import scatter
 from scenarios.profile import Constant, Profile
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from core.record import Record
 from scenarios.hardware import processor_time
 
-__all__ = ["NOISY", "STOLEN", "busy", "kept_back", "stolen", "too_much", "word"]
+__all__ = ["NOISY", "STOLEN", "busy", "kept_back", "least", "stolen", "too_much", "word"]
 
 NOISY = 0.25
 """Cores of other programs from which a measurement says so."""
@@ -57,6 +57,12 @@ def stolen(records: Sequence[Record]) -> float | None:
     """The largest share of the cores asked for that was kept from any of the runs; None where none says."""
     known = (record.manifest.get("environment", {}).get("stolen") for record in records)
     return max((share for share in known if share is not None), default=None)
+
+
+def least(shares: Iterable[Sequence[float | None]]) -> list[float]:
+    """The least share that was kept from each probe, as far as it is known."""
+    known = [[one for one in own if one is not None] for own in shares]
+    return [min(own) for own in known if own]
 
 
 def too_much(share: float | None, all_shares: Iterable[float | None]) -> bool:

@@ -18,7 +18,8 @@ from dataclasses import replace
 from typing import Any
 
 from aladdin import api, quiet
-from aladdin.calibration import Runner, refresh
+from aladdin.reprobing import refresh
+from aladdin.running import Runner
 from analysis import crosscheck as checks
 from analysis.calibrate import CalibrationError
 from analysis.repetitions import scatter
@@ -26,7 +27,10 @@ from core.record import Record
 from scenarios import Scenario
 from scenarios.profile import Profile
 
-__all__ = ["TOLERANCE", "disturbed", "foretell", "measured", "probed", "refreshed", "speeds", "takes"]
+__all__ = [
+    "TOLERANCE", "disturbed", "foretell", "measured", "probed", "refreshed", "simulated", "speeds",
+    "takes",
+]  # fmt: skip
 
 TOLERANCE = 0.08
 """Share by which steps may take longer or shorter than usual just before and just after a round."""
@@ -110,6 +114,13 @@ def measured(scenario: Scenario, run: Runner) -> Record:
     return again
 
 
+def simulated(scenario: Scenario, profile: Profile) -> Record:
+    """Our simulation of a scenario on the machine of ``profile``."""
+    from sim import simulate
+
+    return simulate(profile.apply(scenario))
+
+
 def foretell(scenario: Scenario, profile: Profile) -> tuple[Record, checks.Prediction]:
     """Our simulation of a scenario on the machine of ``profile``; what it and simpler models predict."""
     from sim import simulate
@@ -118,7 +129,7 @@ def foretell(scenario: Scenario, profile: Profile) -> tuple[Record, checks.Predi
     admission = calibrated.cluster.network.admission
     other = calibrated.override({"cluster.network.admission": "fair" if admission != "fair" else "fifo"})
     simpler = {"no_queueing": simulate(_without_queues(calibrated)), "wrong_admission": simulate(other)}
-    record = simulate(calibrated)
+    record = simulated(scenario, profile)
     return record, checks.predict(record, simpler, profile.warnings(scenario, api.hardware()))
 
 

@@ -17,23 +17,25 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from math import inf
 from pathlib import Path
 from typing import Any
 
 from aladdin import api, quiet
 from aladdin import rounds as one_round
 from aladdin.api import Source
-from aladdin.calibration import Progress, alone, calibrate, needed, refreshed_in, run_for_real
+from aladdin.calibration import calibrate
 from aladdin.designs import Design
 from aladdin.designs.basic import Basic
 from aladdin.probed import Probed
 from aladdin.probing import alike, fixed
+from aladdin.repeating import Rounds
+from aladdin.reprobing import alone, refreshed_in
 from aladdin.rounds import foretell
+from aladdin.running import Progress, needed, run_for_real
 from analysis import crosscheck as checks
 from analysis import store, verdict
 from analysis.calibrate import CalibrationError
@@ -43,12 +45,6 @@ from scenarios import Scenario, ScenarioError
 from scenarios.profile import Profile
 
 __all__ = ["Basic", "CrossCheck", "crosscheck", "foretell"]
-
-SPARE = 2
-"""Further rounds that a cell may have in place of disturbed ones, unless its design says how many."""
-
-AIM = 0.025
-"""Half of a cell's interval, relative, at which it has rounds enough."""
 
 CALIBRATING = 60.0
 """Seconds that the calibration for a workload takes at most; less where the budget is small."""
@@ -143,8 +139,7 @@ class _Check:
         self.simulated: dict[int, Record] = {}
         self.measured: dict[int, Record] = {}
         self.predictions: dict[int, checks.Prediction] = {}
-        self.said: dict[tuple[int, int], dict[str, Any]] = {}
-        self.rounds: dict[int, list[checks.Cell]] = {}
+        self.rounds = Rounds(design, self.levels)
         self.probed = Probed(self.profiles)
         self.took: dict[int, float] = {}
         self.begun, self.before = time.perf_counter(), 0.0  # seconds of an earlier check that goes on
@@ -164,15 +159,18 @@ class _Check:
             self._write("plan.json", self._about() | {"probing": self.probing})
         self._calibrate(on_progress, on_calibration)
         for i, scene in list(self.chosen.items()):
-            seconds = self.design.seconds(self.levels[i], self._predict(i, scene)[1])
+            profile = self.profiles[self._workload(i)]
+            roughly = checks.predict(one_round.simulated(scene, profile))
+            seconds = self.design.seconds(self.levels[i], roughly)
             self.chosen[i] = scene.override({"run.seconds": seconds})
-            self.simulated[i], self.predictions[i] = self._predict(i, self.chosen[i])
-            self.said.setdefault((i, 0), {**self.levels[i], "seconds": seconds, **vars(self.predictions[i])})
+            self.simulated[i], self.predictions[i] = foretell(self.chosen[i], profile)
+            said = {**self.levels[i], "seconds": seconds, **vars(self.predictions[i])}
+            self.rounds.said.setdefault((i, 0), said)
         on_plan(self._plan())
         self._write("predictions.json", self._said())
-        done = sum(map(len, self.rounds.values()))
-        for turn, i in self._schedule():
-            on_progress("cross-check", done, max(done + 1, self._expected()))
+        done = sum(map(len, self.rounds.had.values()))
+        for turn, i in self.rounds.schedule(self.chosen, self._affordable):
+            on_progress("cross-check", done, max(done + 1, self.rounds.expected(self.chosen)))
             self._round(turn, i)
             done += 1
         on_progress("cross-check", done, done)
@@ -199,7 +197,7 @@ class _Check:
         self.chosen.pop(i, None)
         cell = self.levels[i]
         self.left_out[i] = f"{label(cell['algorithm'])} under {cell['faults']} left out: {error}"
-        for known in (self.simulated, self.measured, self.rounds):
+        for known in (self.simulated, self.measured, self.rounds.had):
             known.pop(i, None)
 
     def _go_on(self) -> None:
@@ -224,10 +222,10 @@ class _Check:
             place = one.pop("cell")
             one.pop("round")
             one.pop("disturbed", None)
-            self.rounds.setdefault(place, []).append(checks.Cell(**{**one, "flags": tuple(one["flags"])}))
+            self.rounds.had.setdefault(place, []).append(checks.Cell(**{**one, "flags": tuple(one["flags"])}))
         self.before = 60.0 * dict(figures).get("minutes", 0.0)
-        self.said = {(one.pop("cell"), one.get("round", 0)): one for one in said}
-        self.probed.restore(probes, lambda i, turn: turn < len(self.rounds.get(i, ())))
+        self.rounds.said = {(one.pop("cell"), one.get("round", 0)): one for one in said}
+        self.probed.restore(probes, lambda i, turn: turn < len(self.rounds.had.get(i, ())))
         for file in self.folder.glob("profile-*.json"):
             self.profiles[file.stem.removeprefix("profile-")] = Profile.read(file)
         self._as_begun(plan.get("probing", self.probing))
@@ -273,9 +271,6 @@ class _Check:
             if there != here:
                 hint = f"a check with the same profile; this one was begun with {file.name} in it"
                 raise ScenarioError("out", str(self.folder), hint)
-
-    def _predict(self, i: int, scene: Scenario) -> tuple[Record, checks.Prediction]:
-        return foretell(scene, self.profiles[self._workload(i)])
 
     def _plan(self) -> str:
         """Write the plan; say it in a line."""
@@ -327,58 +322,11 @@ class _Check:
 
     # Rounds
 
-    def _schedule(self) -> Iterator[tuple[int, int]]:
-        """(round, cell): first of all cells, what they have at least, then where intervals are widest."""
-        least = {i: self.design.rounds(self.levels[i])[0] for i in self.chosen}
-        for turn in range(max(least.values(), default=0)):
-            for i in list(self.chosen):
-                if (
-                    turn < least[i]
-                    and len(self.rounds.get(i, ())) <= turn
-                    and (not turn or self._affordable(i))
-                ):
-                    yield turn, i
-        while True:
-            wide = {i: self._width(i) for i in self.chosen if self._open(i)}
-            if not wide:
-                return
-            i = max(wide, key=lambda place: (wide[place], -len(self.rounds[place])))
-            yield len(self.rounds[i]), i
-
     def _affordable(self, i: int) -> bool:
         return time.perf_counter() - self.begun + self._cost(i) <= self.budget
 
-    def _open(self, i: int) -> bool:
-        """Whether a cell should and may have a further round."""
-        most = self.design.rounds(self.levels[i])[1]
-        if i not in self.rounds or len(self.rounds[i]) >= most + getattr(self.design, "spare", SPARE):
-            return False
-        enough = len(self._sound(i)) >= most or self._width(i) <= AIM
-        return not enough and self._affordable(i)
-
-    def _width(self, i: int) -> float:
-        """Half of a cell's interval, relative; no limit where no round of it counts by itself."""
-        sound = self._sound(i)
-        return checks.combine(sound).width if sound else inf
-
-    def _disturbed(self, i: int, turn: int) -> str:
-        """Why a round does not count; empty if it does."""
-        own = self._workload(i)
-        alike = [said for (j, _), said in self.said.items() if self._workload(j) == own]
-        return one_round.disturbed(self.said.get((i, turn), {}), alike)
-
     def _workload(self, i: int) -> str:
         return self.design.workload(self.levels[i])[0]
-
-    def _counted(self, i: int) -> list[checks.Cell]:
-        """The rounds of a cell during which the machine kept its speed; all if there are none."""
-        return self._sound(i) or self.rounds[i]
-
-    def _sound(self, i: int) -> list[checks.Cell]:
-        return [one for turn, one in enumerate(self.rounds[i]) if not self._disturbed(i, turn)]
-
-    def _expected(self) -> int:
-        return sum(self.design.rounds(self.levels[i])[0] for i in self.chosen)
 
     def _like(self, i: int) -> Scenario:
         """What is probed anew before a cell's runs: its workload and processes, nothing else of it."""
@@ -392,23 +340,24 @@ class _Check:
         begun, scene, cell = time.perf_counter(), self.chosen[i], self.levels[i]
         besides = self._probe(turn, i) if self._fresh(i) else 0.0
         others = quiet.busy()
-        self.said[i, turn] = {**self.said.get((i, turn), {**cell, "round": turn}), "others_busy": others}
+        said = {**self.rounds.said.get((i, turn), {**cell, "round": turn}), "others_busy": others}
+        self.rounds.said[i, turn] = said
         try:
             self.measured[i] = one_round.measured(scene, run_for_real)
         except ScenarioError as error:
             self._leave_out(i, error)
             return
-        self.said[i, turn]["stolen"] = quiet.stolen([self.measured[i]])
+        said["stolen"] = quiet.stolen([self.measured[i]])
         if self._fresh(i) and cell["compute"] == "native":
             with suppress(CalibrationError):  # then the round is judged by what was probed before it
                 name = self._workload(i)
                 after = alone(self.profiles[name], self._like(i), run_for_real)
-                self.said[i, turn]["alone_after"] = after.value("step_time.mean")
+                said["alone_after"] = after.value("step_time.mean")
                 self.probed.add(i, turn, name, after, small=False)
                 self._write("probes.json", self.probed.rows)
-        if noisy := quiet.word(others, self.said[i, turn]["stolen"]):
+        if noisy := quiet.word(others, said["stolen"]):
             self.measured[i].manifest["flags"] = [*self.measured[i].manifest.get("flags", []), noisy]
-        self.rounds.setdefault(i, []).append(self._compared(i))
+        self.rounds.had.setdefault(i, []).append(self._compared(i))
         self.took[i] = time.perf_counter() - begun - besides
         self._save()
         if self.keep_runs and self.folder is not None:
@@ -425,12 +374,12 @@ class _Check:
         besides = (time.perf_counter() - begun) * (1 - 1 / len(often))
         self.simulated[i], said = foretell(scene, fresh)
         self.predictions[i] = replace(said, flags=(*said.flags, *flags))
-        self.said[i, turn] = {
+        self.rounds.said[i, turn] = {
             **self.levels[i], "seconds": scene.run.seconds, **vars(self.predictions[i]), "round": turn,
             "probed": {name: asdict(c) for name, c in fresh.since(self.profiles[name]).items()},
         }  # fmt: skip
         if native and now is not None:
-            self.said[i, turn]["alone_before"] = now.value("step_time.mean")
+            self.rounds.said[i, turn]["alone_before"] = now.value("step_time.mean")
         self._write("probes.json", self.probed.rows)
         self._write("predictions.json", self._said())
         return besides
@@ -445,17 +394,19 @@ class _Check:
     # What is kept
 
     def _cells(self) -> list[checks.Cell]:
-        return [checks.combine(self._counted(i)) for i in sorted(self.rounds)]
+        return [self.rounds.mean(i) for i in sorted(self.rounds.had)]
 
     def _misses(self, cells: Sequence[checks.Cell]) -> list[verdict.Miss]:
-        """The cells that missed, with how far the probes of their rounds lay apart."""
-        probed, others = [], []
-        for i in sorted(self.rounds):
-            own = [self.said.get((i, turn), {}) for turn in range(len(self.rounds[i]))]
+        """The cells that missed; how far the probes of rounds that count lay apart, who was beside them."""
+        probed = []
+        beside: dict[str, list[float | None]] = {"others_busy": [], "stolen": []}
+        for i in sorted(self.rounds.had):
+            own = [self.rounds.said.get((i, turn), {}) for turn in self.rounds.counted(i)]
             constants = [one["probed"] for one in own if one.get("probed")]
             probed.append([{name: one["value"] for name, one in each.items()} for each in constants])
-            others.append(max((b for one in own if (b := one.get("others_busy")) is not None), default=None))
-        return verdict.misses(cells, probed, others)
+            for what, found in beside.items():
+                found.append(max((one[what] for one in own if one.get(what) is not None), default=None))
+        return verdict.misses(cells, probed, beside["others_busy"], beside["stolen"])
 
     def _figures(self, cells: Sequence[checks.Cell]) -> dict[str, Any]:
         return {
@@ -468,17 +419,17 @@ class _Check:
         }
 
     def _said(self) -> list[dict[str, Any]]:
-        return [{"cell": i, **self.said[i, turn]} for i, turn in sorted(self.said)]
+        return [{"cell": i, **self.rounds.said[i, turn]} for i, turn in sorted(self.rounds.said)]
 
     def _save(self) -> None:
         """Everything that the finished rounds say."""
         if self.folder is None:
             return
-        kept = sorted(self.rounds)
+        kept = sorted(self.rounds.had)
         each = [
-            {"cell": i, "round": turn, "disturbed": self._disturbed(i, turn), **one.to_dict()}
+            {"cell": i, "round": turn, "disturbed": self.rounds.disturbed(i, turn), **one.to_dict()}
             for i in kept
-            for turn, one in enumerate(self.rounds[i])
+            for turn, one in enumerate(self.rounds.had[i])
         ]
         cells = self._cells()
         self._write("predictions.json", self._said())

@@ -23,6 +23,9 @@ __all__ = ["Miss", "by_level", "fits", "markdown", "misses", "words"]
 WITHIN = 0.05
 """An error beyond which a cell has missed."""
 
+TOLD = 0.01
+"""The share of the cores from which it is said that the host kept it."""
+
 LEVELS = ("algorithm", "n", "bandwidth", "slow", "message", "links", "compute", "faults")
 
 
@@ -34,6 +37,7 @@ class Miss:
     inside      whether the prediction lies in that interval
     part        the part of the step that deviates most, and by how much of the step (signed)
     others      cores that other programs kept busy before its rounds, the most of them; None if unknown
+    stolen      share of the cores asked for that a virtual machine's host kept, likewise; None if unknown
     drift       probed constant -> largest over smallest value of the cell's rounds, less 1; the widest first
     """
 
@@ -46,6 +50,7 @@ class Miss:
     part: tuple[str, float]
     drift: dict[str, float]
     others: float | None = None
+    stolen: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -56,11 +61,13 @@ def misses(
     cells: Sequence[Cell],
     probed: Sequence[Sequence[Mapping[str, float]]] = (),
     others: Sequence[float | None] = (),
+    stolen: Sequence[float | None] = (),
 ) -> list[Miss]:
     """The cells beyond 5 %, worst first.
 
     ``probed``: for each cell the constants that were probed for each of its rounds, by name.
     ``others``: for each cell the most cores that other programs kept busy before a round.
+    ``stolen``: for each cell the largest share of the cores that the host kept during a round.
     """
     found = []
     for i, cell in enumerate(cells):
@@ -78,6 +85,7 @@ def misses(
                 (part, cell.part_errors[part]),
                 _drift(probed[i] if i < len(probed) else ()),
                 others[i] if i < len(others) else None,
+                stolen[i] if i < len(stolen) else None,
             )
         )
     return sorted(found, key=lambda miss: -abs(miss.error))
@@ -100,11 +108,15 @@ def words(miss: Miss) -> str:
     count = f"{miss.rounds} rounds" if miss.rounds > 1 else "one round"
     drift = ", ".join(f"{name} {value:.0%}" for name, value in miss.drift.items())
     beside = "" if miss.others is None else f"; other programs kept {miss.others:.1f} cores busy before"
+    share = miss.stolen or 0.0
+    kept = f"; the machine's host kept up to {share:.0%} of the cores that were asked for"
+    kept = kept if share >= TOLD else ""
     return (
         f"{miss.error:+.1%}, {verdict} the 95 % interval of {count} ({miss.low:+.1%} … {miss.high:+.1%}); "
         f"most in {part} ({off:+.1%} of the step)"
         + (f"; probes lay apart by: {drift}" if drift else "")
         + beside
+        + kept
     )
 
 

@@ -42,7 +42,8 @@ def command(
 
         aladdin simulate demo --algorithm all --profile profile.json
     """
-    from aladdin.calibration import calibrate, needed
+    from aladdin.calibration import calibrate
+    from aladdin.running import needed
     from scenarios.errors import ScenarioError
     from scenarios.overrides import parse
 

@@ -26,6 +26,7 @@ class Design(Protocol):
     """The cells of a cross-check and how they are run.
 
     workers  numbers of workers that constants are probed at; links: kinds of links that are probed
+    spare    rounds that a cell may have besides, in place of disturbed ones
     """
 
     @property
@@ -36,6 +37,9 @@ class Design(Protocol):
 
     @property
     def links(self) -> Sequence[str]: ...
+
+    @property
+    def spare(self) -> int: ...
 
     def cells(self) -> list[dict[str, Any]]:
         """Levels of every cell, in the order in which they run."""

@@ -76,12 +76,14 @@ class Fraction:
     kind     paced | shaped | native: the links of all cells
     quick    only the cells marked so
     length   seconds of each run; 0: as long as its prediction asks for
+    spare    how often more any cell may be run, in place of rounds that were disturbed
     """
 
     kind: str = "paced"
     quick: bool = False
     length: float = 0.0
     table: str = "full.csv"
+    spare: int = 2
 
     @property
     def name(self) -> str:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
 import scenarios
-from aladdin.calibration import BUDGET, PATIENCE, calibrate, planned, refresh, refreshed_in
+from aladdin.calibration import BUDGET, PATIENCE, calibrate, planned
 from aladdin.designs.fraction import MESSAGES, Fraction
+from aladdin.reprobing import refresh, refreshed_in
 from core.record import Record
 from scenarios import Scenario
 from scenarios.profile import Profile
@@ -83,8 +86,15 @@ def test_plans_grow_with_the_model_and_with_the_workers() -> None:
         assert all(one < other for one, other in pairwise(seconds))
 
 
-@pytest.mark.parametrize("kind", ["paced", "shaped", "native"])
-@pytest.mark.parametrize("workload", WORKLOADS)
+def workloads_and_links() -> Iterator[Any]:
+    """Every workload over paced links, one over the other kinds; the rest is slow."""
+    for workload in WORKLOADS:
+        for kind in ("paced", "shaped", "native"):
+            few = kind == "paced" or workload == ("20 MB", "native")
+            yield pytest.param(workload, kind, marks=() if few else pytest.mark.slow)
+
+
+@pytest.mark.parametrize(("workload", "kind"), workloads_and_links())
 def test_a_first_round_takes_no_longer_than_a_minute(workload: tuple[str, str], kind: str) -> None:
     """And every constant is there that predictions need."""
     machine = Machine(STEPS.get(workload, 0.015))

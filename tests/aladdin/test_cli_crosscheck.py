@@ -26,10 +26,11 @@ def shell(capsys: pytest.CaptureFixture[str]) -> Shell:
     return Shell(capsys)
 
 
-@pytest.fixture
-def profile(tmp_path: Path) -> Path:
-    calibrate("demo", overrides={"cluster.workers": 2}, out=tmp_path / "p.json", run=simulate, budget=1e-3)
-    return tmp_path / "p.json"
+@pytest.fixture(scope="module")
+def profile(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("profile") / "p.json"
+    calibrate("demo", overrides={"cluster.workers": 2}, out=path, run=simulate, budget=1e-3)
+    return path
 
 
 @pytest.fixture
@@ -150,7 +151,7 @@ def test_when_this_machine_is_calibrated_is_told(
     known = Profile.read(simulated)
     monkeypatch.setattr(validation, "calibrate", lambda *_, **__: known)
     monkeypatch.setattr(validation._Check, "_plan", lambda _: "the plan")
-    monkeypatch.setattr(validation._Check, "_schedule", lambda _: iter(()))
+    monkeypatch.setattr("aladdin.repeating.Rounds.schedule", lambda *_: iter(()))
     done = shell("crosscheck", "--quick", "--seconds", 4)
     names = [name for name in ("4MB-paced", "4MB-native", "20MB-paced", "20MB-native") if name in done.err]
     lines = [line for line in done.err.splitlines() if line.startswith("calibration: ")]

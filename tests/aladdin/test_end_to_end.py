@@ -60,7 +60,7 @@ def test_ctrl_c_in_a_cross_check_says_where_the_finished_cells_are(
         return simulate(scenario)
 
     monkeypatch.setattr(validation, "run_for_real", run)
-    calibrate("demo", out=tmp_path / "profile.json", run=simulate)
+    calibrate("demo", out=tmp_path / "profile.json", run=simulate, budget=1e-3)
     profile = tmp_path / "profile.json"
     done = shell("crosscheck", "-d", "basic", "--profile", profile, "--seconds", 2, "--out", folder)
     assert done.code == 130

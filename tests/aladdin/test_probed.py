@@ -10,17 +10,17 @@ from typing import Any
 import pytest
 
 from aladdin import rounds, validation
-from aladdin.calibration import SHARE, calibrate
 from aladdin.designs.basic import Basic
 from aladdin.probed import ENOUGH, FIRST, SELDOM, Probed
 from aladdin.probing import refreshing
+from aladdin.reprobing import SHARE
 from aladdin.validation import crosscheck
 from analysis import report
 from core.record import Record
 from scenarios import Scenario
 from scenarios.profile import Constant, Profile
 from sim import simulate
-from tests.aladdin.test_probing import MACHINE
+from tests.aladdin.machines import MACHINE, calibrated
 
 BESIDE = "host.paced.beside.4"
 
@@ -69,7 +69,7 @@ def test_a_check_that_went_on_predicts_as_one_that_was_never_stopped(
 ) -> None:
     """Probes say other things before every round; one check is stopped amid its fourth run, and once more."""
     cost = {"host.paced.byte_cost": constant(1e-10), BESIDE: constant(1e-9)}
-    found = calibrate(MACHINE, run=simulate, budget=1e-3)
+    found = calibrated()
     profile = replace(found, constants={**found.constants, **cost})
     finished: list[str] = []
     stops: set[int] = set()
@@ -120,7 +120,7 @@ def test_a_check_that_went_on_predicts_as_one_that_was_never_stopped(
 def test_a_plan_counts_all_probes_of_a_workloads_first_round(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    profile = calibrate(MACHINE, run=simulate, budget=1e-3)
+    profile = calibrated()
     monkeypatch.setattr(validation, "run_for_real", lambda scene: simulate(profile.apply(scene)))
     monkeypatch.setattr(validation, "calibrate", lambda *_, **__: profile)
 

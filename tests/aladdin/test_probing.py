@@ -10,19 +10,20 @@ import pytest
 
 import scenarios
 from aladdin import validation
-from aladdin.calibration import LATEST, MOST, Runner, calibrate, pooled, refresh
+from aladdin.calibration import MOST, calibrate
 from aladdin.designs.basic import Basic
 from aladdin.designs.fraction import Fraction
+from aladdin.pooling import LATEST, pooled
 from aladdin.probing import Learned, alike, nominal, probes, refreshing
+from aladdin.reprobing import refresh
+from aladdin.running import Runner
 from aladdin.validation import crosscheck
 from analysis.calibrate import CalibrationError, fit_carried, fit_links
 from core.record import Record
 from scenarios import Scenario, ScenarioError
 from scenarios.profile import Constant, Profile
 from sim import simulate
-from tests.aladdin.test_calibration import TRUTH
-
-MACHINE = scenarios.load("demo", {**TRUTH, "cluster.workers": 2})
+from tests.aladdin.machines import MACHINE, calibrated
 
 
 def test_a_disturbed_probe_is_repeated_and_outvoted() -> None:
@@ -160,9 +161,9 @@ def test_a_repetition_that_cannot_be_fitted_leaves_the_first() -> None:
 def test_a_refreshed_probe_that_says_nothing_is_a_flag_of_the_prediction(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    profile = calibrated()
     monkeypatch.setattr("aladdin.prices.hardware", lambda: {"cores": 2})
     native = MACHINE.override({"run.compute": "native", "run.links": "paced"})
-    profile = calibrate(MACHINE, run=simulate, budget=1e-3)
     cost = Constant(1e-9, "s", 1e-9, 1e-9)
     known = {**profile.constants, "host.paced.byte_cost": cost, "host.paced.beside.1": cost}
 
@@ -183,7 +184,7 @@ def test_a_refreshed_probe_that_says_nothing_is_a_flag_of_the_prediction(
 def test_a_probe_before_a_round_runs_until_it_has_the_cores_for_itself_but_thrice_at_most() -> None:
     """Native links are as slow as the host lets them be."""
     native = MACHINE.override({"run.compute": "paced", "run.links": "native"})
-    profile = calibrate(MACHINE, run=simulate, budget=1e-3)
+    profile = calibrated()
     profile = replace(profile, notes={**profile.notes, "stolen": {"native links": [0.0, None, 0.3]}})
 
     def bandwidth(*stolen: float) -> tuple[float, int]:
@@ -206,7 +207,7 @@ def test_a_probe_before_a_round_runs_until_it_has_the_cores_for_itself_but_thric
 def test_what_is_probed_for_one_worker_says_how_many_the_device_serves(small: bool) -> None:
     """Without it the prediction would know nothing of the host that plays the worker and the server."""
     alone = MACHINE.override({"run.compute": "native", "run.links": "paced", "cluster.workers": 1})
-    fresh = refresh(calibrate(MACHINE, run=simulate, budget=1e-3), alone, simulate, small=small)
+    fresh = refresh(calibrated(), alone, simulate, small=small)
     assert {"device.slots", "device.slots.2"} <= fresh.constants.keys()
 
 
@@ -243,7 +244,7 @@ def test_what_was_not_probed_anew_is_no_vote_against_what_was() -> None:
 
 
 def test_a_small_budget_leaves_one_repetition() -> None:
-    profile = calibrate(MACHINE, run=simulate, budget=1e-3)
+    profile = calibrated()
     repetitions = dict(profile.notes["repetitions"])
     spared = [what for what, count in repetitions.items() if count == 0]
     assert all("over slow paced links" in what for what in spared)
@@ -434,7 +435,7 @@ SMALL = Basic(algorithms=("asp", "aladdin"), workers=(2,), settings=(("paced", "
 
 def test_a_stopped_check_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, ran = tmp_path / "check", []
-    profile = calibrate(MACHINE, run=simulate, budget=1e-3)
+    profile = calibrated()
 
     def run(scenario: Scenario) -> Record:
         if len(ran) == 2:
@@ -465,7 +466,7 @@ def test_who_is_stopped_while_writing_leaves_whole_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, put = tmp_path / "check", Path.replace
-    profile = calibrate(MACHINE, run=simulate, budget=1e-3)
+    profile = calibrated()
 
     def stopped(file: Path, target: Path) -> Path:
         if target.name == "rounds.json" and target.exists():
@@ -486,7 +487,7 @@ def test_who_is_stopped_while_writing_leaves_whole_files(
 
 
 def test_a_run_without_a_step_is_a_word_not_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    profile = calibrate(MACHINE, run=simulate, budget=1e-3)
+    profile = calibrated()
 
     def short(scenario: Scenario) -> Record:
         record = simulate(profile.apply(scenario))
@@ -499,7 +500,7 @@ def test_a_run_without_a_step_is_a_word_not_a_traceback(monkeypatch: pytest.Monk
 
 
 def test_wide_intervals_ask_for_rounds_and_the_budget_ends_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    profile = calibrate(MACHINE, run=simulate, budget=1e-3)
+    profile = calibrated()
     noise = iter([0.04, 0.06] * 50)
 
     class Repeated(Basic):
@@ -523,7 +524,7 @@ def test_wide_intervals_ask_for_rounds_and_the_budget_ends_them(monkeypatch: pyt
 
 
 def test_cells_under_faults_that_cannot_be_run_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    profile = calibrate(MACHINE, run=simulate, budget=1e-3)
+    profile = calibrated()
 
     class Faulty(Basic):
         def cells(self) -> list[dict[str, object]]:

@@ -9,9 +9,7 @@ from typing import Any
 
 import pytest
 
-import scenarios
 from aladdin import rounds, validation
-from aladdin.calibration import calibrate
 from aladdin.designs import Levels
 from aladdin.designs.basic import Basic
 from aladdin.rounds import disturbed, speeds
@@ -21,9 +19,7 @@ from core.record import Record
 from scenarios import Scenario
 from scenarios.profile import Profile
 from sim import simulate
-from tests.aladdin.test_calibration import TRUTH
-
-MACHINE = scenarios.load("demo", {**TRUTH, "cluster.workers": 2})
+from tests.aladdin.machines import MACHINE, calibrated
 
 
 def said(before: float | None = None, after: float | None = None) -> dict[str, Any]:
@@ -67,7 +63,7 @@ def test_disturbed_rounds_are_kept_and_told_but_do_not_count(
 ) -> None:
     """The machine is twice as slow during the first round of a cell and after it, and well again then."""
     folder, ran = tmp_path / "check", 0
-    profile = calibrate(MACHINE, run=simulate, budget=1e-3)
+    profile = calibrated()
     slow = False
 
     def run(scenario: Scenario) -> Record:
@@ -106,7 +102,7 @@ def test_a_cell_whose_only_round_had_not_the_cores_has_another(
         record.manifest["environment"] = {"stolen": 0.3 if len(ran) == 2 else 0.01}
         return record
 
-    profile = calibrate(MACHINE, run=simulate, budget=1e-3)
+    profile = calibrated()
     monkeypatch.setattr(validation, "run_for_real", run)
     monkeypatch.setattr(validation, "calibrate", lambda _, **__: profile)
     design = Basic(
@@ -121,6 +117,40 @@ def test_a_cell_whose_only_round_had_not_the_cores_has_another(
     ran.clear()
     crosscheck(MACHINE, design=replace(design, spare=0))
     assert ran == ["bsp", "asp", "aladdin"]
+
+
+def test_a_miss_stands_beside_who_had_the_cores_during_the_rounds_that_count(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """All steps take longer than predicted; the host keeps cores during a round, which another replaces."""
+    kept, profile = iter([0.02, 0.3, 0.03]), calibrated()
+
+    def run(scenario: Scenario) -> Record:
+        record = simulate(scenario.override({"cluster.compute.mean": 0.08}))
+        record.manifest["environment"] = {"stolen": next(kept)}
+        return record
+
+    monkeypatch.setattr(validation, "run_for_real", run)
+    monkeypatch.setattr("aladdin.quiet.busy", lambda: 0.1)
+    design = Basic(algorithms=("bsp", "asp"), workers=(2,), slow=(1.0,), settings=(("paced", "paced"),))
+    found = crosscheck(MACHINE, profile=profile, design=design)
+    beside = {miss.cell[0]: (miss.others, miss.stolen, miss.rounds) for miss in found.misses}
+    assert beside == {"bsp": (0.1, 0.02, 1), "asp": (0.1, 0.03, 1)}
+
+
+def test_lengths_are_estimated_by_our_own_model_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once for how long to run the cell; then once, and twice by simpler models, for the prediction."""
+    ran: list[Scenario] = []
+
+    def run(scenario: Scenario) -> Record:
+        ran.append(scenario)
+        return simulate(scenario)
+
+    monkeypatch.setattr("sim.simulate", run)
+    monkeypatch.setattr(validation, "run_for_real", simulate)
+    design = Basic(algorithms=("asp",), workers=(2,), slow=(1.0,), settings=(("paced", "paced"),))
+    crosscheck(MACHINE, profile=calibrated(), design=design)
+    assert len(ran) == 1 + 3
 
 
 def test_of_several_probes_before_a_round_each_failure_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,7 +199,7 @@ class Sound(Basic):
 def test_probes_before_a_round_heed_no_faults_of_the_scenario_that_the_design_replaces(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    profile = calibrate(MACHINE, run=simulate, budget=1e-3)
+    profile = calibrated()
     monkeypatch.setattr(validation, "run_for_real", lambda scene: simulate(profile.apply(scene)))
     monkeypatch.setattr(validation, "calibrate", lambda _, **__: profile)
     design = Sound(algorithms=("asp",), workers=(2,), settings=(("paced", "native"),), length=3.0)

@@ -153,7 +153,7 @@ PROBLEMS = {
 
 @pytest.mark.parametrize("name", PROBLEMS)
 @pytest.mark.parametrize(("n", "pi"), [(2, 1), (4, 4), (8, 1), (8, 4), (16, 2)])
-@pytest.mark.parametrize("part", [1.0, 0.3])
+@pytest.mark.parametrize("part", [1.0, pytest.param(0.3, marks=pytest.mark.slow)])
 def test_aladdins_theorem_1_holds(name: str, n: int, pi: int, part: float) -> None:
     problem, K, zeta = PROBLEMS[name](n), 200, 1 / math.sqrt(n * pi)
     eta = part * rate_limit(problem.L, zeta, pi) * (1 - 1e-9)

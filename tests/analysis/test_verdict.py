@@ -29,8 +29,14 @@ def test_a_miss_stands_beside_its_evidence() -> None:
     assert "+10.0%, outside the 95 % interval of 3 rounds (-5.0% … +5.0%)" in said
     assert "most in wait (-7.0% of the step)" in said
     assert "device.slots 100%, step_time.mean 25%" in said
-    (beside,) = misses([CELL], others=[0.7])
-    assert "other programs kept 0.7 cores busy before" in words(beside)
+    (beside,) = misses([CELL], others=[0.7], stolen=[0.12])
+    assert words(beside).endswith(
+        "; other programs kept 0.7 cores busy before"
+        "; the machine's host kept up to 12% of the cores that were asked for"
+    )
+    for share in (None, 0.004):
+        (miss,) = misses([CELL], stolen=[share])
+        assert "host" not in words(miss)
     assert misses([replace(CELL, predicted=104.0, throughput_error=0.04)]) == []
 
 
