@@ -5,6 +5,9 @@ BIN := $(VENV)/bin
 JOBS ?= 3  # processes that share the tests out, file by file; half of their time they wait for one another
 READY := $(VENV)/.ready
 
+# Where it is set, each of the hundreds of processes that tests start compiles all modules again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help demo test lint format types check slow gpu clean setup
 .DEFAULT_GOAL := help
 

@@ -25,7 +25,7 @@ COLLECTIVE = [name for name in JOINING if ALGORITHMS[name].collective]
 MOST = 100
 """Gradients that one worker may compute in all its lives; where all keep dying it may never end."""
 
-SEEDS, MANY = 15, 400
+SEEDS, MANY = 8, 400
 
 
 class Endless(Exception):

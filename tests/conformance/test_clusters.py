@@ -11,7 +11,7 @@ from tests.conformance.audit import Audit
 from tests.conformance.clusters import draw, seeded
 from tests.conformance.contracts import CONTRACTS
 
-SEEDS = 50
+SEEDS = 25
 MANY = 5_000
 
 

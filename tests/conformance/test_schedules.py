@@ -1,4 +1,4 @@
-"""Seeded schedules, over a thousand: workers that stop, slow down, leave; every contract held all along.
+"""Seeded schedules, by the hundred: workers that stop, slow down, leave; every contract held all along.
 
 A failure says how to run its schedule again, told action by action (tests/conformance/schedules.py).
 """
@@ -15,7 +15,7 @@ from tests.conformance.contracts import CONTRACTS
 from tests.conformance.schedules import draw, run, seeded
 from tests.conformance.spoiled import SPOILED
 
-SEEDS = 75
+SEEDS = 40
 MANY = 20_000
 BLOCK = 2_000
 

@@ -11,7 +11,7 @@ from tests.conformance import scripted_churn
 from tests.conformance.careless import Generous, Hasty, Twice
 from tests.conformance.scripted_churn import NAMES, seeded
 
-SEEDS, MANY = 60, 4000
+SEEDS, MANY = 30, 4000
 
 
 def seeded_all(name: str, seeds: int) -> Counter[str]:

@@ -84,7 +84,7 @@ def test_halving_doubling_is_exact_for_powers_of_two(workers: int, admission: st
 
 
 @pytest.mark.parametrize(("admission", "bound"), [("fifo", 2.0), ("fair", 1.5), (4, 1.5)])
-@pytest.mark.parametrize("workers", range(2, 17))
+@pytest.mark.parametrize("workers", [2, 3, 4, 5, 7, 8, 11, 16])
 def test_the_tree_comes_near_its_closed_form(workers: int, admission: Any, bound: float) -> None:
     """Sanders colours the edges so that nobody ever has two partners at once; grants are greedy.
 
