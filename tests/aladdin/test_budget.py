@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import pairwise
-from typing import Any
 
 import pytest
 
@@ -86,15 +84,19 @@ def test_plans_grow_with_the_model_and_with_the_workers() -> None:
         assert all(one < other for one, other in pairwise(seconds))
 
 
-def workloads_and_links() -> Iterator[Any]:
-    """Every workload over paced links, one over the other kinds; the rest is slow."""
-    for workload in WORKLOADS:
-        for kind in ("paced", "shaped", "native"):
-            few = kind == "paced" or workload == ("20 MB", "native")
-            yield pytest.param(workload, kind, marks=() if few else pytest.mark.slow)
+def few(workload: tuple[str, str], kind: str) -> bool:
+    """Every workload over paced links, and one over the other kinds: what else there is, is slow."""
+    return kind == "paced" or workload == ("20 MB", "native")
 
 
-@pytest.mark.parametrize(("workload", "kind"), workloads_and_links())
+CASES = [
+    pytest.param(workload, kind, marks=() if few(workload, kind) else pytest.mark.slow)
+    for workload in WORKLOADS
+    for kind in ("paced", "shaped", "native")
+]
+
+
+@pytest.mark.parametrize(("workload", "kind"), CASES)
 def test_a_first_round_takes_no_longer_than_a_minute(workload: tuple[str, str], kind: str) -> None:
     """And every constant is there that predictions need."""
     machine = Machine(STEPS.get(workload, 0.015))
