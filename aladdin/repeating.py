@@ -3,7 +3,9 @@
 Rules this module obeys:
 
 * All cells have their first round, then those they have at least, then further ones where intervals are
-  widest, as long as there is time. Errors are never looked at.
+  wide, as long as there is time: first the cells with the fewest rounds that count, of these the widest.
+  (Of two rounds an interval is six times as wide as they scatter: by width alone those would have all the
+  time, and who had one round, however odd, no second.) Errors are never looked at.
 * A round during which the machine changed its speed (``aladdin.rounds.disturbed``) does not count where
   others of its cell do. Another is made in its place, up to ``Design.spare`` times, and not at once if
   another cell waits: what disturbed the machine is often still there.
@@ -57,7 +59,7 @@ class Rounds:
             if not wide:
                 return
             waiting = wide if len(wide) == 1 or not self._failed(last) else wide.keys() - {last}
-            last = max(sorted(waiting), key=lambda i: (wide[i], -len(self.had[i])))
+            last = max(sorted(waiting), key=lambda i: (-len(self._sound(i)), wide[i]))
             yield len(self.had[last]), last
 
     def expected(self, chosen: Collection[int]) -> int:

@@ -29,7 +29,10 @@ def always(_: int) -> bool:
 class Machine:
     """Makes the rounds that are asked for, and keeps cores from those that are ``disturbed``."""
 
-    def __init__(self, design: Basic = DESIGN, disturbed: tuple[tuple[int, int], ...] = ()) -> None:
+    def __init__(
+        self, design: Basic = DESIGN, disturbed: tuple[tuple[int, int], ...] = (), wide: float = 1.0
+    ) -> None:
+        self.one = replace(NARROW, low=100.0 - wide, high=100.0 + wide)
         self.rounds = Rounds(design, design.cells())
         self.disturbed, self.left_out = disturbed, (-1, -1)
         self.chosen = dict.fromkeys(range(len(self.rounds.levels)))
@@ -44,7 +47,7 @@ class Machine:
                 continue
             kept = 0.4 if (i, turn) in self.disturbed else 0.01
             self.rounds.said[i, turn] = {"stolen": kept}
-            self.rounds.had.setdefault(i, []).append(replace(NARROW, measured=100.0 + turn % 2))
+            self.rounds.had.setdefault(i, []).append(replace(self.one, measured=100.0 + turn % 2))
         return order
 
 
@@ -75,10 +78,20 @@ def test_a_cell_that_is_left_out_meanwhile_has_no_further_rounds(when: tuple[int
 def test_a_disturbed_round_is_made_again_and_not_at_once() -> None:
     """Cell 0 loses its first three rounds of the two that it has at least."""
     machine = Machine(replace(DESIGN, spare=2), disturbed=((0, 0), (0, 1), (0, 2)))
-    assert machine.made()[6:] == [(0, 2), (1, 2), (0, 3), (2, 2), (0, 4)]
+    assert machine.made()[6:] == [(0, 2), (1, 2), (0, 3), (0, 4), (2, 2)]
     assert machine.rounds.counted(0) == [3, 4]
     assert machine.rounds.mean(0).rounds == 2
     assert "kept 40% of the cores" in machine.rounds.disturbed(0, 1)
+
+
+def test_who_has_one_wide_round_has_a_second_before_others_have_a_third() -> None:
+    """Though two rounds that differ by 1 % have an interval of 6 %, and one by itself of 3 % here."""
+    design = replace(
+        DESIGN, settings=(("paced", "native"), ("paced", "paced")), algorithms=("asp",), spare=0,
+        repeats={("paced", "native"): 2, ("paced", "paced"): 1},
+    )  # fmt: skip
+    machine = Machine(design, wide=3.0)
+    assert machine.made() == [(0, 0), (1, 0), (0, 1), (1, 1), (0, 2)]
 
 
 def test_nor_is_the_last_of_those_that_every_cell_has() -> None:
