@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-JOBS ?= 3  # processes that share the tests out, file by file; half of their time they wait for one another
+JOBS ?= 4  # processes that share the tests out, file by file; half of their time they wait for one another
 READY := $(VENV)/.ready
 
 # Where it is set, each of the hundreds of processes that tests start compiles all modules again.
