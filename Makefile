@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-JOBS ?= 4  # processes that share the tests out, file by file; half of their time they wait for one another
+JOBS ?= 3  # processes that share the tests out, file by file; half of their time they wait for one another
 READY := $(VENV)/.ready
 
 # Where it is set, each of the hundreds of processes that tests start compiles all modules again.
@@ -45,7 +45,8 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "aladdin needs Python 3.11 or later; say which with: make PYTHON=python3.12" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[all,dev]'
+	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true  # on all cores; some packages ship what is no Python
 	touch $@
 
 clean:  ## remove what was made, the virtual environment included

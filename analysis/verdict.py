@@ -109,8 +109,8 @@ def words(miss: Miss) -> str:
     drift = ", ".join(f"{name} {value:.0%}" for name, value in miss.drift.items())
     beside = "" if miss.others is None else f"; other programs kept {miss.others:.1f} cores busy before"
     share = miss.stolen or 0.0
-    kept = f"; the machine's host kept up to {share:.0%} of the cores that were asked for"
-    kept = kept if share >= TOLD else ""
+    told = f"; the machine's host kept up to {share:.0%} of the cores that were asked for"
+    kept = told if share >= TOLD else ""
     return (
         f"{miss.error:+.1%}, {verdict} the 95 % interval of {count} ({miss.low:+.1%} … {miss.high:+.1%}); "
         f"most in {part} ({off:+.1%} of the step)"

@@ -82,6 +82,7 @@ def main(pipe: End, place: Place | None = None) -> None:
         if place is not None:
             enter(place)
         torch.set_num_threads(1)
+        gc.freeze()  # a collection that walks through all of torch, shared until then, takes 0.3 s of a core
         _tune()
         threading.Thread(target=_end_with, args=(pipe,), name="launcher", daemon=True).start()
         process = _Process(pipe, place)
@@ -418,7 +419,7 @@ class _Process:
         if driver.group is not None:
             driver.group.warm(driver.node.params)
         gc.collect()
-        gc.freeze()  # a collection that walks through all of torch takes a tenth of a second
+        gc.freeze()
 
     def _leave(self) -> None:
         """After a worker's program: deliver what is under way, say goodbye, go on with its companions."""
