@@ -68,8 +68,7 @@ class Rounds:
 
     def counted(self, i: int) -> list[int]:
         """Which rounds of a cell count: those during which the machine kept its speed; all if none did."""
-        turns = range(len(self.had[i]))
-        return [turn for turn in turns if not self.disturbed(i, turn)] or list(turns)
+        return self._sound(i) or list(range(len(self.had[i])))
 
     def mean(self, i: int) -> Cell:
         """A cell as the rounds of it that count have it."""
@@ -77,8 +76,8 @@ class Rounds:
 
     def disturbed(self, i: int, turn: int) -> str:
         """Why a round does not count; empty if it does."""
-        own = self._workload(i)
-        alike = [said for (j, _), said in self.said.items() if self._workload(j) == own]
+        own = self.workload(i)
+        alike = [said for (j, _), said in self.said.items() if self.workload(j) == own]
         return disturbed(self.said.get((i, turn), {}), alike)
 
     def _open(self, i: int) -> bool:
@@ -91,15 +90,15 @@ class Rounds:
 
     def _width(self, i: int) -> float:
         """Half of a cell's interval, relative; no limit where no round of it counts by itself."""
-        sound = self._sound(i)
-        return combine(sound).width if sound else inf
+        return self.mean(i).width if self._sound(i) else inf
 
-    def _sound(self, i: int) -> list[Cell]:
-        return [one for turn, one in enumerate(self.had[i]) if not self.disturbed(i, turn)]
+    def _sound(self, i: int) -> list[int]:
+        return [turn for turn in range(len(self.had[i])) if not self.disturbed(i, turn)]
 
     def _failed(self, i: int) -> bool:
         """Whether the last round of a cell does not count."""
         return i in self.had and bool(self.disturbed(i, len(self.had[i]) - 1))
 
-    def _workload(self, i: int) -> str:
+    def workload(self, i: int) -> str:
+        """The name of what its constants are probed with."""
         return self.design.workload(self.levels[i])[0]

@@ -129,7 +129,7 @@ def foretell(scenario: Scenario, profile: Profile) -> tuple[Record, checks.Predi
     admission = calibrated.cluster.network.admission
     other = calibrated.override({"cluster.network.admission": "fair" if admission != "fair" else "fifo"})
     simpler = {"no_queueing": simulate(_without_queues(calibrated)), "wrong_admission": simulate(other)}
-    record = simulated(scenario, profile)
+    record = simulate(calibrated)
     return record, checks.predict(record, simpler, profile.warnings(scenario, api.hardware()))
 
 

@@ -159,7 +159,7 @@ class _Check:
             self._write("plan.json", self._about() | {"probing": self.probing})
         self._calibrate(on_progress, on_calibration)
         for i, scene in list(self.chosen.items()):
-            profile = self.profiles[self._workload(i)]
+            profile = self.profiles[self.rounds.workload(i)]
             roughly = checks.predict(one_round.simulated(scene, profile))
             seconds = self.design.seconds(self.levels[i], roughly)
             self.chosen[i] = scene.override({"run.seconds": seconds})
@@ -232,7 +232,7 @@ class _Check:
 
     def _as_begun(self, probing: bool) -> None:
         """Take constants from where the check took them at first: a profile that was given, or probes."""
-        wanted = {self._workload(i) for i in self.chosen}
+        wanted = {self.rounds.workload(i) for i in self.chosen}
         if probing and not self.probing:
             hint = "nothing (this check was begun without a profile, and goes on without one)"
             raise ScenarioError("profile", "given", hint)
@@ -310,13 +310,13 @@ class _Check:
         """Seconds that a round takes: as its last one with its probes once, or an estimate with so many."""
         if i in self.took:
             return self.took[i]
-        probing = refreshed_in(self.profiles[self._workload(i)], self._like(i), times)
+        probing = refreshed_in(self.profiles[self.rounds.workload(i)], self._like(i), times)
         return one_round.takes(self.chosen[i], probing if self._fresh(i) else 0.0)
 
     def _first_probes(self) -> float:
         """Seconds of the probes that the first rounds of workloads have besides."""
         native = [i for i in self.chosen if self._fresh(i) and self.levels[i]["compute"] == "native"]
-        firsts = {self._workload(i): i for i in reversed(native)}
+        firsts = {self.rounds.workload(i): i for i in reversed(native)}
         times = {i: len(self.probed.wanted(name, native=True)) for name, i in firsts.items()}
         return sum(self._cost(i, often) - self._cost(i) for i, often in times.items())
 
@@ -324,9 +324,6 @@ class _Check:
 
     def _affordable(self, i: int) -> bool:
         return time.perf_counter() - self.begun + self._cost(i) <= self.budget
-
-    def _workload(self, i: int) -> str:
-        return self.design.workload(self.levels[i])[0]
 
     def _like(self, i: int) -> Scenario:
         """What is probed anew before a cell's runs: its workload and processes, nothing else of it."""
@@ -350,7 +347,7 @@ class _Check:
         said["stolen"] = quiet.stolen([self.measured[i]])
         if self._fresh(i) and cell["compute"] == "native":
             with suppress(CalibrationError):  # then the round is judged by what was probed before it
-                name = self._workload(i)
+                name = self.rounds.workload(i)
                 after = alone(self.profiles[name], self._like(i), run_for_real)
                 said["alone_after"] = after.value("step_time.mean")
                 self.probed.add(i, turn, name, after, small=False)
@@ -367,7 +364,7 @@ class _Check:
 
     def _probe(self, turn: int, i: int) -> float:
         """Probe what a cell has native, and predict its round; seconds of further probes than one."""
-        begun, scene, name = time.perf_counter(), self.chosen[i], self._workload(i)
+        begun, scene, name = time.perf_counter(), self.chosen[i], self.rounds.workload(i)
         native = self.levels[i]["compute"] == "native"
         often, keep = self.probed.wanted(name, native), partial(self.probed.add, i, turn, name)
         fresh, now, flags = one_round.probed(self.profiles[name], self._like(i), run_for_real, often, keep)
