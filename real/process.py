@@ -81,8 +81,6 @@ def main(pipe: End, place: Place | None = None) -> None:
     try:
         if place is not None:
             enter(place)
-        torch.set_num_threads(1)
-        gc.freeze()  # a collection that walks through all of torch, shared until then, takes 0.3 s of a core
         _tune()
         threading.Thread(target=_end_with, args=(pipe,), name="launcher", daemon=True).start()
         process = _Process(pipe, place)
@@ -128,10 +126,12 @@ def _end_with(pipe: End) -> None:
 
 
 def _tune() -> None:
-    """Timers to the microsecond, and an allocator that keeps the pages of freed tensors (glibc).
+    """One thread of torch, timers to the microsecond, an allocator (glibc) that keeps freed tensors' pages.
 
     The process ends with the fork server, which ends with the launcher: also while it is stopped.
     """
+    torch.set_num_threads(1)
+    gc.freeze()  # a collection that walks through all of torch, shared until then, takes 0.3 s of a core
     libc = ctypes.CDLL(None)
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     libc.prctl(_PR_SET_TIMERSLACK, 1000, 0, 0, 0)

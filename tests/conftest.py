@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 from collections.abc import Iterator
 
@@ -17,6 +18,14 @@ settings.load_profile("suite")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Started in the background by a shell, which lets Ctrl-C be ignored: the tests send it themselves.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def _collector_as_it_was() -> Iterator[None]:
+    """A test that leaves the garbage collector frozen or tuned fails itself, not one that comes after it."""
+    before = gc.isenabled(), gc.get_threshold(), gc.get_freeze_count() > 0
+    yield
+    assert (gc.isenabled(), gc.get_threshold(), gc.get_freeze_count() > 0) == before
 
 
 @pytest.fixture

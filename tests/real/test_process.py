@@ -243,7 +243,6 @@ def test_why_it_ends_does_not_come_in_the_midst_of_a_heartbeat(monkeypatch: pyte
 
     monkeypatch.setattr("real.process._Process", Failing)
     monkeypatch.setattr("real.process._tune", lambda: None)
-    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
     monkeypatch.setattr("real.process._end_with", lambda _: None)
     monkeypatch.setattr(os, "_exit", leave)
     with pytest.raises(SystemExit):
