@@ -64,13 +64,17 @@ def drop_incoming(endpoint: Endpoint, node: int, now: float) -> None:
 
 
 def meet(endpoint: Endpoint, node: int, life: int) -> None:
-    """That life of ``node`` is there; if it was only parted, it goes on where the one before ended."""
+    """That life of ``node`` is there; if it was only parted, it goes on where the one before ended.
+
+    Who has said goodbye says it again: who has yet to be told of this node may be told that it is there.
+    """
     if node not in endpoint.parted:
         endpoint.depart(node)
         with endpoint.changed:
             endpoint.lives.of[node] = life
             endpoint.gone.discard(node)
             endpoint.undelivered[node] = endpoint._sequence[node] = endpoint._expected[node] = 0
+            _part_with(endpoint, node)
         return
     part(endpoint, node)
     with endpoint.changed:
@@ -96,11 +100,7 @@ def hello(endpoint: Endpoint, header: Header) -> None:
             raise Replayed(f"node {node} says again that it is back")
         endpoint.greeted[node] = header.incarnation
         endpoint._frame(node, _hello(endpoint, node, 0))
-        if endpoint.goodbye is not None:
-            endpoint._frame(
-                node,
-                Header(wire.BYE, endpoint.me, step=endpoint.goodbye[0], number=endpoint.goodbye[1], time=now),
-            )
+        _part_with(endpoint, node)
     if node not in endpoint.parted:
         return
     endpoint.parted.discard(node)
@@ -117,3 +117,10 @@ def hello(endpoint: Endpoint, header: Header) -> None:
 
 def _hello(endpoint: Endpoint, node: int, step: int) -> Header:
     return Header(wire.HELLO, endpoint.me, endpoint._expected[node], step=step, time=endpoint.clock())
+
+
+def _part_with(endpoint: Endpoint, node: int) -> None:
+    """Say goodbye to ``node``, if it has been said to the others."""
+    if endpoint.goodbye is not None:
+        step, number = endpoint.goodbye
+        endpoint._frame(node, Header(wire.BYE, endpoint.me, step=step, number=number, time=endpoint.clock()))

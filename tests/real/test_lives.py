@@ -167,6 +167,18 @@ def test_news_of_a_life_that_is_over_is_no_news() -> None:
     assert peer.lives.finished
 
 
+def test_who_comes_after_a_goodbye_hears_it_too() -> None:
+    """The launcher may not know yet that the other one has ended, and tell the joiner that it is there."""
+    network = MemoryNetwork(3)
+    network.endpoints[1].say(wire.BYE, [0, 2], number=1.0)
+    reborn(network, 0, 1)
+    network.run()
+    joiner = network.endpoints[0]
+    assert joiner.mailbox.left == {1}
+    assert joiner.ended == {1: 0}
+    assert joiner.lives.finished
+
+
 def test_whoever_awaits_a_former_life_hears_that_it_has_left() -> None:
     mailbox = Mailbox()
     mailbox.depart(3, 0.0)
