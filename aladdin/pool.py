@@ -9,7 +9,7 @@ Rules this module obeys:
 * A run that fails is an outcome that says how; so is a process that dies. Nothing else is disturbed.
 * However the loop over ``outcomes`` ends, no process is left behind: they are in a session of their
   own, so Ctrl-C reaches the parent alone, which ends them; and when the parent dies, they find their
-  pipe closed.
+  pipe closed, and end at once, whatever they are about.
 """
 
 from __future__ import annotations
@@ -141,7 +141,19 @@ def serve() -> None:
         except BrokenPipeError:
             os._exit(1)
 
-    for line in sys.stdin:
+    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+    busy = threading.Event()
+
+    def listen() -> None:
+        for line in sys.stdin:
+            busy.set()
+            lines.put(line)
+        if busy.is_set():  # the parent closes the pipe once there is nothing to do: it has died
+            os._exit(1)
+        lines.put("")
+
+    threading.Thread(target=listen, daemon=True).start()
+    while line := lines.get():
         last = -1.0
 
         def on_progress(done: int, total: int) -> None:
@@ -151,7 +163,9 @@ def serve() -> None:
                 last = share
                 say(share)
 
-        say(perform(json.loads(line), on_progress))
+        found = perform(json.loads(line), on_progress)
+        busy.clear()
+        say(found)
 
 
 class _Worker:

@@ -8,15 +8,19 @@ Rules this package obeys:
 * Results go to stdout, progress, warnings and errors to stderr.
 
 Exit codes: 0 done; 1 a check failed (``verify``); 2 bad input or output that cannot be written,
-one message; 3 the run failed (a dead server, a deadlock, a diverged loss); 130 stopped by Ctrl-C.
+one message; 3 the run failed (a dead server, a deadlock, a diverged loss); 130 stopped by Ctrl-C, 143 by
+SIGTERM, 129 by SIGHUP: all three keep what is finished.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import wraps
 from importlib import import_module
 from inspect import cleandoc
@@ -59,14 +63,50 @@ CODES = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` (default: the process's own); returns the exit code."""
+    with _endings() as came:
+        try:
+            code = _run(argv, came)
+        except KeyboardInterrupt:  # while something was imported, before or after the command itself
+            print(f"stopped: by {_who(came)}", file=sys.stderr)
+            code = STOPPED
+    return 128 + came[0] if came and code == STOPPED else code
+
+
+@contextmanager
+def _endings() -> Iterator[list[int]]:
+    """SIGTERM and SIGHUP do once what Ctrl-C does, where they would end this process at once.
+
+    Yields the number of the one that came, if one has.
+    """
+    came: list[int] = []
+
+    def end(number: int, frame: Any) -> None:
+        if came:
+            return
+        came.append(number)
+        pressed = signal.getsignal(signal.SIGINT)
+        if not callable(pressed):
+            raise KeyboardInterrupt
+        pressed(signal.SIGINT, frame)
+
+    ours = threading.current_thread() is threading.main_thread()
+    numbers = [number for number in (signal.SIGTERM, signal.SIGHUP) if ours]
+    taken = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
+    for number in taken:
+        signal.signal(number, end)
     try:
-        return _run(argv)
-    except KeyboardInterrupt:  # while something was imported, before or after the command itself
-        print("stopped: by Ctrl-C", file=sys.stderr)
-        return STOPPED
+        yield came
+    finally:
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)
 
 
-def _run(argv: Sequence[str] | None) -> int:
+def _who(came: Sequence[int]) -> str:
+    """By what a command was stopped."""
+    return signal.Signals(came[0]).name if came else "Ctrl-C"
+
+
+def _run(argv: Sequence[str] | None, came: Sequence[int]) -> int:
     import typer
 
     from aladdin.cli.common import top
@@ -93,7 +133,7 @@ def _run(argv: Sequence[str] | None) -> int:
         if found is None:
             raise
         code = found
-        _complain(error, code)
+        _complain(error, code, came)
     try:
         sys.stdout.flush()
     except OSError as error:
@@ -127,7 +167,7 @@ def _unprinted(error: OSError) -> int:
 
 
 class Interrupted(Exception):
-    """Ctrl-C; carried past Typer, which would end the program without a word.
+    """Ctrl-C, or a signal that does the same; carried past Typer, which would end the program without a word.
 
     path  what was kept; reached: how far a run that was saved had come, in words
     """
@@ -159,8 +199,8 @@ def _paragraphs(text: str) -> str:
     )
 
 
-def _complain(error: Exception, code: int) -> None:
-    """One message on stderr; after Ctrl-C with what was kept."""
+def _complain(error: Exception, code: int, came: Sequence[int]) -> None:
+    """One message on stderr; where a command was stopped, with what was kept."""
     from aladdin.cli.common import say
 
     kept = getattr(error, "path", None)
@@ -169,4 +209,6 @@ def _complain(error: Exception, code: int) -> None:
         say("error", f"{error}; what was recorded is in {kept}" if kept else str(error))
         return
     reached = f", at {error.reached}" if isinstance(error, Interrupted) and error.reached else ""
-    say("stopped", f"by Ctrl-C{reached}" + ("" if kept is None else f"; what was finished is in {kept}"))
+    say(
+        "stopped", f"by {_who(came)}{reached}" + ("" if kept is None else f"; what was finished is in {kept}")
+    )
