@@ -27,9 +27,13 @@ from aladdin.running import Progress, Runner, run_for_real
 from analysis.calibrate import CalibrationError
 from analysis.repetitions import doubts, merged
 from scenarios import Scenario, ScenarioError
+from scenarios.fields import real
 from scenarios.profile import Profile
 
-__all__ = ["calibrate", "planned"]
+__all__ = ["LONGEST", "calibrate", "planned"]
+
+LONGEST = 7 * 86400.0
+"""Seconds that a budget is at most, of a calibration or of a cross-check."""
 
 BUDGET = 60.0
 """Seconds that a calibration takes, unless the fewest repetitions of all probes take longer, or the host of a
@@ -83,8 +87,7 @@ def calibrate(
     """
     base = api.load(scenario, overrides=overrides)
     path = None if out is None else _new_file(Path(out))
-    if not budget > 0:
-        raise ScenarioError("budget", budget, "seconds above 0")
+    budget = real(above=0.0, high=LONGEST, dimension="seconds")(budget, "budget")
     counts = sorted({*(workers or (base.cluster.workers,)), 2} - {1})
     kinds = tuple(dict.fromkeys(links)) or tuple(dict.fromkeys(("native", "paced", base.run.links)))
     profile = _blank(base, counts, kinds)

@@ -27,7 +27,7 @@ from typing import Any
 from aladdin import api, quiet
 from aladdin import rounds as one_round
 from aladdin.api import Source
-from aladdin.calibration import calibrate
+from aladdin.calibration import LONGEST, calibrate
 from aladdin.designs import Design
 from aladdin.designs.basic import Basic
 from aladdin.probed import Probed
@@ -42,6 +42,7 @@ from analysis.calibrate import CalibrationError
 from analysis.names import label
 from core.record import Record
 from scenarios import Scenario, ScenarioError
+from scenarios.fields import real
 from scenarios.profile import Profile
 
 __all__ = ["Basic", "CrossCheck", "crosscheck", "foretell"]
@@ -100,6 +101,7 @@ def crosscheck(
 
     Raises ``ScenarioError`` for bad input and where no cell can be run.
     """
+    budget = real(above=0.0, high=LONGEST, dimension="seconds")(budget, "budget")
     return _Check(scenario, profile, design or Basic(), overrides, out, resume, budget, keep_runs).run(
         on_progress or _silent, on_plan or _silent, on_calibration or _silent
     )

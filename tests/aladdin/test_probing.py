@@ -250,7 +250,7 @@ def test_a_small_budget_leaves_one_repetition() -> None:
     assert all("over slow paced links" in what for what in spared)
     assert {repetitions[what] for what in repetitions if what not in spared} == {1}
     assert len(spared) == 1
-    with pytest.raises(ScenarioError, match="budget: 0 is not valid; expected seconds above 0"):
+    with pytest.raises(ScenarioError, match="budget: 0 is not valid; expected a finite time"):
         calibrate(MACHINE, run=simulate, budget=0)
 
 
