@@ -426,10 +426,10 @@ class _Process:
         if len(self.programs) == 1:
             self.endpoint.discard()
         self.driver.drain()
-        with self.endpoint.changed:
+        with self.endpoint.changed:  # who is met meanwhile is among the others, or hears of it as it is met
             self.life.ended = True
-        going = self.life.going
-        self.endpoint.say(wire.BYE, self._others(), step=self.driver.reduced, number=float(not going))
+            going = self.life.going
+            self.endpoint.say(wire.BYE, self._others(), step=self.driver.reduced, number=float(not going))
         self.tell(**{"is": "ended"}, going=going, now=self.booker.end - self.booker.zero)
         self.driver.serve()
 
