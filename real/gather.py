@@ -34,6 +34,9 @@ from scenarios.workloads import load
 
 __all__ = ["assemble", "diverged", "environment", "merged", "remains"]
 
+OVERRUN = 0.2
+"""Share of paced steps whose gradients may take longer than they do without a word: machines have moments."""
+
 _LOSS_POINTS = 100
 
 _WAIT, _RECEIVE = PARTS.index("wait"), PARTS.index("receive")
@@ -75,7 +78,8 @@ def assemble(
                 f"{_name(plan, node)} was lost ({why}); the run went on without it"
                 for node, why in left.items()
             ]
-            + _overcome(plan, tables),
+            + _overcome(plan, tables)
+            + _overrun(tables),
             "transport_seconds": {str(node): t["transport_seconds"] for node, t in tables.items()},
             "overruns": sum(t["overruns"] for t in tables.values()),
             "gradient_seconds": {
@@ -105,6 +109,15 @@ def assemble(
         acknowledged = {str(node): t["acknowledged"] for node, t in tables.items() if node < plan.workers}
         record.manifest["acknowledged"] = acknowledged if plan.accounts else {}
     return record
+
+
+def _overrun(tables: Mapping[int, dict[str, Any]]) -> list[str]:
+    """That paced steps were none, where more of them than ``OVERRUN`` took longer than they should have."""
+    steps = sum(t["totals"]["steps"] for t in tables.values() if not t["totals"]["role"])
+    late = sum(t["overruns"] for t in tables.values())
+    if late <= OVERRUN * steps:
+        return []
+    return [f"{late} of {steps} paced steps took longer than they were to: their gradients alone did"]
 
 
 def _name(plan: Plan, node: int) -> str:

@@ -68,6 +68,13 @@ def test_synchronous_algorithms_equal_large_batch_sgd(algorithm: str, collective
     assert record.curves["step"][0] == 3 * 8
 
 
+def test_paced_steps_that_cannot_keep_pace_are_told() -> None:
+    record = real.train(tiny("asp", cluster={"compute": {"mean": "1 us"}}))
+    assert record.manifest["overruns"] == 16
+    told = "16 of 16 paced steps took longer than they were to: their gradients alone did"
+    assert record.manifest["flags"] == [told]
+
+
 def test_asp_applies_every_gradient_once_on_every_shard() -> None:
     scenario = tiny("asp", cluster={"servers": {"count": 2}}, run={"links": "paced", "spans": True})
     record = real.train(scenario)
