@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 # Where it is set, each of the hundreds of processes that tests start compiles all modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test lint format types check slow gpu clean setup
+.PHONY: help demo test lint format types check slow gpu fast clean setup
 .DEFAULT_GOAL := help
 
 help:  ## what there is to make
@@ -39,6 +39,10 @@ slow: $(READY)  ## the long tests
 gpu: $(READY)  ## the tests that need a CUDA device
 	$(BIN)/python -m pytest -q -m gpu
 
+fast: $(READY)  ## compile the simulator's innermost modules (needs a C compiler); records stay the same
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[fast]'
+	$(BIN)/python -m sim.compiling
+
 setup: $(READY)  ## the virtual environment alone
 
 $(READY): pyproject.toml constraints.txt
@@ -50,5 +54,5 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 clean:  ## remove what was made, the virtual environment included
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
+	rm -rf sim/compiled-* $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

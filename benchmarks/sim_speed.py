@@ -92,9 +92,10 @@ def scenario(
     )
 
 
-def measure(chosen: Any, repeats: int) -> dict[str, float]:
+def measure(chosen: Any, repeats: int) -> dict[str, float | bool]:
     """Medians of ``repeats`` runs of a scenario, in this process."""
     import sim
+    from sim import compiled
 
     workers, steps = chosen.cluster.workers, chosen.run.steps
     timeouts = max(2, min(steps, STEPS_IN_ALL // workers))
@@ -115,6 +116,7 @@ def measure(chosen: Any, repeats: int) -> dict[str, float]:
         "steps_per_s": round(done / seconds, 1),
         "timeouts_per_step": round(timeouts_per_step, 2),
         "timeouts_per_message": round(timeouts_per_step / 2 / chosen.cluster.servers.count, 2),
+        "compiled": compiled.found() is not None,
         "rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
     }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from sim import compiled
 from sim.errors import Deadlock, Diverged, ServerLost
 from sim.interrupts import Interrupted, Stop
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from scenarios.schema import Scenario
     from sim.checkpoint import Checkpoints
     from sim.numerics import Gradients
+
+compiled.use(__path__)
 
 __all__ = ["Deadlock", "Diverged", "Interrupted", "ServerLost", "Stop", "simulate"]
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from core.record import PARTS
-from sim.clock import Alarm
+from sim.alarm import Alarm
 
 if TYPE_CHECKING:
     from sim.programs import Pump

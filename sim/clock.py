@@ -4,10 +4,8 @@ Rules this module obeys:
 
 * Time, queue and event order are SimPy's: (time, priority, sequence). A run is deterministic
   because all three are.
-* What is scheduled here is an ``Alarm``: an object that carries its own state and says in ``fire``
-  what happens. No callback lists, no closures. Ordinary SimPy events and processes still work on a
-  ``Clock``; they only cost what they cost in SimPy.
-* Stale alarms are not removed from the queue. Whoever fires checks whether it is still meant.
+* What is scheduled here is an ``Alarm`` (``sim.alarm``). Ordinary SimPy events and processes still work
+  on a ``Clock``; they only cost what they cost in SimPy.
 """
 
 from __future__ import annotations
@@ -19,23 +17,12 @@ from typing import Any
 
 import simpy
 
-__all__ = ["BEAT", "LATE", "NORMAL", "Alarm", "Clock"]
+from sim.alarm import NORMAL, Alarm
 
-NORMAL, LATE = 1, 2
-"""Priorities: LATE fires after everything else of the same instant."""
+__all__ = ["BEAT", "Clock"]
 
 BEAT = 16_384
 """Events after which whoever watches is told; a tenth of a second or so."""
-
-
-class Alarm:
-    """Something that happens at a time; ``fire`` is called when it has come."""
-
-    __slots__ = ()
-
-    def fire(self) -> None:
-        """The time has come."""
-        raise NotImplementedError
 
 
 class Clock(simpy.Environment):

@@ -17,7 +17,7 @@ from core.collectives import Choice, completed
 from core.record import PARTS
 from core.tensors import Tensors
 from scenarios.schema import Network as NetworkSettings
-from sim.clock import Alarm
+from sim.alarm import Alarm
 from sim.network import Network
 from sim.reductions import reduction_cost
 

@@ -16,7 +16,8 @@ from __future__ import annotations
 from heapq import heapify, heappop, heappush
 from math import inf
 
-from sim.clock import Alarm, Clock
+from sim.alarm import Alarm
+from sim.clock import Clock
 
 __all__ = ["Device", "devices"]
 

@@ -26,7 +26,8 @@ from math import ceil, inf
 
 from numpy.random import Generator
 
-from sim.clock import Alarm, Clock
+from sim.alarm import Alarm
+from sim.clock import Clock
 
 __all__ = ["Cores", "Nobody"]
 

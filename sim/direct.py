@@ -18,7 +18,8 @@ from itertools import count
 from math import inf
 
 from scenarios.schema import Machine
-from sim.clock import Alarm, Clock
+from sim.alarm import Alarm
+from sim.clock import Clock
 from sim.endpoint import Endpoint
 from sim.network import Network, Transfer
 from sim.oracle import NetCase, RunCase

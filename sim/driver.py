@@ -26,8 +26,9 @@ from scenarios.errors import ScenarioError
 from scenarios.plan import Plan
 from scenarios.steptime import StepTimes
 from scenarios.streams import RUN, stream
+from sim.alarm import Alarm
 from sim.checkpoint import Checkpoints, Registered, Registry
-from sim.clock import Alarm, Clock
+from sim.clock import Clock
 from sim.collectives import NativeAllReduce
 from sim.compute import devices
 from sim.cores import Cores, Nobody

@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
+from mypy_extensions import mypyc_attr
+
 if TYPE_CHECKING:
     from sim.network import Nic, Pair, Transfer
 
@@ -45,6 +47,7 @@ class MachineLike(Protocol):
         """Seconds between nodes on the machine."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Endpoint:
     """One node.
 

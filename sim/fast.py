@@ -14,12 +14,13 @@ from __future__ import annotations
 
 from collections import deque
 from heapq import heappush
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from core.effects import Compute, Effect, Poll, Receive, Send, TrySend
 from core.node import MODEL, Finished, Message
 from core.record import PARTS
-from sim.clock import NORMAL
+from sim.alarm import NORMAL
 from sim.host import Entry, Host, matches
 from sim.network import ASKING, FLOWING, OVER, QUEUED, STARTING, TIMED, Network, Pair, Transfer
 from sim.programs import BLOCKED, COMPUTING, FINISHED, NEWS, PAYING, RECEIVING, RETURN, RUNNING, Pump
@@ -238,19 +239,18 @@ FastPump.handlers = {
 
 def fast_pair(network: Network, source: Host, target: Host) -> Pair:
     """The connection from ``source`` to ``target``, of the kind that suits it."""
-    pair = Pair(network, source, target)
-    if network.host is None and network.savings is None and (network.slots == 1 or pair.direct):
-        pair.__class__ = _SharedPair if pair.direct else _GrantedPair
-    return pair
+    if network.host is None and network.savings is None:
+        if network.slots == inf or source.nic is target.nic:
+            return _SharedPair(network, source, target)
+        if network.slots == 1:
+            return _GrantedPair(network, source, target)
+    return Pair(network, source, target)
 
 
 class _GrantedPair(Pair):
     """Messages that ask for a grant and then have both NICs to themselves, if not what lies between."""
 
     __slots__ = ()
-
-    source: Host
-    target: Host
 
     def send(self, message: Any, nbytes: float) -> Transfer:
         source, network = self.source, self.network
@@ -288,9 +288,6 @@ class _SharedPair(Pair):
     """Messages that start without asking."""
 
     __slots__ = ()
-
-    source: Host
-    target: Host
 
     def send(self, message: Any, nbytes: float) -> Transfer:
         network, transfer = self.network, self.spare

@@ -31,7 +31,7 @@ from scenarios.plan import Plan
 from scenarios.server_churn import late_servers, moves
 from scenarios.streams import stream
 from scenarios.timetable import Event, Timetable
-from sim.clock import Alarm
+from sim.alarm import Alarm
 from sim.driver import Driver
 from sim.endpoint import Endpoint
 from sim.errors import ServerLost

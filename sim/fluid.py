@@ -19,7 +19,8 @@ from __future__ import annotations
 from collections.abc import Container
 from math import inf
 
-from sim.clock import LATE, Alarm, Clock
+from sim.alarm import LATE, Alarm
+from sim.clock import Clock
 from sim.link import CROWD, Flow, Link
 from sim.maxmin import Solver
 

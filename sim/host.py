@@ -15,6 +15,8 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
+from mypy_extensions import mypyc_attr
+
 from core.effects import Poll, Receive
 from core.node import JOINED, LEFT, Joined, Left, Message, Node
 from core.record import PARTS, StepLog
@@ -103,6 +105,7 @@ def matches(want: Receive | Poll, message: Message) -> bool:
     )
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Host(Endpoint):
     """A node in the simulator."""
 
@@ -170,7 +173,7 @@ class Host(Endpoint):
         self.waiting: list[Pump] = []
         self.senders: list[Pump] = []
         self.incoming: dict[Transfer, None] = {}
-        self.told: float = 0
+        self.told = 0.0
         self.heard = self.greeted = self.base = 0
         self.ended = self.leaving = self.crashed = self.own_live = False
         self.want: Receive | Poll | None = None
@@ -368,7 +371,7 @@ class Host(Endpoint):
             told += 1
             if news.rank == self.id and news.tag == JOINED:
                 self.own_live = False  # until then it knew of itself before all others did
-        self.told = told
+        self.told = float(told)
         if self.own_live:
             self.node.live -= gone
             self.node.live |= come

@@ -21,7 +21,9 @@ from heapq import heapify, heappop, heappush
 from math import inf, sqrt
 from typing import TYPE_CHECKING, Any
 
-from sim.clock import NORMAL, Alarm
+from mypy_extensions import mypyc_attr
+
+from sim.alarm import NORMAL, Alarm
 
 if TYPE_CHECKING:
     from sim.fluid import Fluid
@@ -463,6 +465,7 @@ class Link(Alarm):
         heapify(self.monitors)
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Flow(Alarm):
     """Bytes on their way over ``path``; subclasses say in ``arrived`` what follows the last one.
 

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 from core.node import Message
 from scenarios.server_churn import keeper
 from scenarios.timetable import Event
-from sim.clock import Alarm
+from sim.alarm import Alarm
 from sim.endpoint import Endpoint
 from sim.outages import Outage, size, taken_out
 from sim.programs import FLUSHING, RECEIVING, SENDING

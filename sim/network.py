@@ -16,8 +16,6 @@ Rules this module obeys:
 * Links with a ``burst`` are ahead after a pause, for messages that move alone (``sim.buckets``).
 * Messages inside one machine use its local bandwidth and latency and no slot.
 * Every operation costs O(log n) at most, however many requests are queued, withheld or put aside.
-
-``sim.endpoint.Endpoint`` is a node as the network sees it.
 """
 
 from __future__ import annotations
@@ -28,8 +26,11 @@ from heapq import heappop, heappush
 from math import inf
 from typing import Any
 
+from mypy_extensions import mypyc_attr
+
+from sim.alarm import NORMAL, Alarm
 from sim.buckets import Savings
-from sim.clock import NORMAL, Alarm, Clock
+from sim.clock import Clock
 from sim.endpoint import EMPTY, Endpoint, MachineLike
 from sim.fluid import Flow, Fluid, Link
 
@@ -115,6 +116,7 @@ class Nic(Alarm):
             nic.grant()
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Pair:
     """The connection from one node to another. ``spare`` carried its last message, and may carry the next.
 
@@ -216,6 +218,7 @@ class Pair:
                 transfer.ask(False)
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Transfer(Flow):
     """One message on its way. ``began`` is when its bytes began to move, seconds."""
 

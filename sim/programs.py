@@ -14,13 +14,15 @@ from collections.abc import Callable
 from heapq import heappush
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from mypy_extensions import mypyc_attr
+
 from core.collectives import all_reduce
 from core.effects import AllReduce, Compute, Effect, Flush, Now, Poll, Produced, Receive, Send, TrySend
 from core.node import JOINED, LEFT, Finished, Program
 from core.record import PARTS
 from core.tensors import Tensors
+from sim.alarm import NORMAL, Alarm
 from sim.backward import Backward
-from sim.clock import NORMAL, Alarm
 from sim.host import Host
 from sim.network import Pair
 
@@ -38,6 +40,7 @@ BLOCKED, FINISHED, RETURN = object(), object(), object()
 NEWS = frozenset({LEFT, JOINED})
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Metered(Tensors):
     """Tensor operations that run up a debt: seconds per call plus bytes by rate."""
 
@@ -67,6 +70,7 @@ class Metered(Tensors):
         return call + nbytes * byte
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Pump(Alarm):
     """One program of one node."""
 

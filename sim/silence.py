@@ -16,7 +16,7 @@ from heapq import heappush
 from math import inf
 from typing import TYPE_CHECKING, Any, Protocol
 
-from sim.clock import NORMAL
+from sim.alarm import NORMAL
 from sim.network import (
     ASKING,
     FLOWING,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import signal
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -13,6 +14,8 @@ settings.register_profile(
     "suite", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("suite")
+
+sys.modules["sim_compiled__mypyc"] = None  # type: ignore[assignment]  # tests are of the sources
 
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 import pytest
 
 import sim
-from sim.clock import Alarm, Clock
+from sim.alarm import Alarm
+from sim.clock import Clock
 from sim.compute import Device, devices
 from sim.cores import Cores
 from tests.sim.programs import scenario

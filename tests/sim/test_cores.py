@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scenarios.streams import stream
-from sim.clock import Alarm, Clock
+from sim.alarm import Alarm
+from sim.clock import Clock
 from sim.cores import Cores
 from tests.sim.test_compute import Begin, Cancel, Done, ends_on
 

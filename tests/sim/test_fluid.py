@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sim.clock import Alarm, Clock
+from sim.alarm import Alarm
+from sim.clock import Clock
 from sim.fluid import Flow, Fluid, Link
 
 

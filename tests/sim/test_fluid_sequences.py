@@ -12,7 +12,8 @@ from math import inf
 
 import pytest
 
-from sim.clock import Alarm, Clock
+from sim.alarm import Alarm
+from sim.clock import Clock
 from sim.fluid import Flow, Fluid, Link
 from sim.link import CROWD
 from tests.sim.test_maxmin import plain_rates

@@ -23,7 +23,8 @@ from core.record import Record
 from scenarios.errors import ScenarioError
 from scenarios.plan import Plan, plan
 from scenarios.schema import Scenario
-from sim.clock import LATE, NORMAL, Alarm, Clock
+from sim.alarm import LATE, NORMAL, Alarm
+from sim.clock import Clock
 from sim.driver import Driver
 from sim.fluid import Flow
 from sim.network import Pair

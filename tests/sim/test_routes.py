@@ -18,7 +18,8 @@ from scenarios.cluster import Cluster
 from scenarios.fields import build
 from scenarios.schema import Scenario
 from sim import simulate
-from sim.clock import Alarm, Clock
+from sim.alarm import Alarm
+from sim.clock import Clock
 from sim.endpoint import Endpoint
 from sim.network import Network, Transfer
 from sim.routes import routes
