@@ -11,10 +11,11 @@ Rules this module obeys:
   its connection is cut off: nothing more of it is looked at. Other connections are not affected:
   frames are taken from all in turn, a bounded number between two looks at what this node itself has
   to do, and what a connection sends faster than that waits at its own end.
-* A node of this run is known by its connection's identity, which holds the token, and on connections
-  that this node opened by the token in the frame. A frame of such a node that was handled before is
-  dropped and counted. One that does not fit what was agreed makes it a stranger, which the launcher is
-  told (``Refused``): to drop the frame alone would leave both sides waiting for ever.
+* A node of this run is known by its connection's identity, which holds the token (the newest connection of
+  an identity counts), and on connections that this node opened by the token in the frame. A frame of such a
+  node that was handled before is dropped and counted. One that does not fit what was agreed makes it a
+  stranger, which the launcher is told (``Refused``): to drop the frame alone would leave both sides waiting
+  for ever.
 * A node that comes back has a new address and, as its connections have its life in their identities, new
   connections. Those of its former life are known as such: their frames are dropped and counted.
 * Every queue is bounded: by the protocol what a node sends, by ``_BATCH`` messages what waits here from one
@@ -99,6 +100,7 @@ class ZmqTransport:
         self._router.setsockopt(zmq.RCVHWM, _BATCH)
         self._router.setsockopt(zmq.SNDHWM, _MOST_ANSWERS)
         self._router.setsockopt(zmq.TOS, _LOW_DELAY)
+        self._router.setsockopt(zmq.ROUTER_HANDOVER, 1)  # or it never reads what comes on the newer one
         most = _SPARE + _EACH * endpoint.agreed.nodes
         self._door = Door(self._context, self._router, host, most, largest, keys, self._drop)
         self.address = self._door.address

@@ -236,3 +236,28 @@ def test_a_peer_that_was_declared_dead_is_not_heard_any_more(pair: Pair) -> None
     assert second._requests == {} == second._incoming
     assert second.received["messages"] == 0
     assert not first.delivered([1])
+
+
+def test_who_is_put_off_and_met_again_is_heard_on_the_new_connection() -> None:
+    """The joiner's own thread does not run yet: it comes upon both connections at once, of one identity."""
+    endpoints = [
+        Endpoint(node, AGREED, Links(paced=False), allocate=allocate, expose=expose, clock=time.monotonic)
+        for node in range(2)
+    ]
+    failures: list[BaseException] = []
+    peer, joiner = transports = [ZmqTransport(endpoint, failures.append) for endpoint in endpoints]
+    try:
+        peer.start({1: joiner.address})
+        time.sleep(0.3)  # both connections are to be made before the joiner looks
+        peer.depart(1)
+        met: list[bool] = []
+        peer.meet(1, joiner.address, 0, lambda: met.append(True))
+        until(endpoints[0], lambda: bool(met))
+        endpoints[0].say(wire.BYE, [1], number=1.0)
+        time.sleep(0.3)
+        joiner.start({0: peer.address})
+        until(endpoints[1], lambda: endpoints[1].mailbox.left == {0})
+    finally:
+        for transport in transports:
+            transport.close()
+    assert not failures
