@@ -38,15 +38,18 @@ sys.exit(main(sys.argv[2:]))
 def test_a_simulation_that_is_told_to_end_keeps_what_it_has(
     tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-c", PROGRAM, tmp_path, "simulate", "demo", *LONG, "--out", "kept"],
         cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
-    assert process.stderr is not None
-    assert process.stderr.readline() == "begun\n"
-    time.sleep(0.5)
-    process.send_signal(number)
-    rest = process.communicate(timeout=60)[1]
+    ) as process:  # fmt: skip
+        try:
+            assert process.stderr is not None
+            assert process.stderr.readline() == "begun\n"
+            time.sleep(0.5)
+            process.send_signal(number)
+            rest = process.communicate(timeout=60)[1]
+        finally:
+            process.kill()  # whatever went wrong, it does not go on for ever
     assert process.returncode == code
     name = "Ctrl-C" if number == signal.SIGINT else number.name
     assert f"stopped: by {name}" in rest
@@ -60,12 +63,15 @@ def test_a_process_of_the_pool_ends_with_its_parent_whatever_it_is_about() -> No
         [sys.executable, "-c", pool._START, json.dumps([*map(str, sys.path)])],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip
-        assert process.stdin is not None
-        assert process.stdout is not None
-        print(json.dumps(job), file=process.stdin, flush=True)
-        assert 0 <= float(process.stdout.readline()) < 0.5
-        process.stdin.close()
-        assert process.wait(30) == 1
+        try:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            print(json.dumps(job), file=process.stdin, flush=True)
+            assert 0 <= float(process.stdout.readline()) < 0.5
+            process.stdin.close()
+            assert process.wait(30) == 1
+        finally:
+            process.kill()
 
 
 def test_a_process_of_the_pool_that_has_nothing_to_do_ends_in_order() -> None:
