@@ -341,7 +341,7 @@ class Churn:
             self._due.appendleft(joiner.node)
             for other in self.launch.members:
                 if other.reachable:
-                    other.tell(do="left", node=joiner.node)
+                    other.tell(do="off", node=joiner.node)
 
     def _expect(self, member: Member) -> None:
         """Who has gone comes back if it was to: let its next life get ready."""

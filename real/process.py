@@ -214,8 +214,8 @@ class _Process:
                     due = time.monotonic() + BEAT
                     continue
                 order = self.hear()
-                if order["do"] == "left":
-                    self.transport.depart(order["node"])
+                if order["do"] in ("left", "off"):
+                    self.transport.depart(order["node"], later=order["do"] == "off")
                 elif order["do"] == "parted":
                     reunion.part(self.endpoint, order["node"])
                     self.transport.hang_up(order["node"])

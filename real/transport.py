@@ -11,8 +11,9 @@ Rules this module obeys:
   its connection is cut off: nothing more of it is looked at. Other connections are not affected:
   frames are taken from all in turn, a bounded number between two looks at what this node itself has
   to do, and what a connection sends faster than that waits at its own end.
-* A node of this run is known by its connection's identity, which holds the token (the newest connection of
-  an identity counts), and on connections that this node opened by the token in the frame. A frame of such a
+* A node of this run is known by its connection's identity, which holds the token (the first connection of an
+  identity counts, so nobody dials a second time), and on connections that this node opened by the token in
+  the frame. A frame of such a
   node that was handled before is dropped and counted. One that does not fit what was agreed makes it a
   stranger, which the launcher is told (``Refused``): to drop the frame alone would leave both sides waiting
   for ever.
@@ -100,7 +101,6 @@ class ZmqTransport:
         self._router.setsockopt(zmq.RCVHWM, _BATCH)
         self._router.setsockopt(zmq.SNDHWM, _MOST_ANSWERS)
         self._router.setsockopt(zmq.TOS, _LOW_DELAY)
-        self._router.setsockopt(zmq.ROUTER_HANDOVER, 1)  # or it never reads what comes on the newer one
         most = _SPARE + _EACH * endpoint.agreed.nodes
         self._door = Door(self._context, self._router, host, most, largest, keys, self._drop)
         self.address = self._door.address
@@ -133,12 +133,13 @@ class ZmqTransport:
         """``peer`` is there (again), at a new address; ``met`` is called once its frames are taken."""
         self._order(partial(self._meet, peer, address, life, met))
 
-    def depart(self, peer: int) -> None:
+    def depart(self, peer: int, *, later: bool = False) -> None:
         """``peer`` is gone, or does not come: once all that was said of it before has been done.
 
-        Its port is free from then on: nobody dials there any more, whoever may listen now.
+        Its port is free from then on: nobody dials there any more, whoever may listen now. ``later``: it was
+        met and comes in the same life, but not now; the connection to it is kept until then.
         """
-        self._order(partial(self._depart, peer))
+        self._order(partial(self.endpoint.depart if later else self._depart, peer))
 
     def hang_up(self, peer: int) -> None:
         """``peer`` has ended, and with it its port is free: dial there no more, whoever may listen now."""
@@ -167,6 +168,9 @@ class ZmqTransport:
     def _connect(self, peer: int, address: str, life: int) -> None:
         """Open the connection to a life of ``peer``, in place of the one to its former life."""
         token = self.endpoint.agreed.token
+        known = self._addresses.get(peer), self._identities.get(peer)
+        if peer in self._dealers and known == (address, self._identity(token, peer, life)):
+            return  # it was put off
         self._leave(peer)
         self._addresses[peer] = address
         self._dealers[peer] = self._dial(peer)
@@ -177,7 +181,7 @@ class ZmqTransport:
         self._refused.discard(peer)
         self._identities[peer] = self._identity(token, peer, life)
         pulse = self._identity(token, peer, life, _PULSE)
-        self._former -= {self._identities[peer], pulse}  # the same life again, which was put off before
+        self._former -= {self._identities[peer], pulse}
         self._nodes[self._identities[peer]] = self._nodes[pulse] = peer
 
     def cut(self, seconds: float) -> None:

@@ -18,7 +18,7 @@ LONG = ["--set", "run.steps=20000000"]
 
 
 PROGRAM = """
-import os, sys
+import os, signal, sys
 import sim
 from aladdin.cli import main
 
@@ -27,6 +27,8 @@ def simulate(*args, run=sim.simulate, **kwargs):
     return run(*args, **kwargs)
 
 sim.simulate = simulate
+for number in (signal.SIGTERM, signal.SIGHUP):  # the tests may have been started by nohup
+    signal.signal(number, signal.SIG_DFL)
 os.chdir(sys.argv[1])
 sys.exit(main(sys.argv[2:]))
 """

@@ -203,7 +203,7 @@ def listening(orders: list[dict[str, Any]], failed: list[BaseException], pause: 
 def test_what_goes_wrong_while_it_obeys_is_told_and_not_taken_for_silence() -> None:
     """The journal of a server whose disk is full cannot say who has left."""
 
-    def depart(_: int) -> None:
+    def depart(_: int, *, later: bool) -> None:
         raise full
 
     full, failed = JournalError("journal: no room"), list[BaseException]()

@@ -80,7 +80,7 @@ def test_the_benchmark_prints_what_it_promises() -> None:
     for row in rows:
         assert set(row) == {
             "algorithm", "n", "admission", "servers", "racks",
-            "seconds", "steps_per_s", "timeouts_per_step", "timeouts_per_message", "rss_mb",
+            "seconds", "steps_per_s", "timeouts_per_step", "timeouts_per_message", "compiled", "rss_mb",
         }  # fmt: skip
         assert row["steps_per_s"] > 0
         assert row["timeouts_per_step"] > 0
