@@ -5,8 +5,8 @@ Rules this module obeys:
 * The sources are the same, and so is every record, to the last byte. What is compiled (by mypyc, which
   comes with mypy) is only faster.
 * Compiled modules lie in a folder beside the sources that is named after what they were made from: the
-  sources, the interpreter and the machine. Who edits a source, or brings another Python, runs the sources
-  again: nothing that is stale is ever imported.
+  sources, the interpreter and the machine. Who edits one of them, or brings another Python, runs the sources
+  again. (Who changes the types of what they import from other modules has to compile anew.)
 * Nothing of it is needed: without such a folder everything runs from its sources. So it does where
   ``sys.modules`` has None for ``SHARED``, which is how the tests see to it that they test the sources.
 """
