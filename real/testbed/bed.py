@@ -119,7 +119,7 @@ class Testbed:
         """From now on leave blocks in order where a signal would end this process at once."""
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGHUP):
-                if signal.getsignal(number) is signal.SIG_DFL:
+                if signal.getsignal(number) not in (signal.SIG_IGN, None):
                     self._handlers[number] = signal.signal(number, _end)
 
     def _give_back_signals(self, came: Sequence[int]) -> None:
