@@ -122,7 +122,10 @@ def test_who_was_about_to_freeze_when_the_run_is_stopped_goes_on(monkeypatch: py
 
 
 def test_who_does_not_come_because_a_server_has_died_is_not_awaited() -> None:
-    """The others were told that it comes; if all is over before that, they would wait for its end."""
+    """The others were told that it comes; if all is over before that, they would wait for its end.
+
+    They are told "off" and not "left": it keeps its connections, for it may be met again.
+    """
     made = launched(
         {"kind": "crash", "servers": [0], "at": 1.0, "back": 1.0}, cluster={"servers": {"count": 2}}
     )  # fmt: skip
@@ -138,5 +141,5 @@ def test_who_does_not_come_because_a_server_has_died_is_not_awaited() -> None:
     made.members[2].state = "dead"
     made.churn._put_off()
     assert made.members[1] is before
-    assert [told[node][-1] for node in (0, 3)] == [{"do": "left", "node": 1}] * 2
+    assert [told[node][-1] for node in (0, 3)] == [{"do": "off", "node": 1}] * 2
     assert made.churn.standby == {1: joiner}
