@@ -54,5 +54,5 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 clean:  ## remove what was made, the virtual environment included
-	rm -rf sim/compiled-* $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
+	rm -rf sim/compiled-* sim/.compiled-* $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -130,8 +130,19 @@ def perform(job: dict[str, Any], on_progress: Callable[[int, int], None] | None 
 
 
 def serve() -> None:
-    """What a process does: a job per line of stdin, its progress and outcome as lines on stdout."""
+    """What a process does: a job per line of stdin, its progress and outcome as lines on stdout.
+
+    It never returns: where a thread reads stdin, Python's own end may abort.
+    """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    try:
+        _serve()
+    except SystemExit:
+        os._exit(1)
+    os._exit(0)
+
+
+def _serve() -> None:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # whatever an algorithm prints goes to stderr
 

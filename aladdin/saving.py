@@ -7,6 +7,7 @@ Rules this module obeys:
   nothing.
 * Signals are handled in the main thread only; elsewhere Ctrl-C is not ours. Without checkpoints it is not
   either where it has another meaning already.
+* Where Ctrl-C is ignored it still is; the command line calls its handler for other signals, too.
 * Importing this costs nothing: the command line does so for its help.
 """
 
@@ -60,8 +61,10 @@ def taking(
         last = now
         return True
 
-    def stop(_: int, __: Any) -> None:
+    def stop(number: int, _: Any) -> None:
         nonlocal stopped
+        if _ignored(number, before):
+            return
         if stopped:
             raise KeyboardInterrupt
         stopped = True
@@ -82,17 +85,25 @@ def stopping() -> Iterator[Stop]:
 
     asking = Stop()
 
-    def ask(_: int, __: Any) -> None:
+    def ask(number: int, _: Any) -> None:
+        if _ignored(number, before):
+            return
         if asking.asked:
             raise KeyboardInterrupt
         asking.asked = True
 
+    before = signal.getsignal(signal.SIGINT)
     ours = threading.current_thread() is threading.main_thread()
-    if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+    if not ours or before not in (signal.default_int_handler, signal.SIG_IGN):
         yield asking
         return
     signal.signal(signal.SIGINT, ask)
     try:
         yield asking
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, before)
+
+
+def _ignored(number: int, before: Any) -> bool:
+    """Whether a signal is Ctrl-C, and was ignored by the handler before ours."""
+    return number == signal.SIGINT and before is signal.SIG_IGN

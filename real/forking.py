@@ -4,7 +4,9 @@ Rules this module obeys:
 
 * It outlives the runs, on purpose: it has imported torch, and the next run need not do so again. It ends with
   the process that started it.
-* It and its children leave Ctrl-C to that process.
+* It and its children leave Ctrl-C, SIGTERM and SIGHUP, which terminals and schedulers send to all processes
+  of a group, to that process: what they have is kept then. It kills them, and does so at the latest when it
+  ends.
 * Nodes know nothing of the program that runs them: unlike other processes of ``multiprocessing`` they do not
   import its main module again, so a script that trains needs no ``if __name__ == "__main__":``. Only where
   their algorithm is defined in it do they, and then it does.
@@ -13,12 +15,15 @@ Rules this module obeys:
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
 import os
 import signal
 import socket
 import sys
 import threading
+import weakref
+from contextlib import suppress
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -33,19 +38,24 @@ _PRELOADED = ("torch", "sklearn.datasets", "real.process", "scenarios.workloads.
 _NAMED = ("__file__", "__spec__")
 """By which a child is told of the main module."""
 
+_THE_PARENTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Signals that are for the process whose fork server it is."""
+
 _STARTING = threading.Lock()
+_CHILDREN: weakref.WeakSet[BaseProcess] = weakref.WeakSet()
 
 
 def start() -> None:
-    """Start the fork server, if it does not run yet, deaf to Ctrl-C like its children will be.
+    """Start the fork server, if it does not run yet, deaf to ``_THE_PARENTS`` like its children will be.
 
     It would otherwise hear Ctrl-C until it has imported everything. The tracker of resources has to
-    run by then: starting it unblocks the signal.
+    run by then: starting it unblocks signals.
     """
     _context().set_forkserver_preload(list(_PRELOADED))
-    resource_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _THE_PARENTS)
     try:
+        resource_tracker.ensure_running()
+        signal.pthread_sigmask(signal.SIG_BLOCK, _THE_PARENTS)
         forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -67,9 +77,17 @@ def fork(end: socket.socket, place: Place | None, name: str, *, main: bool = Fal
             for key in hidden:
                 names[key] = None
             process.start()
+            _CHILDREN.add(process)
         finally:
             names.update(hidden)
     return process
+
+
+@atexit.register  # after that of multiprocessing, which asks by SIGTERM and waits: this comes first
+def _kill() -> None:
+    for process in [*_CHILDREN]:
+        with suppress(ValueError):  # it has ended, and was closed
+            process.kill()
 
 
 def _context() -> Any:
@@ -78,7 +96,8 @@ def _context() -> Any:
 
 def _child(end: socket.socket, place: Place | None) -> None:
     """Entry of every node's process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in _THE_PARENTS:
+        signal.signal(number, signal.SIG_IGN)
     _let_the_fork_server_go()
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     if place is not None:

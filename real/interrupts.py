@@ -1,7 +1,10 @@
 """Ctrl-C at a time of one's own choosing.
 
-Rules this module obeys: a signal that comes while ``deferred`` is remembered, not lost; where Ctrl-C has
-another meaning here (a handler of the caller's, or a thread that never gets it) nothing is changed.
+Rules this module obeys:
+
+* A signal that comes while ``deferred`` is remembered, not lost.
+* Where Ctrl-C has another meaning here (a handler of the caller's, or a thread that never gets it) nothing is
+  changed. Where it is ignored it still is; the command line calls its handler for other signals, too.
 """
 
 from __future__ import annotations
@@ -30,16 +33,18 @@ class Interrupts:
 def deferred() -> Iterator[Interrupts]:
     """While inside, Ctrl-C only counts; who is inside calls ``check`` where it may be interrupted."""
     interrupts = Interrupts()
+    before = signal.getsignal(signal.SIGINT)
     ours = threading.current_thread() is threading.main_thread()
-    if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+    if not ours or before not in (signal.default_int_handler, signal.SIG_IGN):
         yield interrupts
         return
 
-    def count(*_: object) -> None:
-        interrupts.count += 1
+    def count(number: int, _: object) -> None:
+        if number != signal.SIGINT or before is not signal.SIG_IGN:
+            interrupts.count += 1
 
     signal.signal(signal.SIGINT, count)
     try:
         yield interrupts
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, before)

@@ -4,9 +4,9 @@ Rules this module obeys:
 
 * The sources are the same, and so is every record, to the last byte. What is compiled (by mypyc, which
   comes with mypy) is only faster.
-* Compiled modules lie in a folder beside the sources that is named after what they were made from: the
-  sources, the interpreter and the machine. Who edits one of them, or brings another Python, runs the sources
-  again. (Who changes the types of what they import from other modules has to compile anew.)
+* Compiled modules lie in a folder beside the sources that is named after what they were made from: all
+  sources whose types they may rely on, the interpreter and the machine. Who edits one of those, or brings
+  another Python, runs the sources again.
 * Nothing of it is needed: without such a folder everything runs from its sources. So it does where
   ``sys.modules`` has None for ``SHARED``, which is how the tests see to it that they test the sources.
 """
@@ -26,6 +26,7 @@ MODULES = (
 """What a worker's step spends most of its time in, and what refers to its classes all the time."""
 
 HERE = Path(__file__).parent
+_PACKAGES = ("core", "scenarios", "sim")
 PREFIX, SHARED = "compiled-", "sim_compiled__mypyc"
 ENDING = sysconfig.get_config_var("EXT_SUFFIX")
 
@@ -35,8 +36,9 @@ def folder() -> Path:
     import hashlib
 
     what = hashlib.sha256(f"{sys.version} {ENDING}".encode())
-    for name in MODULES:
-        what.update((HERE / f"{name}.py").read_bytes())
+    for package in _PACKAGES:
+        for file in sorted((HERE.parent / package).rglob("*.py")):
+            what.update(str(file.relative_to(HERE.parent)).encode() + b"\0" + file.read_bytes())
     return HERE / f"{PREFIX}{what.hexdigest()[:16]}"
 
 

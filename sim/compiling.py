@@ -29,8 +29,8 @@ follow_imports = skip
 def build() -> Path:
     """Compile; returns the folder. What was compiled before is removed then.
 
-    Raises ``ImportError`` without mypy or setuptools, and errors of setuptools where the C compiler fails or
-    is missing.
+    Raises ``ImportError`` without mypy or setuptools, ``OSError`` where nothing can be written, and errors of
+    setuptools where the C compiler fails or is missing.
     """
     from mypyc.build import mypycify
     from setuptools import Distribution
@@ -48,12 +48,16 @@ def build() -> Path:
         command.ensure_finalized()
         command.run()
         waiting = Path(tempfile.mkdtemp(prefix=f".{PREFIX}", dir=HERE))
-        waiting.chmod(0o755)
-        for file in (scratch / "lib").rglob(f"*{ENDING}"):
-            shutil.copy(file, waiting / file.name)
-    for old in HERE.glob(f"{PREFIX}*"):
-        shutil.rmtree(old)
-    return waiting.rename(folder())
+        try:
+            waiting.chmod(0o755)
+            for file in (scratch / "lib").rglob(f"*{ENDING}"):
+                shutil.copy(file, waiting / file.name)
+            for old in HERE.glob(f"{PREFIX}*"):
+                shutil.rmtree(old)
+            return waiting.rename(folder())
+        except BaseException:
+            shutil.rmtree(waiting, ignore_errors=True)
+            raise
 
 
 def _main() -> None:
@@ -61,6 +65,8 @@ def _main() -> None:
         there = build()
     except ImportError as error:
         sys.exit(f"sim.compiling: {error}; it needs mypy and setuptools: pip install 'aladdin[fast]'")
+    except OSError as error:
+        sys.exit(f"sim.compiling: {error}")
     except Exception as error:  # of setuptools, which may not be there to name its own
         sys.exit(f"sim.compiling: {error}; it needs a C compiler and Python's headers")
     sys.stdout.write(f"the simulator is compiled: {there}\n")

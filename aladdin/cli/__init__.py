@@ -76,7 +76,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _endings() -> Iterator[list[int]]:
     """SIGTERM and SIGHUP do once what Ctrl-C does, where they would end this process at once.
 
-    Yields the number of the one that came, if one has.
+    They do so, too, where Ctrl-C itself is ignored (shells see to that in what they start with ``&``): its
+    handlers tell by the number. Yields the number of the one that came, if one has.
     """
     came: list[int] = []
 
@@ -87,7 +88,7 @@ def _endings() -> Iterator[list[int]]:
         pressed = signal.getsignal(signal.SIGINT)
         if not callable(pressed):
             raise KeyboardInterrupt
-        pressed(signal.SIGINT, frame)
+        pressed(number, frame)
 
     ours = threading.current_thread() is threading.main_thread()
     numbers = [number for number in (signal.SIGTERM, signal.SIGHUP) if ours]

@@ -23,7 +23,7 @@ def command(
     budget: Annotated[
         float,
         typer.Option(
-            "--budget", metavar="SECONDS", min=1.0,
+            "--budget", metavar="SECONDS", min=1.0, max=604_800.0,
             help="For all probes; one round of them always runs, if need be with the fewest repetitions.",
         ),
     ] = 60.0,

@@ -47,7 +47,7 @@ def command(
     budget: Annotated[
         float | None,
         typer.Option(
-            "--budget", metavar="MINUTES", min=0.1,
+            "--budget", metavar="MINUTES", min=0.1, max=10_080.0,
             help="After which no further rounds begin; left out: 75, --quick: 5.",
         ),
     ] = None,

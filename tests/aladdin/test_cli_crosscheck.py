@@ -71,6 +71,7 @@ def test_quick_prints_its_plan_and_a_list_of_cells(shell: Shell, simulated: Path
         (["--design", "basic", "--quick"], "expected full with --quick and --links"),
         (["--design", "gpu", "--quick"], "expected full, without run.device=cuda, with --quick and --links"),
         (["--design", "gpu", "-s", "run.device=cpu"], "run.device: 'cpu' is not valid; expected cuda with"),
+        (["--budget", "10081"], "should be less than or equal to 10080"),
         (["--resume"], "--resume: True is not valid; expected --out DIR beside it"),
     ],
 )

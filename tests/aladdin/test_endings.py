@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from aladdin import api, pool
+from analysis import store
 
 ROOT = Path(__file__).parents[2]
 LONG = ["--set", "run.steps=20000000"]
@@ -28,6 +31,28 @@ def simulate(*args, run=sim.simulate, **kwargs):
 
 sim.simulate = simulate
 for number in (signal.SIGTERM, signal.SIGHUP):  # the tests may have been started by nohup
+    signal.signal(number, signal.SIG_DFL)
+os.chdir(sys.argv[1])
+sys.exit(main(sys.argv[2:]))
+"""
+
+TRAIN = """
+import os, signal, sys
+import real
+from aladdin.cli import main
+
+def train(*args, run=real.train, on_progress=None, **kwargs):
+    told = []
+
+    def watch(done, total):
+        if done > 12 and not told:
+            told.append(done)
+            print("steps are made", file=sys.stderr, flush=True)
+
+    return run(*args, on_progress=watch, **kwargs)
+
+real.train = train
+for number in (signal.SIGTERM, signal.SIGHUP):
     signal.signal(number, signal.SIG_DFL)
 os.chdir(sys.argv[1])
 sys.exit(main(sys.argv[2:]))
@@ -56,6 +81,33 @@ def test_a_simulation_that_is_told_to_end_keeps_what_it_has(
     name = "Ctrl-C" if number == signal.SIGINT else number.name
     assert f"stopped: by {name}" in rest
     assert (tmp_path / "kept" / "manifest.json").exists()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_real_run_whose_whole_group_is_told_to_end_keeps_what_it_has(
+    tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    """As terminals and schedulers do: the nodes' processes get it as well, and leave it to the command."""
+    argv = ["train", "demo", "--set", "run.seconds=600", "--algorithm", "asp", "--set", "cluster.workers=2"]
+    with subprocess.Popen(
+        [sys.executable, "-c", TRAIN, tmp_path, *argv, "--out", "kept"],
+        cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    ) as process:  # fmt: skip
+        try:
+            assert process.stderr is not None
+            assert process.stderr.readline() == "steps are made\n"
+            family = psutil.Process(process.pid).children(recursive=True)
+            os.killpg(process.pid, number)
+            rest = process.communicate(timeout=60)[1]
+        finally:
+            process.kill()
+    assert process.returncode == code
+    assert f"stopped: by {number.name}" in rest
+    record = store.read(tmp_path / "kept")
+    assert record.manifest["flags"] == ["interrupted: the run is not complete"]  # and nobody was lost
+    assert record.nodes["steps"][:2].min() > 0
+    _, alive = psutil.wait_procs(family, timeout=10)
+    assert not alive
 
 
 def test_a_process_of_the_pool_ends_with_its_parent_whatever_it_is_about() -> None:

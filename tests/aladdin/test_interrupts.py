@@ -13,9 +13,10 @@ import pytest
 import aladdin
 import sim
 from aladdin import cli
-from aladdin.cli import common
-from aladdin.saving import stopping
+from aladdin.cli import _endings, common
+from aladdin.saving import stopping, taking
 from analysis.store import read
+from real.interrupts import deferred
 
 OVERRIDES = {"run.steps": 60, "workload.hidden": [8], "run.evaluate": False}
 
@@ -77,12 +78,44 @@ def test_handlers_of_others_are_left_alone_and_ours_is_taken_back() -> None:
     with stopping():
         assert signal.getsignal(signal.SIGINT) is not before
     assert signal.getsignal(signal.SIGINT) is before
+    mine = lambda *_: None  # noqa: E731
     try:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, mine)
         with stopping():
-            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+            assert signal.getsignal(signal.SIGINT) is mine
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_that_is_ignored_still_is_and_other_signals_come_through(tmp_path: Path) -> None:
+    """As in what a script's shell starts with ``&``: schedulers end it by SIGTERM."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGTERM, signal.SIGHUP)}
+    before[signal.SIGINT] = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with stopping() as stop, deferred() as outer:
+            signal.raise_signal(signal.SIGINT)
+            assert (stop.asked, outer.count) == (False, 0)
+        with _endings() as came:
+            with stopping() as stop:
+                signal.raise_signal(signal.SIGTERM)
+                assert stop.asked
+            assert came == [signal.SIGTERM]
+        with _endings(), deferred() as interrupts:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGHUP)
+            assert interrupts.count == 1
+        with _endings(), taking(tmp_path / "checkpoint") as checkpoints:
+            signal.raise_signal(signal.SIGINT)
+            assert checkpoints is not None
+            assert not checkpoints._stop()
+            signal.raise_signal(signal.SIGTERM)
+            assert checkpoints._stop()
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        with pytest.raises(KeyboardInterrupt), _endings():
+            signal.raise_signal(signal.SIGTERM)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class Screen:

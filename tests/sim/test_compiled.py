@@ -77,16 +77,18 @@ def test_records_are_those_of_the_sources_to_the_last_byte(tmp_path: Path) -> No
     assert len([*(folder / "sim").glob("compiled-*")]) == 1
 
 
+@pytest.mark.parametrize("name", ["sim/maxmin.py", "sim/driver.py", "core/record.py", "scenarios/units.py"])
 def test_what_was_compiled_of_other_sources_is_left_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
+    """Sources that are not compiled themselves, but whose types were relied on, are among them."""
     folder = copy(tmp_path / "copy")
     monkeypatch.setattr(compiled, "HERE", folder / "sim")
     monkeypatch.delitem(sys.modules, compiled.SHARED)
     assert compiled.found() is None
     compiled.folder().mkdir()
     assert compiled.found() == compiled.folder()
-    edit(folder / "sim" / f"{compiled.MODULES[0]}.py")
+    edit(folder / name)
     assert compiled.found() is None
     path = ["sim"]
     compiled.use(path)
@@ -100,7 +102,34 @@ def test_tests_are_of_the_sources() -> None:
     assert Path(maxmin.__file__ or "").suffix == ".py"
 
 
-def test_without_a_compiler_it_says_what_is_missing(tmp_path: Path) -> None:
+def test_what_fails_half_way_leaves_nothing_behind(tmp_path: Path) -> None:
+    pytest.importorskip("mypyc")
+    pytest.importorskip("setuptools")
+    folder = copy(tmp_path / "copy")
+    program = (
+        "import runpy, shutil, sys\n"
+        "from pathlib import Path\n"
+        "import mypyc.build, setuptools.command.build_ext as building\n"
+        "mypyc.build.mypycify = lambda *_, **__: []\n"
+        "def run(self):\n"
+        "    from sim.compiled import ENDING\n"
+        "    Path(self.build_lib).mkdir()\n"
+        "    Path(self.build_lib, 'one' + ENDING).touch()\n"
+        "building.build_ext.run = run\n"
+        "def copy(*_):\n"
+        "    raise OSError(28, 'No space left on device')\n"
+        "shutil.copy = copy\n"
+        "runpy.run_module('sim.compiling', run_name='__main__')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr == "sim.compiling: [Errno 28] No space left on device\n"
+    assert not [*(folder / "sim").glob("*compiled-*")]
+
+
+def test_without_mypyc_it_says_what_is_missing(tmp_path: Path) -> None:
     folder = copy(tmp_path / "copy")
     program = (
         "import runpy, sys\n"
