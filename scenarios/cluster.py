@@ -310,6 +310,9 @@ class Cluster:
             machines, placement = layout.expand(self.workers, self.servers)
             machines = self.heterogeneity.machines(machines, placement)
         if (self.machines and self.machines != machines) or (self.placement and self.placement != placement):
+            if not self.machines:
+                hint = "is for a list of machines, of which there is none"
+                raise ScenarioError("placement", self.placement, hint=hint)
             found = f"{len(self.machines)} machines, {len(self.placement)} workers placed"
             hint = (
                 f"({found}) contradicts the layout; use Scenario.override, or give layout=None with machines"
@@ -413,13 +416,13 @@ class Cluster:
             if groups:
                 for name in ("placement", *_LAYOUT):
                     if name != "machines" and name in tree:
-                        raise ScenarioError(name, tree[name], "no such field beside groups of machines")
+                        raise ScenarioError(name, tree[name], hint="has no place beside groups of machines")
                 tree.setdefault("workers", tree["topology"].workers)
                 return {name: value for name, value in tree.items() if name != "machines"}
         if isinstance(tree.get("machines"), (list, tuple)):
             for name in _LAYOUT:
                 if name != "machines" and name in tree:
-                    raise ScenarioError(name, tree[name], "no such field beside a list of machines")
+                    raise ScenarioError(name, tree[name], hint="has no place beside a list of machines")
             return _place_listed(tree)
         given = {name: tree.pop(name) for name in _LAYOUT if name in tree}
         if tree.get("layout") is None:

@@ -54,11 +54,11 @@ def _is_path(source: str) -> bool:
     return source not in names() and (source.endswith((".yaml", ".yml")) or isfile(source))
 
 
-def _based(source: str, seen: tuple[str, ...]) -> dict[str, Any]:
+def _based(source: str, seen: tuple[str, ...], field: str = "scenario") -> dict[str, Any]:
     place = realpath(source) if _is_path(source) else source
     if place in seen:
         raise ScenarioError("base", source, f"a scenario that is not based on itself ({' -> '.join(seen)})")
-    text = _text(source)
+    text = _text(source, field)
     tree = read(text, source)
     if _is_path(source):
         _anchor(tree, Path(source).parent)
@@ -69,7 +69,7 @@ def _based(source: str, seen: tuple[str, ...]) -> dict[str, Any]:
         raise ScenarioError("base", base, "the name or path of a scenario")
     if _is_path(source) and isfile(Path(source).parent / base):
         base = str(Path(source).parent / base)
-    under = _based(base, (*seen, place))
+    under = _based(base, (*seen, place), "base")
     for own in ("name", "description"):
         under.pop(own, None)
     return merge(under, tree)
@@ -86,16 +86,16 @@ def _anchor(tree: dict[str, Any], folder: Path) -> None:
         run["keys"] = str(folder / run["keys"])
 
 
-def _text(source: str) -> str:
+def _text(source: str, field: str) -> str:
     if source in names():
         return (resources.files("scenarios") / "library" / f"{source}.yaml").read_text(encoding="utf-8")
     if not _is_path(source):
         hint = f"is neither a bundled scenario nor a file — {suggestion(source, names())}"
-        raise ScenarioError("scenario", source, hint=hint)
+        raise ScenarioError(field, source, hint=hint)
     try:
         return Path(source).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ScenarioError("scenario", source, hint=f"cannot be read: {error}") from error
+        raise ScenarioError(field, source, hint=f"cannot be read: {error}") from error
 
 
 def read(text: str, source: str = "scenario") -> dict[str, Any]:

@@ -23,6 +23,8 @@ _TEXTS = (
     "name", "description", "workload.data_dir", "cluster.heterogeneity.file", "run.address", "run.keys",
 )  # fmt: skip
 _BUDGETS = ("steps", "seconds", "samples")
+_OF_ALL = ("workers_per_machine", "bandwidth", "latency")
+"""What ``cluster`` says of equal machines, and a list of machines says of each."""
 
 RESTARTS = ("server_restarts", "checkpoint_every")
 """Fields of ``run`` that concern servers alone."""
@@ -45,7 +47,10 @@ def apply(tree: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, An
     chosen = overrides.get("algorithm.name")
     if "algorithm" in overrides:
         chosen = chosen or _name(overrides["algorithm"])
-    result = make_way(tree, chosen, any(f"run.{budget}" in overrides for budget in _BUDGETS))
+    whole = overrides.get("cluster")
+    listed = overrides.get("cluster.machines", whole.get("machines") if isinstance(whole, Mapping) else None)
+    budget = any(f"run.{budget}" in overrides for budget in _BUDGETS)
+    result = make_way(tree, chosen, budget, isinstance(listed, (list, tuple)))
     if any(path.startswith("algorithm.options.") for path in overrides):
         _gather_options(result)
     for path, value in overrides.items():
@@ -65,19 +70,21 @@ def _name(algorithm: Any) -> Any:
 def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """``under`` with what ``over`` says: tables merged key by key, all else replaced."""
     over = _spelled(over)
-    algorithm, run = over.get("algorithm"), over.get("run")
+    algorithm, run, cluster = over.get("algorithm"), over.get("run"), over.get("cluster")
     chosen = algorithm.get("name") if isinstance(algorithm, dict) else None
     budget = isinstance(run, dict) and any(name in run for name in _BUDGETS)
-    merged: dict[str, Any] = _merge(make_way(under, chosen, budget), over)
+    listed = isinstance(cluster, dict) and isinstance(cluster.get("machines"), (list, tuple))
+    merged: dict[str, Any] = _merge(make_way(under, chosen, budget, listed), over)
     return merged
 
 
-def make_way(tree: Mapping[str, Any], chosen: Any, budget: bool) -> dict[str, Any]:
+def make_way(tree: Mapping[str, Any], chosen: Any, budget: bool, listed: bool) -> dict[str, Any]:
     """A copy of ``tree`` without what a new choice replaces.
 
     ``chosen``, another algorithm's name: the optimizer's settings stay, the old one's options go, and what
     concerns servers alone if the new one has none.
     ``budget``: a new one is coming, so the old one goes.
+    ``listed``: machines are coming one by one, so what was said of all of them goes.
     """
     result, gone = copy.deepcopy(_spelled(tree)), list(_BUDGETS if budget else ())
     old = result.get("algorithm", {})
@@ -89,6 +96,8 @@ def make_way(tree: Mapping[str, Any], chosen: Any, budget: bool) -> dict[str, An
     if isinstance(result.get("run"), dict):
         for name in gone:
             result["run"].pop(name, None)
+    if listed and isinstance(result.get("cluster"), dict):
+        result["cluster"] = {k: v for k, v in result["cluster"].items() if k not in _OF_ALL}
     return result
 
 

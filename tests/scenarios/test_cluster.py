@@ -97,8 +97,10 @@ def test_a_layout_and_other_machines_contradict_each_other() -> None:
     assert replace(cluster, compute=StepTime(mean=1.0)).machines == cluster.machines
     with pytest.raises(ScenarioError, match=r"contradicts the layout; use Scenario\.override"):
         replace(cluster, workers=8)
-    with pytest.raises(ScenarioError, match="no such field beside a list of machines"):
+    with pytest.raises(ScenarioError, match="has no place beside a list of machines"):
         build(Cluster, {"machines": [{"name": "a"}], "latency": "1 ms"})
+    with pytest.raises(ScenarioError, match=r"^placement: \(0, 0\) is for a list of machines"):
+        Cluster(workers=2, placement=(0, 0))
     with pytest.raises(ScenarioError, match="nothing where machines say"):
         build(Cluster, {"machines": [{"name": "a", "workers": 1}], "placement": [0]})
 

@@ -115,6 +115,12 @@ def test_files_and_bases(tmp_path) -> None:
     assert (other.algorithm.name, other.algorithm.options, other.algorithm.lr) == ("bsp", {}, 0.05)
     assert (other.run.steps, other.run.seconds) == (0, 3.0)
     assert scenarios.load(write(tmp_path / "of-demo.yaml", "base: demo\nrun: {seed: 4}\n")).run.seed == 4
+    # machines one by one, in place of the base's equal ones
+    machines = [{"name": "a", "workers": 3}, {"name": "b", "up": "2 GB/s"}]
+    text = f"base: base.yaml\ncluster: {{workers: 3, machines: {machines}}}\n"
+    listed = scenarios.load(write(tmp_path / "listed.yaml", text))
+    assert [machine.name for machine in listed.cluster.machines] == ["a", "b"]
+    assert scenarios.load("demo", {"cluster.machines": machines, "cluster.workers": 3}).cluster.layout is None
 
 
 @pytest.mark.parametrize(
@@ -130,7 +136,7 @@ def test_files_and_bases(tmp_path) -> None:
         ("run: {steps: 1}\nrun: {steps: 2}\n", "line 2: run stands twice"),
         ("base: 3\n", "name or path"),
         ("base: bad.yaml\n", "not based on itself"),
-        ("base: dmeo\n", "did you mean 'demo'?"),
+        ("base: dmeo\n", "base: 'dmeo' is neither a bundled scenario"),
         ("? [1, 2]\n: 3\n", "line 1: a name of a field is text"),
         ("a: &a [*a]\n", "line 1: it contains itself"),
         ("a: " + "[" * 3000 + "]" * 3000, "nested too deeply"),

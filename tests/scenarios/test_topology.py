@@ -241,7 +241,7 @@ REFUSED = [
     ("{machines: [{name: a, count: 2, workers: 1}], racks: 2}", "racks: 2 .* a list of racks"),
     ("{machines: [{name: a, count: 2, workers: 1}], machines_per_rack: 2}", "machines_per_rack: 2"),
     ("{machines: [{name: a, count: 2, workers: 1}], latency: 1 s}",
-     "latency: '1 s' .* no such field beside groups"),
+     "latency: '1 s' has no place beside groups"),
     ("{machines: [{name: a, rack: r, site: s}], racks: [{name: r, site: s, bandwidth: 1}], sites: [s]}",
      r"machines\[0\].site: 's' .* nothing in a rack"),
     ("{racks: 2, machines_per_rack: 1, servers: {placement: [rack7]}}", r"servers.placement\[0\]: 'rack7'"),
