@@ -5,6 +5,7 @@ Rules this module obeys: it refuses before a process is started, and says what w
 
 from __future__ import annotations
 
+import os
 import sys
 
 from core.algorithms import in_main_module
@@ -16,6 +17,9 @@ from scenarios.plan import Plan
 from scenarios.schema import Scenario
 
 __all__ = ["check", "check_device"]
+
+PROCESS = 15e6
+"""Bytes of memory that a node's process has to itself, at least, beside its copies of the parameters."""
 
 
 def check(plan: Plan) -> None:
@@ -67,7 +71,22 @@ def check(plan: Plan) -> None:
                 )  # fmt: skip
             home[machine] = node
     check_keys(scenario.run, plan.native)
+    _check_memory(plan)
     check_device(scenario)
+
+
+def _check_memory(plan: Plan) -> None:
+    """Refuse more processes than fit, however little each of them needs: its parameters, and a gradient."""
+    copies = 0 if plan.scenario.run.device == "cuda" else 2
+    nodes, size = len(plan.machine_of), PROCESS + copies * 4.0 * plan.parameters
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if nodes * size > memory:
+        most = max(0, int(memory / size) - (nodes - plan.scenario.cluster.workers))
+        why = (
+            f"at most {most} here: {nodes} processes need {nodes * size / 1e9:,.1f} GB of memory or more, "
+            f"this machine has {memory / 1e9:,.1f} (simulate it)"
+        )
+        raise ScenarioError("cluster.workers", plan.scenario.cluster.workers, why)
 
 
 def check_device(scenario: Scenario) -> None:

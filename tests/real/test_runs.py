@@ -171,6 +171,16 @@ def test_what_this_driver_cannot_do_is_refused(changes: dict[str, Any], path: st
     assert caught.value.path == path
 
 
+def test_more_processes_than_fit_into_memory_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sysconf", {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 50_000}.__getitem__)  # 205 MB
+    check(plan(tiny("asp", workers=12)))
+    with pytest.raises(
+        ScenarioError, match=r"200 is not valid; expected at most 12 here: 201 .* 3\.0 GB"
+    ) as caught:
+        real.train(tiny("asp", workers=200))
+    assert caught.value.path == "cluster.workers"
+
+
 def test_cuda_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ScenarioError, match=r"run\.device: 'cuda'"):
