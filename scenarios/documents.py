@@ -2,7 +2,8 @@
 
 Rules this module obeys:
 
-* Safe loading only; a key that stands twice in a table is an error, not a silent choice. Dates stay text.
+* Safe loading only; a key that stands twice in a table is an error, not a silent choice, and so is a number
+  that people and YAML read differently: 010 (8 to YAML), 1:30 (90). Dates stay text.
 * Whatever is wrong is one ``DocumentError`` of one line, with its place; no other exception gets out.
 * A document that contains itself, or is nested deeper than ``DEPTH``, is refused: nobody who walks
   through the tree needs to fear for the stack.
@@ -10,12 +11,15 @@ Rules this module obeys:
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 __all__ = ["DEPTH", "DocumentError", "parse"]
 
 DEPTH = 30
 """Levels of tables and lists within each other."""
+
+_ODD = re.compile(r"[-+]?(0[0-9_]|[0-9_.]*:)")
 
 
 class DocumentError(ValueError):
@@ -35,10 +39,13 @@ def parse(text: str) -> Any:
         }
 
         def construct_object(self, node: Any, deep: bool = False) -> Any:
+            kind = str(node.tag).rsplit(":", 1)[-1]
+            if kind in ("int", "float") and _ODD.match(str(node.value)):
+                problem = f"{node.value} would be octal or a time of day: write the number, or quote it"
+                raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
             try:
                 return super().construct_object(node, deep)
             except (ValueError, TypeError, KeyError, OverflowError, AttributeError):
-                kind = str(node.tag).rsplit(":", 1)[-1]
                 problem = f"this is no {kind} that can be read"
                 raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from None
 
