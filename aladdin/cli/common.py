@@ -152,11 +152,21 @@ def warn(flags: Sequence[str]) -> None:
         say("warning", flag)
 
 
-def warn_of(flags: Sequence[tuple[str, Sequence[str]]]) -> None:
-    """Every flag of (run's name, its flags) once, as a warning, with the runs that have it if not all do."""
+def warn_of(flags: Sequence[tuple[str, Sequence[str]]], most: int = 0) -> None:
+    """Every flag of (run's name, its flags) once, as a warning, with the runs that have it if not all do.
+
+    Of more than ``most`` runs (0: any number) the first ones are named, the others counted.
+    """
     for flag in dict.fromkeys(flag for _, some in flags for flag in some):
         names = [name for name, some in flags if flag in some]
-        say("warning", flag if len(names) == len(flags) else f"{', '.join(names)}: {flag}")
+        if len(names) == len(flags):
+            say("warning", flag)
+        elif 0 < most < len(names):
+            others = len(names) - most
+            names[most:] = [f"{others} other{'s'[: others > 1]}"]
+            say("warning", f"{', '.join(names[:-1])} and {names[-1]}: {flag}")
+        else:
+            say("warning", f"{', '.join(names)}: {flag}")
 
 
 def emit(document: Any) -> None:

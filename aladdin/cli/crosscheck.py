@@ -104,13 +104,15 @@ def command(
             on_plan=lambda text: common.say("plan", text),
             on_calibration=lambda text: common.say("calibration", text),
         )
-    common.warn([*found.left_out, *(flag for cell in found.cells for flag in cell.flags)])
-    if json:
-        common.emit([cell.to_dict() for cell in found.cells])
-        return
     from analysis import report, verdict
     from analysis.crosscheck import pairs
 
+    common.warn(found.left_out)
+    named = [(report.cell([one.algorithm], *one.circumstances), one.flags) for one in found.cells]
+    common.warn_of(named, most=1)
+    if json:
+        common.emit([cell.to_dict() for cell in found.cells])
+        return
     console = common.console()
     console.print(report.comparison(pairs(found.cells), "Throughput, predicted and measured"))
     for line in report.figures(found.figures):

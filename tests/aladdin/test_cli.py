@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from aladdin import api, cli
+from aladdin.cli import common
 from scenarios import Scenario
 from tests.aladdin.conftest import fake_run
 
@@ -267,6 +268,11 @@ def test_warnings_of_some_of_several_runs_name_them(shell: Shell, monkeypatch: p
     driver(monkeypatch, lambda scenario, **_: fake_run(scenario, flags=said[scenario.algorithm.name]))
     done = shell("simulate", "demo", "--algorithm", "asp,bsp,ssp")
     assert done.err == "warning: ASP, SSP: clocks jumped\nwarning: out of range\n"
+
+
+def test_warnings_of_many_runs_name_the_first(capsys: pytest.CaptureFixture[str]) -> None:
+    common.warn_of([("a", ["x", "y"]), ("b", ["x", "z"]), ("c", ["x", "z"]), ("d", [])], most=1)
+    assert capsys.readouterr().err == "warning: a and 2 others: x\nwarning: a: y\nwarning: b and 1 other: z\n"
 
 
 def rows(*oks: bool) -> list[SimpleNamespace]:
