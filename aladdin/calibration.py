@@ -22,7 +22,9 @@ from typing import Any
 
 from aladdin import api, quiet
 from aladdin.api import Source
-from aladdin.probing import SLOWER, Learned, Probe, covered, nominal, probes
+from aladdin.probe import Learned, Probe
+from aladdin.probing import covered, nominal, probes
+from aladdin.probing_links import SLOWER
 from aladdin.running import Progress, Runner, run_for_real
 from analysis.calibrate import CalibrationError
 from analysis.repetitions import doubts, merged

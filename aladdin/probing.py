@@ -15,12 +15,14 @@ Rules this module obeys:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, fields, replace
 from math import ceil, inf
 from typing import Any
 
-from aladdin.prices import LONGEST, NATIVE, RING, Prices, crowds, nominal, times
+from aladdin.prices import crowds, nominal, times
+from aladdin.probe import Learned, Probe
+from aladdin.probing_links import LITTLE, SIZES, SLOWER, LinkProbes, again
 from analysis import calibrate as fits
 from analysis import goodness
 from core.probes import TURN, fewest
@@ -32,26 +34,8 @@ from scenarios.topology import Topology
 
 __all__ = ["Learned", "Probe", "alike", "covered", "fixed", "nominal", "probes", "refreshing", "speed"]
 
-SIZES = (0.125, 0.25, 0.5, 1.0)
-"""Sizes of the messages of a probe, as shares of its largest."""
-
-PINGS = 2
-"""How many of them, the smallest, make round trips; all make streams one way and both ways."""
-
-LITTLE = 4e6
-"""Bytes of a frame of the transport, in which longer messages move: what a byte of them costs is the same."""
-
 MOST_BESIDE = 3e-8
 """Seconds that moving a byte may cost the steps beside it; twenty times what was ever seen."""
-
-SLOWER = 5.0
-"""How many times slower the links are over which a byte's cost is probed once more."""
-
-WHOLE = 1.0
-"""Seconds that a message may take to move where whole vectors are asked for over slow links."""
-
-RINGS = 24
-"""All-reduces of a probe of a ring, at most, and of each simulation that its lag is fitted by."""
 
 OVERRUN = 0.1
 """Lateness of paced steps, as a share of them, that is no lateness any more: the machine cannot keep pace."""
@@ -61,37 +45,6 @@ FULL = 0.8
 
 OUTLAST = 2
 """Steps of one worker that a message beside them may last; small ones cost more by the byte."""
-
-
-@dataclass(frozen=True)
-class Learned:
-    """What a probe says: constants, how well their fits fit (``Profile.notes``), and the step model.
-
-    failed  why it says nothing, where it was disturbed beyond use
-    stolen  share of the cores asked for that the machine's host kept for others; None: nobody says
-    """
-
-    constants: Mapping[str, Constant] = field(default_factory=dict)
-    fits: Mapping[str, Any] = field(default_factory=dict)
-    model: str = ""
-    failed: str = ""
-    stolen: float | None = None
-
-
-@dataclass(frozen=True)
-class Probe:
-    """Scenarios to run one after the other, and what their records say beside a profile's constants.
-
-    scenarios  by what is known and the share (seconds); none where the probe is known to say nothing
-    seconds    what all that takes, by what is known and the share
-    spare      whether predictions can do without, for another probe says the same
-    """
-
-    what: str
-    scenarios: Callable[[Profile, float], list[Scenario]]
-    learn: Callable[[list[Record], Profile], Learned]
-    seconds: Callable[[Profile, float], float]
-    spare: bool = False
 
 
 def alike(base: Scenario) -> Scenario:
@@ -147,6 +100,8 @@ def probes(base: Scenario, counts: Sequence[int], kinds: Sequence[str]) -> Itera
                 yield make.ring(n, kind)
     if base.run.device == "cpu":
         for kind in kinds:
+            if kind != "native":
+                yield from (make.hub(n, kind) for n in counts if n > 1)
             for n in crowds(max(counts)):
                 yield make.beside(kind, n)
         yield make.cold(kinds)
@@ -177,17 +132,6 @@ def refreshing(base: Scenario, kind: str, small: bool = True) -> Iterator[Probe]
         yield make.cold([kind])
 
 
-def _again(record: Record, profile: Profile, name: str, **blank: Any) -> Callable[[float], Record] | None:
-    """Simulations of the probe that ``record`` is of, by its host's ``name``; None without a host."""
-    from sim import simulate
-
-    host = {f"cluster.host.{field}": value for field, value in blank.items()}
-    scene = profile.apply(Scenario.from_dict(record.manifest["scenario"])).override(host)
-    if not scene.cluster.host.cores:
-        return None
-    return lambda value: simulate(scene.override({f"cluster.host.{name}": value}))
-
-
 def _cores(record: Record) -> float:
     return float(record.manifest.get("environment", {}).get("cores") or inf)
 
@@ -197,39 +141,8 @@ def _slots(record: Record, alone: Constant, n: int) -> Constant:
     return fits.fit_slots(alone, fits.fit_steps(record, "full", n)[1]["full.mean"], n)
 
 
-def _burst(kind: str) -> float:
-    """Bytes that links of a kind save while they are idle, as the test-bed sets them."""
-    if kind != "shaped":
-        return 0.0
-    from real.testbed import BURST
-
-    return float(BURST)
-
-
-def _slower(scenario: Scenario, kind: str, by: float = SLOWER) -> Scenario:
-    """The same over links that carry a fraction of the rate."""
-    share = Constant(1 / by, "1", 1 / by, 1 / by)
-    return Profile({f"link.{kind}.efficiency": share}).apply(scenario)
-
-
-class _Maker(Prices):
+class _Maker(LinkProbes):
     """Makes the probes for one scenario."""
-
-    def scenario(self, name: str, n: int, repeats: int = 2, **changes: Any) -> Scenario:
-        """The scenario of probe ``name`` among ``n`` workers; ``changes``: paths with ``__`` for dots.
-
-        Where no steps are measured a small batch will do for the gradient that every process computes first.
-        """
-        fields = {
-            "name": f"probe/{name}", "algorithm.name": f"core.probes:{name}",
-            "algorithm.options.repeats": repeats, "faults": [],
-            "cluster.workers": n, "cluster.slowdowns": [], "cluster.compute.scale": [],
-            "cluster.servers.count": 1, "cluster.network.collective": "native", "run.steps": 1,
-            "run.evaluate": False, "run.spans": False, "run.links": "native", "run.compute": "native",
-        }  # fmt: skip
-        if "run__steps" not in changes:
-            fields["workload.batch"] = min(2, self.base.workload.batch)
-        return self.base.override(fields | {key.replace("__", "."): value for key, value in changes.items()})
 
     # Steps
 
@@ -296,7 +209,7 @@ class _Maker(Prices):
             return [self.scenario("RelayProbe", 2, **fields, algorithm__options__part=part)]
 
         def learn(records: list[Record], profile: Profile) -> Learned:
-            if (simulated := _again(records[0], profile, "cold")) is None:
+            if (simulated := again(records[0], profile, "cold")) is None:
                 return Learned()
             cold = fits.fit_cold(records[0], simulated, profile.value("step_time.mean"))
             return Learned({"step_time.cold": cold})
@@ -368,7 +281,7 @@ class _Maker(Prices):
                 if taken is None or taken.samples < fits.FEWEST:
                     return Learned(failed=f"fewer than {fits.FEWEST} messages that clocks tell of")
                 return Learned({f"host.{kind}.beside.{n}": taken})
-            if (simulated := _again(records[0], profile, "byte_cost", moving=0.0, beside=[])) is None:
+            if (simulated := again(records[0], profile, "byte_cost", moving=0.0, beside=[])) is None:
                 return Learned()
             steps = records[0].manifest["scenario"]["algorithm"]["options"]["phase"]
             found = fits.fit_beside(records[0], simulated, steps, MOST_BESIDE)
@@ -381,119 +294,4 @@ class _Maker(Prices):
             scenarios,
             learn,
             lambda p, share: self.start(n + 2, self.step(p, n + 2)) + turns(p, share) * self.step(p, n),
-        )
-
-    # Tensors and messages
-
-    def tensors(self) -> Probe:
-        """Tensor operations."""
-        each = 6 * 3 * self.bytes / 1e10
-        return Probe(
-            "tensor operations",
-            lambda _, share: [self.scenario("TensorProbe", 1, times(share, each, 8, 30))],
-            lambda records, _: Learned(
-                fits.fit_tensors(records[0]), {"tensor_rate": goodness.tensors(records[0])}
-            ),
-            lambda _, share: self.start(1) + (1 + times(share, each, 8, 30)) * each,
-        )
-
-    def links(self, kind: str) -> Probe:
-        """Messages between two: pings, streams, both ways; fewer and smaller ones over slower links."""
-        most, rate = (20, NATIVE) if kind == "native" else (8, self.nominal)
-        part = self.part(rate)
-        each = 2 * (sum(SIZES) + sum(SIZES[:PINGS])) * self.transfer(rate)
-        slow = rate / SLOWER
-        little = min(LITTLE / self.bytes, self.part(slow))
-        each_slow = 2 * 3 * little * self.bytes / slow
-
-        def probe(repeats: int, sizes: Sequence[float], pings: int) -> Scenario:
-            fields = {"parts": list(sizes), "pings": pings}
-            options = {f"algorithm__options__{name}": value for name, value in fields.items()}
-            return self.scenario("LinkProbe", 2, repeats, run__links=kind, **options)
-
-        def repeats(share: float) -> tuple[int, int]:
-            return times(share, each, 3, most), times(share, each_slow, 2, most)
-
-        def scenarios(_: Profile, share: float) -> list[Scenario]:
-            often, slowly = repeats(share)
-            one = probe(often, [part * size for size in SIZES], PINGS)
-            if kind == "native":
-                return [one]
-            return [one, _slower(probe(slowly, (little / 2, little), 2), kind)]
-
-        def learn(records: list[Record], _: Profile) -> Learned:
-            found = fits.fit_links(
-                records[0], f"link.{kind}", 0.0 if kind == "native" else rate, _burst(kind)
-            )
-            for other in records[1:]:
-                cost = fits.fit_byte_cost(other)
-                if cost is not None:
-                    found[f"host.{kind}.byte_cost.slow"] = cost
-                found[f"link.{kind}.efficiency.slow"] = fits.fit_carried(other, slow)
-            return Learned(found, {f"link.{kind}": goodness.links(records[0])})
-
-        def seconds(_: Profile, share: float) -> float:
-            often, slowly = repeats(share)
-            own = self.start(2) + (1 + often) * each
-            return own if kind == "native" else own + self.start(2) + (1 + slowly) * each_slow
-
-        return Probe(f"{kind} links", scenarios, learn, seconds)
-
-    def allreduce(self, n: int) -> Probe:
-        """The native all-reduce."""
-        part = self.part(RING)
-
-        def repeats(profile: Profile, share: float) -> tuple[int, float]:
-            """How often, and the seconds of each of them."""
-            rate = profile.by_workers("allreduce.bandwidth", n, RING)
-            each = sum(SIZES) * 2 * (n - 1) / n * part * self.bytes / rate
-            return times(share, each, 5, 20), each
-
-        def scenarios(profile: Profile, share: float) -> list[Scenario]:
-            sizes = {"algorithm__options__parts": [part * size for size in SIZES]}
-            return [self.scenario("AllReduceProbe", n, repeats(profile, share)[0], **sizes)]
-
-        def seconds(profile: Profile, share: float) -> float:
-            often, each = repeats(profile, share)
-            return self.start(n) + (1 + often) * each
-
-        return Probe(
-            f"native all-reduce among {n}",
-            scenarios,
-            lambda records, _: Learned(
-                fits.fit_allreduce(records[0], n), {f"allreduce.{n}": goodness.allreduce(records[0], n)}
-            ),
-            seconds,
-        )
-
-    def ring(self, n: int, kind: str, slower: float = 1.0) -> Probe:
-        """An all-reduce by messages, against simulations of it; perhaps over slower links."""
-        slow, rate = slower > 1, self.nominal / slower
-        part, least = self.part(rate, WHOLE if slow else LONGEST), 2 if slow else 3
-        each = 2 * (n - 1) / n * part * self.bytes / rate
-        fields: dict[str, Any] = {
-            "run__links": kind, "cluster__network__collective": "messages",
-            "algorithm__options__parts": [part],
-        }  # fmt: skip
-
-        def scene(repeats: int) -> Scenario:
-            one = self.scenario("AllReduceProbe", n, repeats, **fields)
-            return _slower(one, kind, slower) if slow else one
-
-        def learn(records: list[Record], profile: Profile) -> Learned:
-            from sim import simulate
-
-            calibrated = profile.apply(scene(RINGS))
-
-            def simulated(lag: float) -> Record:
-                return simulate(calibrated.override({"cluster.host.ring_lag": lag}))
-
-            name = f"ring.{kind}.lag.{n}" + (".slow" if slow else "")
-            return Learned({name: fits.fit_ring_lag(records[0], simulated, n, self.bytes)})
-
-        return Probe(
-            f"all-reduce by messages among {n} over {'slow ' if slow else ''}{kind} links",
-            lambda _, share: [scene(times(share, each, least, RINGS))],
-            learn,
-            lambda _, share: self.start(n) + (1 + times(share, each, least, RINGS)) * each,
         )

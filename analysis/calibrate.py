@@ -26,15 +26,15 @@ import numpy as np
 from scipy import optimize, stats
 
 from analysis.resampling import FLATTEST, Lines, constant, interval, medians, resamples
-from core.probes import ALLREDUCE, DUPLEX, PING, STEP, STREAM, TURN
+from core.probes import ALLREDUCE, DUPLEX, HUB, PING, STEP, STREAM, TURN
 from core.record import Record
 from core.tensors import OPERATIONS
 from scenarios.profile import Constant
 
 __all__ = [
     "CalibrationError", "StepFit", "at_most", "by_size", "distribution", "fit_allreduce", "fit_beside",
-    "fit_byte_cost", "fit_carried", "fit_cold", "fit_links", "fit_pacing", "fit_ring_lag", "fit_slots",
-    "fit_steps", "fit_tensors", "observed", "step_times",
+    "fit_byte_cost", "fit_carried", "fit_cold", "fit_handover", "fit_links", "fit_pacing", "fit_ring_lag",
+    "fit_slots", "fit_steps", "fit_tensors", "observed", "step_times",
 ]  # fmt: skip
 
 SHORTEST = 1e-5
@@ -45,6 +45,9 @@ LEFT_OUT = 4
 
 FEWEST = 5
 """Steps of each of two kinds that say something of their difference."""
+
+LONGEST_LOST = 1e3
+"""Seconds that can be lost each time."""
 
 LAGS = (0.06, 0.2, 0.5)
 """Shares of the greatest lag in question with which a ring is simulated, too; between them it is a line."""
@@ -235,23 +238,59 @@ def fit_ring_lag(
     Raises ``CalibrationError`` where it was not measured and simulated alike.
     """
     ours = by_size(measured, ALLREDUCE, over_nodes=np.max)
-    largest, steps = max(ours, default=0.0), 2 * (workers - 1)
+    if not ours:
+        raise CalibrationError("ring probe: no all-reduce")
+    largest, steps = max(ours), 2 * (workers - 1)
 
     def step(lag: float) -> float:
         theirs = by_size(simulated(lag), ALLREDUCE, over_nodes=np.max)
         if largest not in theirs:
-            raise CalibrationError("ring probe: not measured and simulated alike, or without an all-reduce")
+            raise CalibrationError("ring probe: not measured and simulated alike")
         return float(np.median(theirs[largest])) / steps
 
+    found = _lost(step, constant(ours[largest] / steps, np.median, "s"))
+    low, value, high = (max(1.0, whole / largest) * t for t in (found.low, found.value, found.high))
+    return replace(found, value=value, low=low, high=high)
+
+
+def fit_handover(measured: Record, simulated: Callable[[float], Record]) -> Constant:
+    """``hub.<kind>.handover.<n>``: seconds for which a link rests between messages of different nodes.
+
+    That with which messages of a simulation of the same ``HubProbe``, ``simulated(handover)``, take as long
+    as was measured, of its rounds in the median; 0 where they took no longer than without.
+    Raises ``CalibrationError`` where it was not measured and simulated alike.
+    """
+    sizes, rounds = observed(measured, HUB)
+    if not len(rounds):
+        raise CalibrationError("probe of many senders: no rounds")
+
+    def step(handover: float) -> float:
+        theirs, seconds = observed(simulated(handover), HUB)
+        if not len(seconds) or theirs[0] != sizes[0]:
+            raise CalibrationError("probe of many senders: not measured and simulated alike")
+        return float(np.median(seconds))
+
+    return _lost(step, constant(rounds, np.median, "s"))
+
+
+def _lost(step: Callable[[float], float], taken: Constant) -> Constant:
+    """The seconds lost each time with which a simulation, ``step(seconds)``, takes as long as ``taken``.
+
+    Raises ``CalibrationError`` where no loss makes it so long.
+    """
     least = step(0.0)
-    taken = constant(ours[largest] / steps, np.median, "s")
     most = max(taken.high - least, SHORTEST)
     while (longest := step(most)) < taken.high:
         most *= 2
+        if most > LONGEST_LOST:
+            raise CalibrationError(f"losing {most:g} s each time, its simulation takes {longest:g} s")
     lags = [0.0, *(most * share for share in LAGS), most]
     longer = np.maximum.accumulate([least, *map(step, lags[1:-1]), longest])
-    low, value, high = (float(np.interp(t, longer, lags)) for t in (taken.low, taken.value, taken.high))
-    low, value, high = (max(1.0, whole / largest) * t for t in (low, value, high))
+
+    def lost(seconds: float) -> float:
+        return float(np.interp(seconds, longer, lags)) if seconds > least else 0.0
+
+    low, value, high = map(lost, (taken.low, taken.value, taken.high))
     return Constant(value, "s", low, high, taken.samples)
 
 

@@ -18,6 +18,7 @@ probe              observes (kind, bytes, seconds)              of
 ``LinkProbe``      ``PING``, message's bytes, half a round trip an idle link
                    ``STREAM``, bytes, seconds per message       messages back to back, one way
                    ``DUPLEX``, bytes, seconds per message       the same, both ways at once
+``HubProbe``       ``HUB``, bytes, seconds per message          one node that all others send to at once
 ``AllReduceProbe`` ``ALLREDUCE``, tensor's bytes, duration      an all-reduce that all enter at once
 =================  ===========================================  =====================================
 """
@@ -37,12 +38,14 @@ from core.tensors import OPERATIONS
 __all__ = [
     "ALLREDUCE",
     "DUPLEX",
+    "HUB",
     "PING",
     "STEP",
     "STREAM",
     "TURN",
     "AllReduceProbe",
     "BesideProbe",
+    "HubProbe",
     "LinkProbe",
     "RelayProbe",
     "StepProbe",
@@ -50,7 +53,7 @@ __all__ = [
     "fewest",
 ]
 
-PING, STREAM, DUPLEX, ALLREDUCE, STEP = (len(OPERATIONS) + i for i in range(5))
+PING, STREAM, DUPLEX, ALLREDUCE, STEP, HUB = (len(OPERATIONS) + i for i in range(6))
 """Kinds of observation; smaller numbers are indices into ``core.tensors.OPERATIONS``."""
 
 TURN = 3
@@ -321,6 +324,38 @@ class LinkProbe(_Probe):
             yield Send((other, Message("probe.ack")), window=math.inf)
         if sends:
             yield _RECEIVE_ACK
+
+
+@dataclass(frozen=True)
+class HubProbe(_Probe):
+    """All workers but the first send it ``part`` of a vector, each as soon as the last one has been answered.
+
+    The first answers every message at once with another, as servers do, so that a queue stands before it and
+    one sender follows the other. It observes rounds: one message from each, the first round unmeasured.
+    """
+
+    name: ClassVar[str] = "probe.hub"
+    title: ClassVar[str] = "probe: many workers that send to one"
+
+    part: float = 1.0
+
+    def worker(self, node: Node) -> Program:
+        require("workers", node.workers, node.workers >= 3, "3 or more: two send to one")
+        tensor = node.tensors.snapshot(_part(node, self.part))
+        if node.id:
+            for _ in range(self.repeats + 1):
+                yield Send((0, Message("probe", tensor)))
+                yield _RECEIVE
+            return
+        senders, before = node.workers - 1, 0.0
+        for repeat in range(self.repeats + 1):
+            for _ in range(senders):
+                message = yield _RECEIVE
+                yield Send((message.source, Message("probe", tensor)), window=math.inf)
+            now = yield _NOW
+            if repeat:
+                node.observe(HUB, tensor.nbytes, (now - before) / senders)
+            before = now
 
 
 @dataclass(frozen=True)

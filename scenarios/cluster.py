@@ -201,6 +201,8 @@ class Host:
     pause      seconds of that pause; 0: any pause costs the whole
     ring_lag   seconds by which the messages of an all-reduce by messages ask late, in the mean (drawn for
                every message, exponentially): all its nodes reach a ring step at once and queue for the cores
+    handover   seconds for which a link rests between a message of one connection and one of another that has
+               waited for it: until the next sender has heard that it is its turn
     """
 
     cores: float = number(0.0, low=0.0, high=MOST)
@@ -212,6 +214,7 @@ class Host:
     cold: float = amount(0.0, "seconds")
     pause: float = amount(0.0, "seconds")
     ring_lag: float = amount(0.0, "seconds")
+    handover: float = amount(0.0, "seconds")
 
     def __post_init__(self) -> None:
         check(self)

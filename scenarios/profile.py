@@ -33,6 +33,8 @@ constant                   unit     meaning
                                     ``device.slots.<n>`` of n at once, where measured
 ``ring.<kind>.lag.<n>``    s        by which messages of an all-reduce by messages among n ask late, in
                                     the mean; ``.slow`` at the lowest rate that was probed
+``hub.<kind>.handover.<n>``  s      for which a link rests between a message of one node and the next of
+                                    another, where n send to one
 ``host.<kind>.byte_cost``  s        of one core, to move a byte over such a link, both ends;
                                     ``.byte_cost.slow`` at the lowest rate that was probed
 ``host.<kind>.beside.<n>``  s       the same while n workers compute: what their steps lose
@@ -98,6 +100,7 @@ _KNOWN: tuple[tuple[str, str, Kind], ...] = (
     (rf"allreduce\.bandwidth(\.{_N})?", "bytes/s", _RATE),
     (rf"device\.slots(\.{_N})?", "1", real(low=0.01, high=MOST)),
     (rf"ring\.({LINKS})\.lag(\.{_N}(\.slow)?)?", "s", _WAIT),
+    (rf"hub\.({LINKS})\.handover(\.{_N})?", "s", _WAIT),
     (rf"host\.({LINKS})\.(byte_cost(\.slow)?|beside\.{_N})", "s", _WAIT),
 )
 """Names of constants, their unit, and what is valid, as in the module's table."""
@@ -248,6 +251,7 @@ class Profile:
             cold=max(self.value("step_time.cold"), 0.0) if native else 0.0,
             pause=PAUSE * self.value("step_time.mean") if native else 0.0,
             ring_lag=ring_lag(self, scenario.cluster, kind),
+            handover=self.by_workers(f"hub.{kind}.handover", scenario.cluster.workers),
         )
 
     def _slots(self, scenario: Scenario) -> float:

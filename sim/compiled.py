@@ -21,7 +21,8 @@ from pathlib import Path
 __all__ = ["ENDING", "HERE", "MODULES", "PREFIX", "SHARED", "folder", "found", "use"]
 
 MODULES = (
-    "alarm", "buckets", "cores", "endpoint", "fast", "fluid", "host", "link", "maxmin", "network", "programs",
+    "alarm", "buckets", "cores", "endpoint", "fast", "fluid", "host", "link", "maxmin", "network", "nic",
+    "phases", "programs",
 )  # fmt: skip
 """What a worker's step spends most of its time in, and what refers to its classes all the time."""
 

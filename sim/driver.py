@@ -111,6 +111,7 @@ class Driver:
         if self.processor is not None:
             self.network.host = self.processor
             self.network.byte_cost, self.network.moving = own.byte_cost, own.moving
+            self.network.handover = own.handover
             self.network.elastic = run.links == "native"
         self.window, self.checkpoints = settings.window, checkpoints
         self.shortcuts = shortcuts and self.kind_of_host is Host  # who may come back goes the long way

@@ -22,7 +22,8 @@ from core.node import MODEL, Finished, Message
 from core.record import PARTS
 from sim.alarm import NORMAL
 from sim.host import Entry, Host, matches
-from sim.network import ASKING, FLOWING, OVER, QUEUED, STARTING, TIMED, Network, Pair, Transfer
+from sim.network import Network, Pair, Transfer
+from sim.phases import ASKING, FLOWING, OVER, QUEUED, STARTING, TIMED
 from sim.programs import BLOCKED, COMPUTING, FINISHED, NEWS, PAYING, RECEIVING, RETURN, RUNNING, Pump
 
 if TYPE_CHECKING:

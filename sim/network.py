@@ -12,7 +12,8 @@ Rules this module obeys:
   once a slot is free at both ends. The request arrives one latency after the message was queued, or
   when its predecessor ends if that is later. A message refused for a full inbox steps aside, and
   what is behind it, to other receivers, goes on. From its grant on a message occupies its slots for
-  the overhead and for its bytes.
+  the overhead and for its bytes; before that for a ``handover``, where it takes a slot over from a message
+  of another connection that has just left it.
 * Links with a ``burst`` are ahead after a pause, for messages that move alone (``sim.buckets``).
 * Messages inside one machine use its local bandwidth and latency and no slot.
 * Every operation costs O(log n) at most, however many requests are queued, withheld or put aside.
@@ -22,110 +23,39 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from heapq import heappop, heappush
+from heapq import heappush
 from math import inf
 from typing import Any
 
 from mypy_extensions import mypyc_attr
 
-from sim.alarm import NORMAL, Alarm
+from sim.alarm import NORMAL
 from sim.buckets import Savings
 from sim.clock import Clock
 from sim.endpoint import EMPTY, Endpoint, MachineLike
 from sim.fluid import Flow, Fluid, Link
+from sim.nic import Nic
+from sim.phases import ASKING, CALLING, FLOWING, HELD, OVER, QUEUED, STALLED, STARTING, TIMED
 
-__all__ = ["HELD", "MachineLike", "Network", "Nic", "Pair", "Routes", "Transfer"]
-
-QUEUED, CALLING, ASKING, STARTING, TIMED, FLOWING, OVER, HELD, PARKED, STALLED = range(10)
-"""Phases of a transfer: queued; its request on its way over a busy host; asked for a grant; in
-latency or overhead; moving, alone on its path or with others; delivered or dropped; (``HELD``) one that
-stands for nothing, but keeps the others of its pair from moving; and, while an end of its path is silent
-(``sim.silence``), waiting without slots, or granted and in its slots."""
+__all__ = ["MachineLike", "Network", "Nic", "Pair", "Routes", "Transfer"]
 
 Routes = Callable[[int, int], Sequence[tuple[str, float]]]
 """(machine from, machine to) -> further links on the path: (name, bytes/s) of each. It may have a method
 ``delay`` of the same arguments: (latency, overhead per message) that these links add, seconds."""
 
 
-class Nic(Alarm):
-    """A machine's NIC: its two links, their slots, and the requests that wait at it."""
-
-    __slots__ = (
-        "_local", "blocked", "down", "free_in", "free_out", "index", "latency",
-        "local_bandwidth", "local_latency", "network", "requests", "up", "wake",
-    )  # fmt: skip
-
-    def __init__(self, network: Network, index: int, machine: MachineLike) -> None:
-        self.network, self.index = network, index
-        self.up, self.down = Link(network.fluid, machine.up), Link(network.fluid, machine.down)
-        self.local_bandwidth = machine.local_bandwidth
-        self._local: Link | None = None
-        self.latency, self.local_latency = machine.latency, machine.local_latency
-        self.free_in = self.free_out = network.slots
-        self.requests: list[tuple[float, int, Transfer]] = []
-        self.blocked: list[tuple[float, int, Transfer]] = []
-        self.wake = inf
-
-    @property
-    def local(self) -> Link:
-        """What nodes on this machine send one another over; few machines need one."""
-        if self._local is None:
-            self._local = Link(self.network.fluid, self.local_bandwidth)
-        return self._local
-
-    def fire(self) -> None:
-        """A request has arrived."""
-        if self.wake <= self.network.clock._now:
-            self.wake = inf
-        self.grant()
-
-    def grant(self) -> None:
-        """Grant arrived requests, earliest first, as far as slots and inboxes go."""
-        requests, network = self.requests, self.network
-        now = network.clock._now
-        while requests and self.free_in:
-            arrival, _, transfer = requests[0]
-            if arrival > now:
-                if arrival < self.wake:
-                    self.wake = arrival
-                    network.clock.at(arrival, self)
-                return
-            entry = heappop(requests)
-            if transfer.phase != ASKING:
-                continue
-            pair = transfer.pair
-            if pair.unread >= network.inbox:
-                pair.withheld = entry
-                transfer.step_aside()
-                continue
-            nic = pair.source.nic
-            if not nic.free_out:
-                heappush(nic.blocked, entry)
-                continue
-            nic.free_out -= 1
-            self.free_in -= 1
-            transfer.move(now)
-
-    def unblock(self) -> None:
-        """A slot of the uplink is free: requests that were passed over for it stand again."""
-        blocked = self.blocked
-        while blocked and self.free_out:
-            entry = heappop(blocked)
-            nic = entry[2].pair.target.nic
-            heappush(nic.requests, entry)
-            nic.grant()
-
-
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Pair:
     """The connection from one node to another. ``spare`` carried its last message, and may carry the next.
 
-    busy  cores that its messages keep busy while they move, or 0
+    busy   cores that its messages keep busy while they move, or 0
+    ended  when its last message left its slots, where hand-overs cost time
     """
 
     __slots__ = (
-        "ahead", "behind", "busy", "bytes", "current", "direct", "latency", "lead", "messages", "network",
-        "overhead", "path", "rate", "source", "spare", "target", "undelivered", "unread", "withheld",
+        "ahead", "behind", "busy", "bytes", "current", "direct", "ended", "latency", "lead", "messages",
+        "network", "overhead", "path", "rate", "source", "spare", "target", "undelivered", "unread",
+        "withheld",
     )  # fmt: skip
 
     def __init__(self, network: Network, source: Endpoint, target: Endpoint) -> None:
@@ -146,6 +76,7 @@ class Pair:
         self.behind: deque[Transfer] = EMPTY
         self.withheld: tuple[float, int, Transfer] | None = None
         self.undelivered = self.unread = self.messages = 0
+        self.ended = -inf
         self.bytes, self.lead = 0.0, self.latency + overhead
 
     def send(self, message: Any, nbytes: float) -> Transfer:
@@ -277,15 +208,25 @@ class Transfer(Flow):
 
     def move(self, now: float) -> None:
         """Granted: occupy the path for the overhead and the bytes."""
-        pair = self.pair
-        if not pair.overhead:
+        pair, rest = self.pair, self.rests(now)
+        if not rest:
             self.flow()
             return
         self.phase = STARTING
         if pair.busy and pair.network.elastic:
-            pair.network.host.move(self, pair.overhead, pair.busy)
+            pair.network.host.move(self, rest, pair.busy)
         else:
-            pair.network.clock.at(now + pair.overhead, self)
+            pair.network.clock.at(now + rest, self)
+
+    def rests(self, now: float) -> float:
+        """Seconds that its slots rest if it is granted them now, before its bytes move."""
+        pair = self.pair
+        network = pair.network
+        if network.handover:
+            for last in (pair.target.nic.last_in, pair.source.nic.last_out):
+                if last is not None and last is not pair and last.ended == now:
+                    return network.handover + pair.overhead
+        return pair.overhead
 
     def flow(self) -> None:
         """The overhead (if granted) or the latency as well (if not) is over: its bytes begin to move."""
@@ -354,6 +295,9 @@ class Transfer(Flow):
         else:
             source.nic.free_out += 1
             target.nic.free_in += 1
+            if network.handover:
+                source.nic.last_out = target.nic.last_in = pair
+                pair.ended = now
             if self.counted:
                 source.outstanding -= 1
             target.delivered(self)
@@ -367,7 +311,8 @@ class Network:
 
     ``observer``, if set, is called with every transfer at the moment of its delivery. ``host``, if
     set, is the processor that plays all machines: latency is work of its own, moving a byte costs
-    ``byte_cost`` seconds, and a message that moves keeps ``moving`` cores busy besides. ``elastic``
+    ``byte_cost`` seconds, a message that moves keeps ``moving`` cores busy besides, and whoever takes a slot
+    over from another connection waits for ``handover`` seconds. ``elastic``
     transfers go slower when it is busy, from their overhead on; others only leave less of it to the rest,
     while their bytes move. ``connect`` makes the connections, ``carrier`` what carries a message, ``further``
     are the links beyond the NICs that somebody's path leads over, by name.
@@ -393,7 +338,7 @@ class Network:
         self.observer: Callable[[Transfer], None] | None = None
         self.nics = [Nic(self, i, machine) for i, machine in enumerate(machines)]
         self.host: Any = None
-        self.byte_cost, self.moving, self.elastic = 0.0, 0.0, False
+        self.byte_cost, self.moving, self.handover, self.elastic = 0.0, 0.0, 0.0, False
         self.connect: Callable[[Network, Any, Any], Pair] = Pair
         self.carrier: Callable[[Pair, Any, float], Transfer] = Transfer
         self._routes = routes

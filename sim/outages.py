@@ -19,7 +19,8 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from core.node import Message
-from sim.network import HELD, Network, Pair, Transfer
+from sim.network import Network, Pair, Transfer
+from sim.phases import HELD
 
 if TYPE_CHECKING:
     from sim.faults import FaultyHost

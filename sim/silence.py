@@ -17,18 +17,8 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sim.alarm import NORMAL
-from sim.network import (
-    ASKING,
-    FLOWING,
-    OVER,
-    PARKED,
-    STALLED,
-    STARTING,
-    TIMED,
-    Network,
-    Pair,
-    Transfer,
-)  # fmt: skip
+from sim.network import Network, Pair, Transfer
+from sim.phases import ASKING, FLOWING, OVER, PARKED, STALLED, STARTING, TIMED
 
 if TYPE_CHECKING:
     from sim.endpoint import Endpoint
@@ -153,7 +143,7 @@ class RestingTransfer(Transfer):
         if pair.silent:
             self.rest_in_slots(WHOLE, 0.0)
             return
-        self.due = now + pair.overhead
+        self.due = now + self.rests(now)
         super().move(now)
 
     def flow(self) -> None:

@@ -570,3 +570,22 @@ def test_a_rings_lag_and_the_latency_of_links_that_save_are_found_again(burst: f
         assert said.constants[name].value == pytest.approx(4e-3, rel=0.25), name
     without = ring.learn([simulate(scene.override({"cluster.host.ring_lag": 0.0}))], profile)
     assert without.constants[name].value == pytest.approx(0.0, abs=2e-3)
+
+
+@pytest.mark.parametrize("burst", [0.0, 131072.0])
+@pytest.mark.parametrize("handover", [0.0, 3e-3])
+def test_how_long_links_rest_between_senders_is_found_again(burst: float, handover: float) -> None:
+    """After a rest a link that saves passes a burst at once, so rests cost less; they are found though."""
+    host = {"cores": 2, "byte_cost": 1e-9, "handover": handover}
+    truth = {"cluster.network.burst": burst, "cluster.host": host, "cluster.compute.mean": 0.02}
+    base = MACHINE.override({**truth, "run.links": "shaped"})
+    (hub,) = [one for one in probes(base, [1, 4], ["shaped"]) if "send to one" in one.what]
+    known = {"device.slots": 2.0, "host.shaped.byte_cost": 1e-9, "link.shaped.burst": burst}
+    profile = Profile({key: Constant(value, "1", value, value) for key, value in known.items()})
+    (scene,) = hub.scenarios(profile, 1.0)
+    assert scene.cluster.workers == 5
+    (found,) = hub.learn([simulate(scene)], profile).constants.items()
+    assert found[0] == "hub.shaped.handover.4"
+    assert found[1].value == pytest.approx(handover, rel=0.02, abs=2e-4)
+    elsewhere = scene.override({"cluster.host": {"cores": 0}})
+    assert not hub.learn([simulate(elsewhere)], Profile({})).constants, "nothing is known of its cores"

@@ -29,7 +29,8 @@ from scenarios.timetable import Event
 from sim.backward import Backward
 from sim.faults import Faulty, FaultyHost
 from sim.host import Host
-from sim.network import OVER, Pair, Transfer
+from sim.network import Pair, Transfer
+from sim.phases import OVER
 from sim.programs import ENDED, Pump
 from sim.silence import RestingPair, RestingTransfer
 from tests.conformance.trials import Trial, tie_breaker

@@ -178,6 +178,7 @@ def _sharing(dice: _Dice, bandwidth: float, native: bool) -> tuple[dict[str, Any
         host = {"cores": dice.of(1, 2, 4), "byte_cost": dice.of(0.0, 0.5 / bandwidth)}
         host |= {"slots": dice.of([], [1.0, 1.8, 1.5]), "beside": dice.of([], [0.0, 1.5])}
         host |= {"gradient": dice.of(0.0, 0.01), "cold": dice.of(0.0, 1e-3), "ring_lag": dice.of(0.0, 1e-3)}
+        host["handover"] = host["cold"]
         links = "native" if native else dice.of("native", "paced")
         return {"host": host}, {"compute": dice.of("native", "paced"), "links": links}
     return {}, {}

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import scenarios
-from analysis.calibrate import step_times
-from core.probes import DUPLEX, PING, STREAM, TURN, fewest
+from analysis.calibrate import observed, step_times
+from core.probes import DUPLEX, HUB, PING, STREAM, TURN, fewest
 from core.record import KINDS, Record
 from sim import simulate
 
@@ -46,6 +46,21 @@ def test_a_step_probe_makes_no_more_steps_than_it_may() -> None:
     assert len(record.steps["step"]) == 12
     budget = probe("StepProbe", 2, groups=[2], seconds=1e6, **{"run.steps": 7})
     assert len(budget.steps["step"]) == 14, "and ends with its budget"
+
+
+def test_a_hub_observes_rounds_of_one_message_from_each() -> None:
+    record = probe("HubProbe", 5, repeats=3, part=0.5, **{"run.steps": 1, "cluster.host.cores": 2})
+    (nbytes,) = set(record.observations["bytes"])
+    one = nbytes / 125e6
+    nbytes_all, seconds = observed(record, HUB)
+    assert len(nbytes_all) == len(seconds) == 3
+    assert seconds == pytest.approx(np.full(3, one), rel=0.01)
+    late = probe(
+        "HubProbe", 5, repeats=3, part=0.5, **{"run.steps": 1, "cluster.host": {"cores": 2, "handover": one}}
+    )
+    assert observed(late, HUB)[1] == pytest.approx(np.full(3, 2 * one), rel=0.01)
+    with pytest.raises(ValueError, match="workers: 2 is not valid; expected 3 or more"):
+        probe("HubProbe", 2)
 
 
 def test_only_small_messages_make_round_trips() -> None:

@@ -111,6 +111,14 @@ def test_a_ring_is_less_late_at_a_slower_pace_by_the_power_that_was_probed() -> 
     assert lag(odd, 8, "250 Mbit/s") == pytest.approx(6e-3)  # never later than at the nominal rate
 
 
+def test_links_are_handed_over_as_was_probed_for_so_many_senders() -> None:
+    found = {f"hub.paced.handover.{n}": constant(value) for n, value in ((2, 1e-3), (4, 3e-3))}
+    host = {"host.paced.byte_cost": constant(1e-9)}
+    profile = Profile({**PROFILE.constants, **found, **host})
+    for n, handover in ((2, 1e-3), (3, 2e-3), (4, 3e-3)):
+        assert profile.apply(ring_of(n, "1 Gbit/s")).cluster.host.handover == pytest.approx(handover)
+
+
 def test_slow_links_carry_what_was_probed_of_them() -> None:
     """What a byte takes of its own counts for less at lower rates; nothing is made of a slower slow probe."""
     shares = {"link.paced.efficiency": constant(0.96, "1"), "link.paced.efficiency.slow": constant(0.99, "1")}

@@ -46,6 +46,7 @@ def deliveries(
     *,
     deaf: tuple[int, ...] = (),
     latency: float = 0.0,
+    handover: float = 0.0,
     **options: object,
 ) -> dict[int, float]:
     """When each send (time, source, target, bytes) is delivered; machines have 1 byte/s NICs."""
@@ -55,6 +56,7 @@ def deliveries(
         for i in range(max(machine_of) + 1)
     ]
     network = Network(clock, machines, **options)  # type: ignore[arg-type]
+    network.handover = handover
     log: list[tuple[int, float]] = []
     nodes = [Node(i, log, i not in deaf) for i in range(len(machine_of))]
     for node, machine in zip(nodes, machine_of, strict=True):
@@ -67,6 +69,26 @@ def deliveries(
 
 def test_fifo_serves_one_sender_after_the_other_in_order_of_request() -> None:
     assert deliveries([(0, 0, 2, 5), (1, 1, 2, 5)], [0, 1, 2]) == {0: 5, 1: 10}
+
+
+@pytest.mark.parametrize(
+    ("sends", "ends"),
+    [
+        ([(0, 0, 2, 5), (1, 1, 2, 5)], {0: 5, 1: 11}),  # it has waited for another's message
+        ([(0, 0, 2, 5), (1, 0, 2, 5)], {0: 5, 1: 10}),  # for one of its own connection
+        ([(0, 2, 0, 5), (1, 2, 1, 5)], {0: 5, 1: 11}),  # at the sender
+        ([(0, 0, 2, 5), (5.5, 1, 2, 5)], {0: 5, 1: 10.5}),  # for nobody
+        ([(0, 0, 2, 5), (1, 0, 2, 5), (2, 1, 2, 5), (3, 0, 2, 5)], {0: 5, 2: 11, 1: 17, 3: 22}),
+    ],
+    ids=["receiver", "connection", "sender", "idle", "turns"],
+)
+def test_a_link_rests_before_it_is_handed_over(sends: list[Sent], ends: dict[int, float]) -> None:
+    assert deliveries(sends, [0, 1, 2], handover=1.0) == ends
+
+
+def test_before_a_message_that_takes_over_a_link_rests_for_the_overhead_too() -> None:
+    found = deliveries([(0, 0, 2, 5), (1, 1, 2, 5)], [0, 1, 2], handover=1.0, overhead=0.25)
+    assert found == {0: 5.25, 1: 11.5}
 
 
 def test_fair_shares_the_receivers_link() -> None:
