@@ -205,6 +205,12 @@ class Churn:
             self._mend(member.node)
         self._log(member, "heal", self.now)
 
+    def _forget_cuts(self, member: Member) -> None:
+        """Its process is gone, and its cuts with it: who comes in its place has working links."""
+        if any(other is member for _, other in self._cuts):
+            self._cuts = [entry for entry in self._cuts if entry[1] is not member]
+            self._mend(member.node)
+
     def _mend(self, node: int) -> None:
         if self.launch.bed is not None:
             self.launch.bed.restore(node)
@@ -272,6 +278,7 @@ class Churn:
         self.finished |= not message["going"]
         if message["going"]:
             self._log(member, "leave", message["now"])
+            self._forget_cuts(member)
             self._expect(member)
 
     def lost(self, member: Member, why: str, *, cut_off: bool) -> bool:
@@ -286,9 +293,7 @@ class Churn:
                 self.restarts[member.node] += 1
                 self._whys[member.node] = why
                 member.died, member.after = self.now, 0.0
-        if any(other is member for _, other in self._cuts):
-            self._cuts = [entry for entry in self._cuts if entry[1] is not member]
-            self._mend(member.node)
+        self._forget_cuts(member)
         for awaited in self._awaited.values():
             awaited.discard(member.node)
         self._awaited.pop(member, None)

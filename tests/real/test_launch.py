@@ -16,11 +16,13 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("zmq")
 
+from core.record import EVENTS
 from real import launch
 from real.faults import Faults
 from real.interrupts import Interrupts
 from real.member import Member
 from scenarios.plan import plan
+from scenarios.timetable import Event
 from tests.real.runs import tiny
 
 
@@ -143,3 +145,17 @@ def test_who_does_not_come_because_a_server_has_died_is_not_awaited() -> None:
     assert made.members[1] is before
     assert [told[node][-1] for node in (0, 3)] == [{"do": "off", "node": 1}] * 2
     assert made.churn.standby == {1: joiner}
+
+
+def test_a_cut_ends_with_its_process() -> None:
+    """Who was about to leave has left: its heal would be another life's."""
+    made = launched({"kind": "cut", "ranks": [1], "at": 1.0, "back": 5.0})
+    member = made.members[1]
+    member.pipe, member.state = SimpleNamespace(send_bytes=lambda _: None), "running"
+    restored: list[int] = []
+    made.bed = SimpleNamespace(alone=lambda _: True, cut=lambda _: None, restore=restored.append)
+    made.churn._befall(Event(1.0, "cut", 1, 5.0, 0))
+    made.churn.heed(member, {"is": "ended", "going": True, "now": 1.2})
+    assert restored == [1]
+    assert not made.churn._cuts
+    assert [EVENTS[event] for _, _, event, _ in made.churn.events] == ["cut", "leave"]
