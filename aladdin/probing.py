@@ -100,8 +100,6 @@ def probes(base: Scenario, counts: Sequence[int], kinds: Sequence[str]) -> Itera
                 yield make.ring(n, kind)
     if base.run.device == "cpu":
         for kind in kinds:
-            if kind != "native":
-                yield from (make.hub(n, kind) for n in counts if n > 1)
             for n in crowds(max(counts)):
                 yield make.beside(kind, n)
         yield make.cold(kinds)

@@ -9,6 +9,7 @@ Rules this module obeys:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from aladdin.prices import LONGEST, NATIVE, RING, Prices, times
@@ -39,11 +40,11 @@ WHOLE = 1.0
 RINGS = 24
 """All-reduces of a probe of a ring, at most, and of each simulation that its lag is fitted by."""
 
-ROUNDS = 24
-"""Rounds of a probe of many senders, at most."""
+ROUNDS = 3
+"""Rounds of messages that all send to one."""
 
-HANDED = 0.05
-"""Seconds that their messages take to move, at most: what is lost between two does not depend on the size."""
+HANDED = 0.03
+"""Seconds that these take to move, at most: what is lost between two does not depend on the size."""
 
 
 def again(record: Record, profile: Profile, name: str, **blank: Any) -> Callable[[float], Record] | None:
@@ -173,52 +174,43 @@ class LinkProbes(Prices):
         )
 
     def ring(self, n: int, kind: str, slower: float = 1.0) -> Probe:
-        """An all-reduce by messages, against simulations of it; perhaps over slower links."""
+        """An all-reduce by messages, against simulations of it; perhaps over slower links.
+
+        Then, over links of the nominal rate, messages of all to one: that takes no processes of its own.
+        """
         slow, rate = slower > 1, self.nominal / slower
         part, least = self.part(rate, WHOLE if slow else LONGEST), 2 if slow else 3
+        hub = 0.0 if slow or n < 3 or self.base.run.device != "cpu" else self.part(rate, HANDED)
         each = 2 * (n - 1) / n * part * self.bytes / rate
-        fields: dict[str, Any] = {
-            "run__links": kind, "cluster__network__collective": "messages",
-            "algorithm__options__parts": [part],
-        }  # fmt: skip
+        gather = (1 + ROUNDS) * (n - 1) * hub * self.bytes / rate
+        fields: dict[str, Any] = {"run__links": kind, "cluster__network__collective": "messages"}
 
-        def scene(repeats: int) -> Scenario:
-            one = self.scenario("AllReduceProbe", n, repeats, **fields)
+        def scene(repeats: int, **options: Any) -> Scenario:
+            options = {f"algorithm__options__{name}": value for name, value in options.items()}
+            one = self.scenario("AllReduceProbe", n, repeats, **fields, **options)
             return _slower(one, kind, slower) if slow else one
 
         def learn(records: list[Record], profile: Profile) -> Learned:
             from sim import simulate
 
-            calibrated = profile.apply(scene(RINGS))
+            def simulated(scenario: Scenario, name: str, value: float) -> Record:
+                return simulate(scenario.override({f"cluster.host.{name}": value}))
 
-            def simulated(lag: float) -> Record:
-                return simulate(calibrated.override({"cluster.host.ring_lag": lag}))
-
+            ring = partial(simulated, profile.apply(scene(RINGS, parts=[part])), "ring_lag")
             name = f"ring.{kind}.lag.{n}" + (".slow" if slow else "")
-            return Learned({name: fits.fit_ring_lag(records[0], simulated, n, self.bytes)})
+            found = {name: fits.fit_ring_lag(records[0], ring, n, self.bytes)}
+            star = profile.apply(scene(2, parts=[], hub=hub, rounds=ROUNDS))
+            if hub and star.cluster.host.cores:
+                handover = fits.fit_handover(records[0], partial(simulated, star, "handover"))
+                found[f"hub.{kind}.handover.{n - 1}"] = handover
+            return Learned(found)
+
+        def scenarios(_: Profile, share: float) -> list[Scenario]:
+            return [scene(times(share, each, least, RINGS), parts=[part], hub=hub, rounds=ROUNDS)]
 
         return Probe(
             f"all-reduce by messages among {n} over {'slow ' if slow else ''}{kind} links",
-            lambda _, share: [scene(times(share, each, least, RINGS))],
+            scenarios,
             learn,
-            lambda _, share: self.start(n) + (1 + times(share, each, least, RINGS)) * each,
-        )
-
-    def hub(self, n: int, kind: str) -> Probe:
-        """So many that send to one, all at once, against simulations of it."""
-        rate = self.nominal
-        part = self.part(rate, HANDED)
-        each = n * part * self.bytes / rate
-        fields: dict[str, Any] = {"run__links": kind, "algorithm__options__part": part}
-
-        def learn(records: list[Record], profile: Profile) -> Learned:
-            if (simulated := again(records[0], profile, "handover")) is None:
-                return Learned()
-            return Learned({f"hub.{kind}.handover.{n}": fits.fit_handover(records[0], simulated)})
-
-        return Probe(
-            f"{n} that send to one over {kind} links",
-            lambda _, share: [self.scenario("HubProbe", n + 1, times(share, each, 3, ROUNDS), **fields)],
-            learn,
-            lambda _, share: self.start(n + 1) + (1 + times(share, each, 3, ROUNDS)) * each,
+            lambda _, share: self.start(n) + (1 + times(share, each, least, RINGS)) * each + gather,
         )

@@ -288,7 +288,7 @@ def _lost(step: Callable[[float], float], taken: Constant) -> Constant:
     longer = np.maximum.accumulate([least, *map(step, lags[1:-1]), longest])
 
     def lost(seconds: float) -> float:
-        return float(np.interp(seconds, longer, lags)) if seconds > least else 0.0
+        return float(np.interp(seconds, longer, lags)) if seconds > least + SHORTEST else 0.0
 
     low, value, high = map(lost, (taken.low, taken.value, taken.high))
     return Constant(value, "s", low, high, taken.samples)

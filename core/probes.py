@@ -18,8 +18,8 @@ probe              observes (kind, bytes, seconds)              of
 ``LinkProbe``      ``PING``, message's bytes, half a round trip an idle link
                    ``STREAM``, bytes, seconds per message       messages back to back, one way
                    ``DUPLEX``, bytes, seconds per message       the same, both ways at once
-``HubProbe``       ``HUB``, bytes, seconds per message          one node that all others send to at once
 ``AllReduceProbe`` ``ALLREDUCE``, tensor's bytes, duration      an all-reduce that all enter at once
+                   ``HUB``, bytes, seconds per message          one node that all others send to at once
 =================  ===========================================  =====================================
 """
 
@@ -45,7 +45,6 @@ __all__ = [
     "TURN",
     "AllReduceProbe",
     "BesideProbe",
-    "HubProbe",
     "LinkProbe",
     "RelayProbe",
     "StepProbe",
@@ -327,42 +326,14 @@ class LinkProbe(_Probe):
 
 
 @dataclass(frozen=True)
-class HubProbe(_Probe):
-    """All workers but the first send it ``part`` of a vector, each as soon as the last one has been answered.
-
-    The first answers every message at once with another, as servers do, so that a queue stands before it and
-    one sender follows the other. It observes rounds: one message from each, the first round unmeasured.
-    """
-
-    name: ClassVar[str] = "probe.hub"
-    title: ClassVar[str] = "probe: many workers that send to one"
-
-    part: float = 1.0
-
-    def worker(self, node: Node) -> Program:
-        require("workers", node.workers, node.workers >= 3, "3 or more: two send to one")
-        tensor = node.tensors.snapshot(_part(node, self.part))
-        if node.id:
-            for _ in range(self.repeats + 1):
-                yield Send((0, Message("probe", tensor)))
-                yield _RECEIVE
-            return
-        senders, before = node.workers - 1, 0.0
-        for repeat in range(self.repeats + 1):
-            for _ in range(senders):
-                message = yield _RECEIVE
-                yield Send((message.source, Message("probe", tensor)), window=math.inf)
-            now = yield _NOW
-            if repeat:
-                node.observe(HUB, tensor.nbytes, (now - before) / senders)
-            before = now
-
-
-@dataclass(frozen=True)
 class AllReduceProbe(_Probe):
     """All workers reduce ``parts`` of a vector, entering together: the one before is their barrier.
 
     The vector is fresh in the caches, as a gradient is that has just been computed.
+
+    Then, for ``rounds``, all but the first send it ``hub`` of a vector, each as soon as its last message
+    has been answered. The first answers every one at once with another, as servers do, so that a queue stands
+    before it and one sender follows the other. It observes rounds, of one message from each, but the first.
     """
 
     name: ClassVar[str] = "probe.allreduce"
@@ -370,8 +341,32 @@ class AllReduceProbe(_Probe):
     collective: ClassVar[bool] = True
 
     parts: tuple[float, ...] = (0.125, 0.25, 0.5, 1.0)
+    hub: float = 0.0
+    rounds: int = 3
 
     def worker(self, node: Node) -> Program:
+        yield from self._reduce(node)
+        if self.hub:
+            require("workers", node.workers, node.workers >= 3, "3 or more: two send to one")
+            yield from self._gather(node, node.tensors.snapshot(_part(node, self.hub)))
+
+    def _gather(self, node: Node, tensor: Any) -> Generator[Effect, Any, None]:
+        if node.id:
+            for _ in range(self.rounds + 1):
+                yield Send((0, Message("probe", tensor)))
+                yield _RECEIVE
+            return
+        senders, before = node.workers - 1, 0.0
+        for number in range(self.rounds + 1):
+            for _ in range(senders):
+                message = yield _RECEIVE
+                yield Send((message.source, Message("probe", tensor)), window=math.inf)
+            now = yield _NOW
+            if number:
+                node.observe(HUB, tensor.nbytes, (now - before) / senders)
+            before = now
+
+    def _reduce(self, node: Node) -> Generator[Effect, Any, None]:
         for part in self.parts:
             size = max(node.workers, int(part * len(node.params)))
             for repeat in range(self.repeats + 1):

@@ -49,18 +49,17 @@ def test_a_step_probe_makes_no_more_steps_than_it_may() -> None:
 
 
 def test_a_hub_observes_rounds_of_one_message_from_each() -> None:
-    record = probe("HubProbe", 5, repeats=3, part=0.5, **{"run.steps": 1, "cluster.host.cores": 2})
+    record = probe("AllReduceProbe", 5, parts=[], hub=0.5, **{"run.steps": 1, "cluster.host.cores": 2})
     (nbytes,) = set(record.observations["bytes"])
     one = nbytes / 125e6
     nbytes_all, seconds = observed(record, HUB)
     assert len(nbytes_all) == len(seconds) == 3
     assert seconds == pytest.approx(np.full(3, one), rel=0.01)
-    late = probe(
-        "HubProbe", 5, repeats=3, part=0.5, **{"run.steps": 1, "cluster.host": {"cores": 2, "handover": one}}
-    )
+    host = {"cores": 2, "handover": one}
+    late = probe("AllReduceProbe", 5, parts=[], hub=0.5, **{"run.steps": 1, "cluster.host": host})
     assert observed(late, HUB)[1] == pytest.approx(np.full(3, 2 * one), rel=0.01)
     with pytest.raises(ValueError, match="workers: 2 is not valid; expected 3 or more"):
-        probe("HubProbe", 2)
+        probe("AllReduceProbe", 2, parts=[], hub=0.5)
 
 
 def test_only_small_messages_make_round_trips() -> None:

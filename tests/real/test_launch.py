@@ -158,4 +158,4 @@ def test_a_cut_ends_with_its_process() -> None:
     made.churn.heed(member, {"is": "ended", "going": True, "now": 1.2})
     assert restored == [1]
     assert not made.churn._cuts
-    assert [EVENTS[event] for _, _, event, _ in made.churn.events] == ["cut", "leave"]
+    assert [EVENTS[int(event)] for event in made.churn.events.values[2::4]] == ["cut", "leave"]
