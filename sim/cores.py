@@ -10,9 +10,10 @@ Rules this module obeys:
   in each other's way before there are fewer cores than jobs, and more so afterwards.
 * A message that moves as fast as its ends get cores is no job: it takes its part of all cores, ``weight`` of
   them when nobody else is there.
-* What moves at a fixed pace, whoever else is there, is a background load. It comes in bursts that ask for
-  ``ENDS`` cores at once, a message being moved by both of its ends: a burst's share is a job's, and between
-  bursts the jobs have all.
+* A message at a pace of its own keeps it as long as each of its ``ENDS`` gets what it asks for: cores are
+  shared out max-min fairly among these and the jobs, so it does where many cores are asked for by few.
+  What jobs lose to such messages comes in bursts that ask for ``ENDS`` cores at once: a burst's share is a
+  job's, and between bursts the jobs have all.
 * ``beside[k - 1]`` is how many times as much of messages k jobs lose as these cost by themselves.
 * Who dies, and what is lost or rests on its way, keeps nothing busy: its work is taken off.
 * A slow-down (factor > 1) is time that a worker loses beside its core, so many times what the step took on
@@ -31,18 +32,21 @@ from sim.clock import Clock
 
 __all__ = ["Cores", "Nobody"]
 
-ENDS = 2.0
-"""Cores that a burst of the background load asks for: the sender's and the receiver's."""
+ENDS = 2
+"""Cores that a burst of a message's work asks for: the sender's and the receiver's."""
 
 
 class _Job:
-    """Work under way: rest and rate in seconds of a core; core: None for a message of ``weight``."""
+    """Work under way: rest and rate in seconds of a core; core: None for a message of ``weight``.
 
-    __slots__ = ("alarm", "began", "core", "due", "lost", "rate", "rest", "weight")
+    paced  whether the message has a pace of its own
+    """
+
+    __slots__ = ("alarm", "began", "core", "due", "lost", "paced", "rate", "rest", "weight")
 
     def __init__(self, alarm: Alarm, rest: float, lost: float, began: float, core: int | None) -> None:
         self.alarm, self.rest, self.lost, self.began, self.core = alarm, rest, lost, began, core
-        self.rate, self.due, self.weight = 0.0, inf, 1.0
+        self.rate, self.due, self.weight, self.paced = 0.0, inf, 1.0, False
 
 
 class Cores(Alarm):
@@ -55,7 +59,7 @@ class Cores(Alarm):
     """
 
     __slots__ = (
-        "_background", "_beside", "_clock", "_due", "_jobs", "_messages", "_on", "_since", "_slots",
+        "_beside", "_clock", "_cores", "_due", "_jobs", "_messages", "_on", "_since", "_slots",
         "dice",
     )  # fmt: skip
 
@@ -69,7 +73,7 @@ class Cores(Alarm):
         self._on: list[list[_Job]] = [[] for _ in range(there)]
         self._jobs: list[_Job] = []
         self._messages: list[_Job] = []
-        self._background = self._since = 0.0
+        self._cores, self._since = cores, 0.0
         self._due = inf
 
     def run(self, alarm: Alarm, base: float, factor: float) -> None:
@@ -86,11 +90,14 @@ class Cores(Alarm):
         on[core].append(job)
         self._schedule()
 
-    def move(self, alarm: Alarm, seconds: float, weight: float) -> None:
-        """Fire ``alarm`` when a message has moved that takes ``seconds`` and keeps ``weight`` cores busy."""
+    def move(self, alarm: Alarm, seconds: float, weight: float, *, paced: bool = False) -> None:
+        """Fire ``alarm`` when a message has moved that takes ``seconds`` and keeps ``weight`` cores busy.
+
+        paced  whether that is a pace of its own, which it has as long as its ends get what they ask for
+        """
         self._advance()
         message = _Job(alarm, seconds, 0.0, self._clock._now, None)
-        message.weight = weight
+        message.weight, message.paced = weight, paced
         self._messages.append(message)
         self._schedule()
 
@@ -104,12 +111,6 @@ class Cores(Alarm):
         self._end(jobs, messages)
         self._schedule()
         return sum(max(job.rest, 0.0) for job in (*jobs, *messages))
-
-    def load(self, cores: float) -> None:
-        """From now on ``cores`` more (or, if negative, fewer) are busy with what keeps its own pace."""
-        self._advance()
-        self._background += cores
-        self._schedule()
 
     @property
     def work(self) -> list[Alarm]:
@@ -137,24 +138,43 @@ class Cores(Alarm):
             job.rate = min(1.0, core / len(on[job.core])) if crowded else core  # type: ignore[index]
             job.due = now + max(job.rest, 0.0) / job.rate
             due = min(due, job.due)
+        level = self._level()
         for message in messages:
-            message.rate, message.due = share, now + max(message.rest, 0.0) / share
+            message.rate = share if not message.paced else min(1.0, level * ENDS / (message.weight or 1.0))
+            message.due = now + max(message.rest, 0.0) / message.rate
             due = min(due, message.due)
         self._due = due
         self._clock.at(due, self)
 
+    def _level(self) -> float:
+        """The most of a core that anybody gets, by max-min fairness; inf where all get what they ask for."""
+        asking = [(message.weight / ENDS, ENDS) for message in self._messages if message.paced]
+        if not asking:
+            return inf
+        left, count = self._cores, ENDS * len(asking) + len(self._jobs)
+        for asked, many in sorted([*asking, (1.0, len(self._jobs))]):
+            if asked * count >= left:
+                return left / count
+            left, count = left - asked * many, count - many
+        return inf
+
     def _share(self) -> float:
-        """The part of a core that a job gets in the mean, bursts of the background load and pauses taken."""
+        """The part of a core that a job gets in the mean, bursts of paced messages and pauses taken."""
         jobs = len(self._jobs)
         times = self._beside[min(jobs, len(self._beside)) - 1] if jobs else 1.0
-        asked = jobs + times * sum(message.weight for message in self._messages)
+        asked, paced = float(jobs), 0.0
+        for message in self._messages:
+            if message.paced:
+                paced += message.weight
+            else:
+                asked += times * message.weight
         if asked <= 0.0:
             return 1.0
         alone = min(1.0, self._served(asked) / asked)
-        if self._background <= 0.0:
+        if paced <= 0.0:
             return alone
         beside = min(1.0, self._served(asked + ENDS) / (asked + ENDS))
-        bursting = min(times * self._background / (ENDS * beside), 1.0)
+        bursting = min(times * paced / (ENDS * beside), 1.0)
         return alone + bursting * (beside - alone)
 
     def _served(self, asked: float) -> float:

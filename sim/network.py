@@ -246,10 +246,8 @@ class Transfer(Flow):
                 cost = network.byte_cost * self.nbytes
                 pair.busy = (network.moving + cost / max(due - now, 1e-4)) or 1e-12
         if pair.busy:
-            if network.elastic:
-                network.host.move(self, due - now, pair.busy)
-                return
-            network.host.load(pair.busy)
+            network.host.move(self, due - now, pair.busy, paced=not network.elastic)
+            return
         heappush(network.clock._queue, (due, NORMAL, next(network.clock._eid), self))  # type: ignore[misc]
 
     def _depart(self, now: float) -> None:
@@ -275,8 +273,6 @@ class Transfer(Flow):
         source, target, network = pair.source, pair.target, pair.network
         now = network.clock._now
         self.phase = OVER
-        if pair.busy and not network.elastic:
-            network.host.load(-pair.busy)
         if source.blocked and source.out == 1:
             source.turning(now)
         source.out -= 1
@@ -312,10 +308,10 @@ class Network:
     ``observer``, if set, is called with every transfer at the moment of its delivery. ``host``, if
     set, is the processor that plays all machines: latency is work of its own, moving a byte costs
     ``byte_cost`` seconds, a message that moves keeps ``moving`` cores busy besides, and whoever takes a slot
-    over from another connection waits for ``handover`` seconds. ``elastic``
-    transfers go slower when it is busy, from their overhead on; others only leave less of it to the rest,
-    while their bytes move. ``connect`` makes the connections, ``carrier`` what carries a message, ``further``
-    are the links beyond the NICs that somebody's path leads over, by name.
+    over from another connection waits for ``handover`` seconds. ``elastic`` transfers go slower when it is
+    busy, from their overhead on; others have a pace of their own and go slower only where too many keep it
+    busy, while their bytes move. ``connect`` makes the connections, ``carrier`` what carries a message,
+    ``further`` are the links beyond the NICs that somebody's path leads over, by name.
     """
 
     def __init__(
@@ -424,9 +420,7 @@ class Network:
         moving = phase in (TIMED, FLOWING)
         if phase == FLOWING:
             self.fluid.cancel(transfer)
-        if phase == TIMED and pair.busy and not self.elastic:
-            self.host.load(-pair.busy)
-        elif phase == CALLING or (phase in (STARTING, TIMED) and pair.busy):
+        if phase == CALLING or (phase in (STARTING, TIMED) and pair.busy):
             self.host.cancel(transfer)
         if moving:
             if pair.source.blocked and pair.source.out == 1:

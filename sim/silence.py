@@ -76,8 +76,8 @@ class RestingPair(Pair):
             self.bytes += transfer.nbytes - left
             self._replace(transfer, left).rest_in_slots(FLOWING, 0.0)
         elif phase in (STARTING, TIMED):
-            host = self.network.host if self.network.elastic and self.busy else None
-            rest = max(transfer.due - now, 0.0) if host is None else host.cancel(transfer)
+            carried = self.busy and (self.network.elastic or phase == TIMED)
+            rest = self.network.host.cancel(transfer) if carried else max(transfer.due - now, 0.0)
             self._replace(transfer, transfer.nbytes, phase == TIMED).rest_in_slots(phase, rest)
 
     def _hush_request(self, transfer: RestingTransfer, now: float) -> None:
@@ -93,13 +93,11 @@ class RestingPair(Pair):
         new.queued, new.began, new.counted = old.queued, getattr(old, "began", old.queued), old.counted
         self.current = new
         if moving:
-            now, source, network = self.network.clock._now, self.source, self.network
+            now, source = self.network.clock._now, self.source
             if source.blocked and source.out == 1:
                 source.turning(now)
             source.out -= 1
             self.target.received(old, now)
-            if old.phase == TIMED and self.busy and not network.elastic:
-                network.host.load(-self.busy)
         old.phase, old.counted = OVER, False
         resting: RestingTransfer = new
         return resting
@@ -182,11 +180,9 @@ class RestingTransfer(Transfer):
         if at == FLOWING:
             network.fluid.start(self, self.nbytes)
             return
-        if pair.busy and network.elastic:
-            network.host.move(self, self.rest, pair.busy)
+        if pair.busy and (network.elastic or at == TIMED):
+            network.host.move(self, self.rest, pair.busy, paced=not network.elastic)
             return
-        if at == TIMED and pair.busy:
-            network.host.load(pair.busy)
         heappush(network.clock._queue, (self.due, NORMAL, next(network.clock._eid), self))  # type: ignore[misc]
 
 

@@ -82,10 +82,35 @@ def test_what_keeps_its_own_pace_comes_in_bursts_that_are_shared_fairly(
     a load of 1. Never less, however large the load; and all of a core where bursts leave one free."""
     clock = Clock()
     there, one = host(clock, cores), Done(clock)
-    there.load(load)
+    there.move(Done(clock), 100.0, load, paced=True)
     there.run(one, 1.0, 1.0)
     clock.drain()
     assert one.at == pytest.approx(taken)
+
+
+@pytest.mark.parametrize(
+    ("weights", "jobs", "taken"),
+    [
+        ([0.5], 4, [1.0]),  # each of its ends asks for less than the third of a core that all would get
+        ([1.0], 4, [1.5]),
+        ([1.0, 1.0], 0, [1.0, 1.0]),
+        ([2.0, 2.0], 0, [2.0, 2.0]),
+        ([3.0, 0.5, 0.5], 0, [2.0, 1.0, 1.0]),  # 1.5 cores are left for two ends that ask for three
+        ([2.0], 2, [2.0]),  # four ask for two: half a core each
+        ([0.0, 4.0], 0, [1.0, 2.0]),
+    ],
+)
+def test_messages_keep_their_pace_as_long_as_their_ends_get_what_they_ask_for(
+    weights: list[float], jobs: int, taken: list[float]
+) -> None:
+    clock = Clock()
+    there, done = host(clock, 2), [Done(clock) for _ in weights]
+    for _ in range(jobs):
+        there.run(Done(clock), 100.0, 1.0)
+    for one, weight in zip(done, weights, strict=True):
+        there.move(one, 1.0, weight, paced=True)
+    clock.drain()
+    assert [one.at for one in done] == pytest.approx(taken)
 
 
 def test_what_messages_cost_goes_by_how_many_compute() -> None:
@@ -93,7 +118,7 @@ def test_what_messages_cost_goes_by_how_many_compute() -> None:
     for jobs, expected in ((1, 1.0), (2, 2.0)):
         clock = Clock()
         there, done = host(clock, 2, beside=(0.0, 2.0)), [Done(clock) for _ in range(jobs)]
-        there.load(0.5)
+        there.move(Done(clock), 100.0, 0.5, paced=True)
         for one in done:
             there.run(one, 1.0, 1.0)
         clock.drain()

@@ -8,6 +8,7 @@ import pytest
 
 from core.record import Record
 from scenarios.plan import plan
+from sim.alarm import Alarm
 from sim.cores import Cores
 from sim.faults import Faulty
 from tests.sim.test_faults import chosen, run
@@ -118,9 +119,17 @@ def test_what_a_message_on_a_busy_host_had_left_it_has_left_after_a_silence(kind
 def test_a_paced_message_is_a_load_while_its_bytes_move_and_not_before(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Granted at 0.1 s, its bytes move from 0.15 s to 0.2 s and cost the cores 0.1 s."""
-    loads: list[tuple[float, float]] = []
-    monkeypatch.setattr(Cores, "load", lambda self, cores: loads.append((self._clock._now, cores)))
+    """Granted at 0.1 s, its bytes move from 0.15 s on; they would for 0.05 s, but cost the core 0.1 s."""
+    loads: list[tuple[float, float, float]] = []
+    move = Cores.move
+
+    def noted(self: Cores, alarm: Alarm, seconds: float, weight: float, *, paced: bool = False) -> None:
+        assert paced
+        loads.append((self._clock._now, seconds, weight))
+        move(self, alarm, seconds, weight, paced=paced)
+
+    monkeypatch.setattr(Cores, "move", noted)
     paced = {"cluster__host": ONE_CORE | {"byte_cost": 2e-9}, "cluster__workers": 1, "run__links": "paced"}
-    run("asp", [NEVER], **ON_A_HOST | paced | {"cluster__network__overhead": 0.05})
-    assert loads[:2] == [pytest.approx((0.15, 2.0)), pytest.approx((0.2, -2.0))]
+    end = first(run("asp", [NEVER], **ON_A_HOST | paced | {"cluster__network__overhead": 0.05}), "end")
+    assert loads[:2] == [pytest.approx((0.15, 0.05, 2.0)), pytest.approx((0.3, 0.05, 2.0))]
+    assert end == pytest.approx(0.4)
