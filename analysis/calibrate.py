@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,9 @@ LEFT_OUT = 4
 
 FEWEST = 5
 """Steps of each of two kinds that say something of their difference."""
+
+BRACKETS = 64
+"""A power of two: into so many parts costs are divided, the first of which is looked through first."""
 
 LONGEST_LOST = 1e3
 """Seconds that can be lost each time."""
@@ -391,17 +395,20 @@ def fit_beside(
         few = f"{len(silent)} silent steps and {len(beside)} beside messages are too few"
         raise CalibrationError(f"probe of steps beside messages: {few}; at least {FEWEST} of each")
 
+    @cache
     def longer(cost: float) -> float:
         return _ratio(*_phases(simulated(cost), phase))
 
-    least, greatest = longer(0.0), longer(most)
-
     def cost(target: float) -> float:
-        if target <= least:
+        """The least: messages that cost far too much outlast their phases, and make silent steps longer."""
+        if target <= longer(0.0):
             return 0.0
-        if target >= greatest:
-            return most
-        return float(optimize.brentq(lambda c: longer(c) - target, 0.0, most, rtol=1e-3, xtol=1e-13))
+        low, high = 0.0, most / BRACKETS
+        while longer(high) < target:
+            low, high = high, 2 * high
+            if high > most:
+                return most
+        return float(optimize.brentq(lambda c: longer(c) - target, low, high, rtol=1e-3, xtol=1e-13))
 
     rng = np.random.default_rng(0)
     draws = resamples(beside, rng).mean(axis=1) / resamples(silent, rng).mean(axis=1)
