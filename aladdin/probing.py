@@ -32,7 +32,7 @@ from scenarios.cluster import Layout
 from scenarios.profile import Constant, Profile
 from scenarios.topology import Topology
 
-__all__ = ["Learned", "Probe", "alike", "covered", "fixed", "nominal", "probes", "refreshing", "speed"]
+__all__ = ["alike", "covered", "fixed", "nominal", "probes", "refreshing", "speed"]
 
 MOST_BESIDE = 3e-8
 """Seconds that moving a byte may cost the steps beside it; twenty times what was ever seen."""

@@ -70,7 +70,9 @@ def taking(
         stopped = True
 
     ours = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGINT, stop) if ours else None
+    before = signal.getsignal(signal.SIGINT)
+    if ours:
+        signal.signal(signal.SIGINT, stop)
     try:
         yield Checkpoints(path, due=due, stop=lambda: stopped, told=told or (lambda _: None))
     finally:

@@ -239,7 +239,8 @@ def fit_ring_lag(
     The lag with which a simulation of the same ``AllReduceProbe`` by messages, ``simulated(lag)``, takes as
     long as was measured; 0 where that took no longer than without. The largest size counts:
     the model's own, or byte for byte for a model of ``whole`` bytes.
-    Raises ``CalibrationError`` where it was not measured and simulated alike.
+    Raises ``CalibrationError`` where it was not measured and simulated alike, or no lag makes a simulation so
+    long.
     """
     ours = by_size(measured, ALLREDUCE, over_nodes=np.max)
     if not ours:
@@ -260,9 +261,11 @@ def fit_ring_lag(
 def fit_handover(measured: Record, simulated: Callable[[float], Record]) -> Constant:
     """``hub.<kind>.handover.<n>``: seconds for which a link rests between messages of different nodes.
 
-    That with which messages of a simulation of the same ``HubProbe``, ``simulated(handover)``, take as long
-    as was measured, of its rounds in the median; 0 where they took no longer than without.
-    Raises ``CalibrationError`` where it was not measured and simulated alike.
+    That with which rounds of a simulation of the same ``AllReduceProbe`` (its ``hub``),
+    ``simulated(handover)``, take as long as was measured, in the median; 0 where they took no longer than
+    without.
+    Raises ``CalibrationError`` where there is no round, it was not measured and simulated alike, or no
+    handover makes a simulation so long.
     """
     sizes, rounds = observed(measured, HUB)
     if not len(rounds):
@@ -285,9 +288,9 @@ def _lost(step: Callable[[float], float], taken: Constant) -> Constant:
     least = step(0.0)
     most = max(taken.high - least, SHORTEST)
     while (longest := step(most)) < taken.high:
-        most *= 2
         if most > LONGEST_LOST:
             raise CalibrationError(f"losing {most:g} s each time, its simulation takes {longest:g} s")
+        most *= 2
     lags = [0.0, *(most * share for share in LAGS), most]
     longer = np.maximum.accumulate([least, *map(step, lags[1:-1]), longest])
 

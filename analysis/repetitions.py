@@ -33,7 +33,7 @@ _TOLERANCES: tuple[tuple[str, float, float], ...] = (
     (r"link\.native\.(bandwidth|shared)", 0.20, 0.0),
     (r"link\..*\.(bandwidth|shared|efficiency(\.slow)?)", 0.03, 0.0),
     (r"link\..*\.(latency|overhead)", 0.50, 5e-4),
-    (r"allreduce\.alpha.*|ring\..*", 0.50, 1e-3),
+    (r"allreduce\.alpha.*|ring\..*|hub\..*", 0.50, 1e-3),
     (r"allreduce\.bandwidth.*", 0.30, 0.0),
     (r"host\..*", 0.30, 5e-10),
 )

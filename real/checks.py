@@ -76,17 +76,17 @@ def check(plan: Plan) -> None:
 
 
 def _check_memory(plan: Plan) -> None:
-    """Refuse more processes than fit, however little each of them needs: its parameters, and a gradient."""
-    copies = 0 if plan.scenario.run.device == "cuda" else 2
-    nodes, size = len(plan.machine_of), PROCESS + copies * 4.0 * plan.parameters
+    """Refuse more processes than fit, however little each needs: a worker its parameters, and a gradient."""
+    nodes, workers = len(plan.machine_of), plan.workers
+    copies = 0 if plan.scenario.run.device == "cuda" else 2 * workers
+    least = nodes * PROCESS + copies * 4.0 * plan.parameters
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if nodes * size > memory:
-        most = max(0, int(memory / size) - (nodes - plan.scenario.cluster.workers))
+    if least > memory:
         why = (
-            f"at most {most} here: {nodes} processes need {nodes * size / 1e9:,.1f} GB of memory or more, "
+            f"fewer, or a smaller model: {nodes} processes need {least / 1e9:,.1f} GB of memory or more, "
             f"this machine has {memory / 1e9:,.1f} (simulate it)"
         )
-        raise ScenarioError("cluster.workers", plan.scenario.cluster.workers, why)
+        raise ScenarioError("cluster.workers", workers, why)
 
 
 def check_device(scenario: Scenario) -> None:

@@ -5,8 +5,8 @@ Rules this module obeys:
 * It outlives the runs, on purpose: it has imported torch, and the next run need not do so again. It ends with
   the process that started it.
 * It and its children leave Ctrl-C, SIGTERM and SIGHUP, which terminals and schedulers send to all processes
-  of a group, to that process: what they have is kept then. It kills them, and does so at the latest when it
-  ends.
+  of a group, to that process: what they have is kept then. It kills them, at the latest when it ends in
+  order; where it does not the kernel does (``real.process``).
 * Nodes know nothing of the program that runs them: unlike other processes of ``multiprocessing`` they do not
   import its main module again, so a script that trains needs no ``if __name__ == "__main__":``. Only where
   their algorithm is defined in it do they, and then it does.
@@ -86,8 +86,9 @@ def fork(end: socket.socket, place: Place | None, name: str, *, main: bool = Fal
 @atexit.register  # after that of multiprocessing, which asks by SIGTERM and waits: this comes first
 def _kill() -> None:
     for process in [*_CHILDREN]:
-        with suppress(ValueError):  # it has ended, and was closed
-            process.kill()
+        with suppress(ValueError, AssertionError):  # it was closed, or is another process's child
+            if process.is_alive():
+                process.kill()
 
 
 def _context() -> Any:

@@ -487,7 +487,7 @@ class _Process:
             "observations": node.observations.values.tobytes(),
             "spans": booker.spans.values.tobytes() if booker.spans is not None else b"",
             "joins": booker.joins, "losses": driver.losses, "tensors": self.tensors.totals,
-            "overruns": computer.overruns if computer else 0,
+            "overruns": min(computer.overruns, self._made()) if computer else 0,
             "transport_seconds": _moving() - self.moving,
             "gradient_seconds": computer.seconds / max(computer.steps, 1) if computer else 0.0,
             "dropped": self._dropped(), "acknowledged": self.tally.acknowledged,

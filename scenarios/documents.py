@@ -19,7 +19,7 @@ __all__ = ["DEPTH", "DocumentError", "parse"]
 DEPTH = 30
 """Levels of tables and lists within each other."""
 
-_ODD = re.compile(r"[-+]?(0[0-9_]|[0-9_.]*:)")
+_ODD = {"int": re.compile(r"[-+]?(0[0-9_]|[0-9_]*:)"), "float": re.compile(r"[-+]?[0-9_.]*:")}
 
 
 class DocumentError(ValueError):
@@ -40,7 +40,7 @@ def parse(text: str) -> Any:
 
         def construct_object(self, node: Any, deep: bool = False) -> Any:
             kind = str(node.tag).rsplit(":", 1)[-1]
-            if kind in ("int", "float") and _ODD.match(str(node.value)):
+            if kind in _ODD and _ODD[kind].match(str(node.value)):
                 problem = f"{node.value} would be octal or a time of day: write the number, or quote it"
                 raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
             try:

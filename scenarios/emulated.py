@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from scenarios.cluster import Cluster
     from scenarios.profile import Profile
 
-__all__ = ["beside", "carried", "crowded", "moved", "ring_lag"]
+__all__ = ["beside", "carried", "crowded", "handover", "moved", "ring_lag"]
 
 
 def carried(profile: Profile, kind: str, nominal: float) -> float:
@@ -50,6 +50,15 @@ def ring_lag(profile: Profile, cluster: Cluster, kind: str) -> float:
     pace = min(min(machine.up, machine.down) for machine in used) / high if high else 1.0
     lag = profile.by_workers(f"ring.{kind}.lag", cluster.workers)
     return float(lag * min(pace, 1.0) ** _power(profile, f"ring.{kind}.lag"))
+
+
+def handover(profile: Profile, workers: int, kind: str) -> float:
+    """Seconds for which a link rests where it is handed over, as probed with as many senders as ``workers``.
+
+    One sender hands over to nobody; between the numbers that were probed it lies on a line.
+    """
+    points = {1: 0.0, **profile.points(f"hub.{kind}.handover")}
+    return float(np.interp(workers, sorted(points), [points[n] for n in sorted(points)]))
 
 
 def _power(profile: Profile, name: str) -> float:

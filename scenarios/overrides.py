@@ -23,7 +23,9 @@ _TEXTS = (
     "name", "description", "workload.data_dir", "cluster.heterogeneity.file", "run.address", "run.keys",
 )  # fmt: skip
 _BUDGETS = ("steps", "seconds", "samples")
-_OF_ALL = ("workers_per_machine", "bandwidth", "latency")
+_OF_ALL = (
+    "workers_per_machine", "bandwidth", "latency", "local_bandwidth", "local_latency", "placement",
+)  # fmt: skip
 """What ``cluster`` says of equal machines, and a list of machines says of each."""
 
 RESTARTS = ("server_restarts", "checkpoint_every")
@@ -84,7 +86,7 @@ def make_way(tree: Mapping[str, Any], chosen: Any, budget: bool, listed: bool) -
     ``chosen``, another algorithm's name: the optimizer's settings stay, the old one's options go, and what
     concerns servers alone if the new one has none.
     ``budget``: a new one is coming, so the old one goes.
-    ``listed``: machines are coming one by one, so what was said of all of them goes.
+    ``listed``: machines are coming one by one, so what was said of all of them goes, and who is where.
     """
     result, gone = copy.deepcopy(_spelled(tree)), list(_BUDGETS if budget else ())
     old = result.get("algorithm", {})

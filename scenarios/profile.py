@@ -62,7 +62,7 @@ import numpy as np
 from core.tensors import OPERATIONS
 from scenarios.cluster import MOST, Cluster, Heterogeneity, Host, Layout, StepTime
 from scenarios.compute import MODELS, WIDEST
-from scenarios.emulated import beside, carried, crowded, moved, ring_lag
+from scenarios.emulated import beside, carried, crowded, handover, moved, ring_lag
 from scenarios.errors import ScenarioError, unknown, unknown_field
 from scenarios.fields import LARGEST, SLOWEST, Kind, integer, plain, real
 from scenarios.schema import Scenario
@@ -251,7 +251,7 @@ class Profile:
             cold=max(self.value("step_time.cold"), 0.0) if native else 0.0,
             pause=PAUSE * self.value("step_time.mean") if native else 0.0,
             ring_lag=ring_lag(self, scenario.cluster, kind),
-            handover=self.by_workers(f"hub.{kind}.handover", scenario.cluster.workers),
+            handover=handover(self, scenario.cluster.workers, kind),
         )
 
     def _slots(self, scenario: Scenario) -> float:

@@ -29,13 +29,14 @@ follow_imports = skip
 def build() -> Path:
     """Compile; returns the folder. What was compiled before is removed then.
 
-    Raises ``ImportError`` without mypy or setuptools, ``OSError`` where nothing can be written, and errors of
-    setuptools where the C compiler fails or is missing.
+    Raises ``ImportError`` without mypy or setuptools, ``OSError`` where nothing can be written or
+    the sources change meanwhile, and errors of setuptools where the C compiler fails or is missing.
     """
     from mypyc.build import mypycify
     from setuptools import Distribution
     from setuptools.command.build_ext import build_ext
 
+    there = folder()
     with tempfile.TemporaryDirectory(prefix="aladdin-") as name:
         scratch = Path(name)
         (scratch / "mypy.ini").write_text(_CONFIG, encoding="utf-8")
@@ -52,9 +53,11 @@ def build() -> Path:
             waiting.chmod(0o755)
             for file in (scratch / "lib").rglob(f"*{ENDING}"):
                 shutil.copy(file, waiting / file.name)
+            if folder() != there:
+                raise OSError("the sources have changed meanwhile; compile again")
             for old in HERE.glob(f"{PREFIX}*"):
                 shutil.rmtree(old)
-            return waiting.rename(folder())
+            return waiting.rename(there)
         except BaseException:
             shutil.rmtree(waiting, ignore_errors=True)
             raise

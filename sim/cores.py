@@ -10,10 +10,11 @@ Rules this module obeys:
   in each other's way before there are fewer cores than jobs, and more so afterwards.
 * A message that moves as fast as its ends get cores is no job: it takes its part of all cores, ``weight`` of
   them when nobody else is there.
-* A message at a pace of its own keeps it as long as each of its ``ENDS`` gets what it asks for: cores are
-  shared out max-min fairly among these and the jobs, so it does where many cores are asked for by few.
-  What jobs lose to such messages comes in bursts that ask for ``ENDS`` cores at once: a burst's share is a
-  job's, and between bursts the jobs have all.
+* A message at a pace of its own keeps it as long as each of its ``ENDS`` gets what it asks for where cores
+  are shared out max-min fairly among these and the jobs.
+* What jobs lose to such messages comes in bursts that ask for ``ENDS`` cores at once: a burst's share is a
+  job's, and between bursts the jobs have all. That is how they were probed; where messages are short of
+  cores as well, both together get more than there is.
 * ``beside[k - 1]`` is how many times as much of messages k jobs lose as these cost by themselves.
 * Who dies, and what is lost or rests on its way, keeps nothing busy: its work is taken off.
 * A slow-down (factor > 1) is time that a worker loses beside its core, so many times what the step took on
@@ -140,7 +141,9 @@ class Cores(Alarm):
             due = min(due, job.due)
         level = self._level()
         for message in messages:
-            message.rate = share if not message.paced else min(1.0, level * ENDS / (message.weight or 1.0))
+            message.rate = share
+            if message.paced:
+                message.rate = min(1.0, level * ENDS / message.weight) if message.weight else 1.0
             message.due = now + max(message.rest, 0.0) / message.rate
             due = min(due, message.due)
         self._due = due

@@ -208,7 +208,7 @@ class Transfer(Flow):
 
     def move(self, now: float) -> None:
         """Granted: occupy the path for the overhead and the bytes."""
-        pair, rest = self.pair, self.rests(now)
+        pair, rest = self.pair, self.settling(now)
         if not rest:
             self.flow()
             return
@@ -218,7 +218,7 @@ class Transfer(Flow):
         else:
             pair.network.clock.at(now + rest, self)
 
-    def rests(self, now: float) -> float:
+    def settling(self, now: float) -> float:
         """Seconds that its slots rest if it is granted them now, before its bytes move."""
         pair = self.pair
         network = pair.network

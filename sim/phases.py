@@ -1,4 +1,4 @@
-"""Phases of a transfer: what it does, or waits for."""
+"""The phases of a transfer, in a module of their own: all of the network refers to them."""
 
 from __future__ import annotations
 

@@ -141,7 +141,7 @@ class RestingTransfer(Transfer):
         if pair.silent:
             self.rest_in_slots(WHOLE, 0.0)
             return
-        self.due = now + self.rests(now)
+        self.due = now + self.settling(now)
         super().move(now)
 
     def flow(self) -> None:

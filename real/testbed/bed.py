@@ -116,18 +116,27 @@ class Testbed:
                     left.callback(spaces.remove, name)
 
     def _heed_signals(self) -> None:
-        """From now on leave blocks in order where a signal would end this process at once."""
+        """From now on leave blocks in order where a signal would end this process at once.
+
+        A handler of the caller's stays, but while all is removed.
+        """
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGHUP):
-                if signal.getsignal(number) not in (signal.SIG_IGN, None):
-                    self._handlers[number] = signal.signal(number, _end)
+                handler = signal.getsignal(number)
+                if handler not in (signal.SIG_IGN, None):
+                    self._handlers[number] = handler
+                if handler is signal.SIG_DFL:
+                    signal.signal(number, _end)
 
     def _give_back_signals(self, came: Sequence[int]) -> None:
+        end = _end
         while self._handlers:
             number, handler = self._handlers.popitem()
             signal.signal(number, handler)
+            if came and number == came[0] and callable(handler):
+                end = handler
         if came:
-            _end(came[0], None)
+            end(came[0], None)
 
     # ---- links --------------------------------------------------------------------------------
 

@@ -11,9 +11,10 @@ import pytest
 
 import scenarios
 from aladdin import calibration, validation
-from aladdin.calibration import calibrate
+from aladdin.calibration import LONGEST, calibrate
 from aladdin.cli import crosscheck as command
 from aladdin.designs.fraction import Fraction
+from analysis.names import label
 from core.record import Record
 from scenarios import Scenario, ScenarioError
 from scenarios.profile import Profile
@@ -62,6 +63,33 @@ def test_quick_prints_its_plan_and_a_list_of_cells(shell: Shell, simulated: Path
     assert "ranking of the algorithms in 3 circumstances" in again.out
 
 
+def test_warnings_name_the_first_of_their_cells(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, simulated: Path
+) -> None:
+    run = validation.run_for_real
+
+    def flagged(scenario: Scenario) -> Record:
+        record = run(scenario)
+        if scenario.cluster.workers == 4:
+            record.manifest["flags"] = ["odd"]
+        return record
+
+    monkeypatch.setattr(validation, "run_for_real", flagged)
+    done = shell("crosscheck", "--quick", "--seconds", 4, "--profile", simulated, "--json")
+    cells = [cell for cell in json.loads(done.out) if "odd" in cell["flags"]]
+    assert len(cells) > 1
+    assert all(cell["n"] == 4 for cell in cells)
+    first = label(cells[0]["algorithm"])
+    assert f"warning: {first}, n = 4, " in done.err
+    assert f" and {len(cells) - 1} other" in done.err
+    assert "paced links" in next(line for line in done.err.splitlines() if line.endswith(": odd"))
+
+
+def test_budgets_that_are_too_long_are_refused_in_the_units_that_are_typed(shell: Shell) -> None:
+    assert shell("calibrate", "--budget", LONGEST + 1).code == 2
+    assert "should be less than or equal to 604800" in shell("calibrate", "--budget", LONGEST + 1).err
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
@@ -71,7 +99,7 @@ def test_quick_prints_its_plan_and_a_list_of_cells(shell: Shell, simulated: Path
         (["--design", "basic", "--quick"], "expected full with --quick and --links"),
         (["--design", "gpu", "--quick"], "expected full, without run.device=cuda, with --quick and --links"),
         (["--design", "gpu", "-s", "run.device=cpu"], "run.device: 'cpu' is not valid; expected cuda with"),
-        (["--budget", "10081"], "should be less than or equal to 10080"),
+        (["--budget", str(LONGEST / 60 + 1)], "should be less than or equal to 10080"),
         (["--resume"], "--resume: True is not valid; expected --out DIR beside it"),
     ],
 )

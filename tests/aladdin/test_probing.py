@@ -14,7 +14,8 @@ from aladdin.calibration import MOST, calibrate
 from aladdin.designs.basic import Basic
 from aladdin.designs.fraction import Fraction
 from aladdin.pooling import LATEST, pooled
-from aladdin.probing import Learned, alike, nominal, probes, refreshing
+from aladdin.probe import Learned
+from aladdin.probing import alike, nominal, probes, refreshing
 from aladdin.reprobing import refresh
 from aladdin.running import Runner
 from aladdin.validation import crosscheck

@@ -120,7 +120,14 @@ def test_files_and_bases(tmp_path) -> None:
     text = f"base: base.yaml\ncluster: {{workers: 3, machines: {machines}}}\n"
     listed = scenarios.load(write(tmp_path / "listed.yaml", text))
     assert [machine.name for machine in listed.cluster.machines] == ["a", "b"]
-    assert scenarios.load("demo", {"cluster.machines": machines, "cluster.workers": 3}).cluster.layout is None
+    for name in ("demo", "paper/vgg16"):  # which says how fast its machines are inside
+        change = {"cluster.machines": [{"name": "a", "workers": 3}, {"name": "b"}], "cluster.workers": 3}
+        change["cluster.servers"] = {"count": 1}
+        for found in (scenarios.load(name, change), scenarios.load(name).override(change)):
+            assert [machine.name for machine in found.cluster.machines] == ["a", "b"]
+            assert found.cluster.layout is None
+    again = {"cluster.machines": [{"name": "c", "workers": 1}, {"name": "d", "workers": 2}, {"name": "e"}]}
+    assert listed.override(again).cluster.placement == (0, 1, 1)
 
 
 @pytest.mark.parametrize(
@@ -148,6 +155,7 @@ def test_files_and_bases(tmp_path) -> None:
         ("run: {steps: 010}\n", "line 1, column 14: 010 would be octal or a time of day"),
         ("run: {seconds: 1:30}\n", "1:30 would be octal or a time of day"),
         ("run: {seconds: -01:30.5}\n", "-01:30.5 would be"),
+        ("run: {seconds: 00.5, steps: 3}\n", "exactly one of steps"),
         ("run: {steps: " + "9" * 5000 + "}\n", "line 1, column 14: this is no int"),
         ("name: a\n---\nname: b\n", "another document"),
         ("base: ../{folder}/bad.yaml\n", "not based on itself"),

@@ -115,8 +115,10 @@ def test_links_are_handed_over_as_was_probed_for_so_many_senders() -> None:
     found = {f"hub.paced.handover.{n}": constant(value) for n, value in ((2, 1e-3), (4, 3e-3))}
     host = {"host.paced.byte_cost": constant(1e-9)}
     profile = Profile({**PROFILE.constants, **found, **host})
-    for n, handover in ((2, 1e-3), (3, 2e-3), (4, 3e-3)):
+    for n, handover in ((1, 0.0), (2, 1e-3), (3, 2e-3), (4, 3e-3), (8, 3e-3)):
         assert profile.apply(ring_of(n, "1 Gbit/s")).cluster.host.handover == pytest.approx(handover)
+    many = Profile({**PROFILE.constants, "hub.paced.handover.7": constant(6e-3), **host})
+    assert many.apply(ring_of(2, "1 Gbit/s")).cluster.host.handover == pytest.approx(1e-3)  # one has none
 
 
 def test_slow_links_carry_what_was_probed_of_them() -> None:

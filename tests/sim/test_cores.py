@@ -97,7 +97,7 @@ def test_what_keeps_its_own_pace_comes_in_bursts_that_are_shared_fairly(
         ([2.0, 2.0], 0, [2.0, 2.0]),
         ([3.0, 0.5, 0.5], 0, [2.0, 1.0, 1.0]),  # 1.5 cores are left for two ends that ask for three
         ([2.0], 2, [2.0]),  # four ask for two: half a core each
-        ([0.0, 4.0], 0, [1.0, 2.0]),
+        ([0.0, 4.0, 4.0, 4.0], 0, [1.0, 6.0, 6.0, 6.0]),
     ],
 )
 def test_messages_keep_their_pace_as_long_as_their_ends_get_what_they_ask_for(
