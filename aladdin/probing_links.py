@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import partial
 from typing import Any
 
 from aladdin.prices import LONGEST, NATIVE, RING, Prices, times
@@ -50,12 +49,17 @@ HANDED = 0.03
 
 def again(record: Record, profile: Profile, name: str, **blank: Any) -> Callable[[float], Record] | None:
     """Simulations of the probe that ``record`` is of, by its host's ``name``; None without a host."""
-    from sim import simulate
-
     host = {f"cluster.host.{field}": value for field, value in blank.items()}
     scene = profile.apply(Scenario.from_dict(record.manifest["scenario"])).override(host)
     if not scene.cluster.host.cores:
         return None
+    return _by_host(scene, name)
+
+
+def _by_host(scene: Scenario, name: str) -> Callable[[float], Record]:
+    """Simulations of ``scene``, by its host's ``name``."""
+    from sim import simulate
+
     return lambda value: simulate(scene.override({f"cluster.host.{name}": value}))
 
 
@@ -192,18 +196,13 @@ class LinkProbes(Prices):
             return _slower(one, kind, slower) if slow else one
 
         def learn(records: list[Record], profile: Profile) -> Learned:
-            from sim import simulate
-
-            def simulated(scenario: Scenario, name: str, value: float) -> Record:
-                return simulate(scenario.override({f"cluster.host.{name}": value}))
-
-            ring = partial(simulated, profile.apply(scene(RINGS, parts=[part])), "ring_lag")
+            ring = _by_host(profile.apply(scene(RINGS, parts=[part])), "ring_lag")
             name = f"ring.{kind}.lag.{n}" + (".slow" if slow else "")
             found = {name: fits.fit_ring_lag(records[0], ring, n, self.bytes)}
             star = profile.apply(scene(2, parts=[], hub=hub, rounds=ROUNDS))
             if hub and star.cluster.host.cores:
                 with suppress(fits.CalibrationError):  # what the ring said stands
-                    handover = fits.fit_handover(records[0], partial(simulated, star, "handover"))
+                    handover = fits.fit_handover(records[0], _by_host(star, "handover"))
                     found[f"hub.{kind}.handover.{n - 1}"] = handover
             return Learned(found)
 

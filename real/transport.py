@@ -13,10 +13,9 @@ Rules this module obeys:
   to do, and what a connection sends faster than that waits at its own end.
 * A node of this run is known by its connection's identity, which holds the token (the first connection of an
   identity counts, so nobody dials a second time), and on connections that this node opened by the token in
-  the frame. A frame of such a
-  node that was handled before is dropped and counted. One that does not fit what was agreed makes it a
-  stranger, which the launcher is told (``Refused``): to drop the frame alone would leave both sides waiting
-  for ever.
+  the frame. A frame of such a node that was handled before is dropped and counted. One that does not fit
+  what was agreed makes it a stranger, which the launcher is told (``Refused``): to drop the frame alone
+  would leave both sides waiting for ever.
 * A node that comes back has a new address and, as its connections have its life in their identities, new
   connections. Those of its former life are known as such: their frames are dropped and counted.
 * Every queue is bounded: by the protocol what a node sends, by ``_BATCH`` messages what waits here from one

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 from scenarios.documents import DocumentError
@@ -23,11 +24,6 @@ _TEXTS = (
     "name", "description", "workload.data_dir", "cluster.heterogeneity.file", "run.address", "run.keys",
 )  # fmt: skip
 _BUDGETS = ("steps", "seconds", "samples")
-_OF_ALL = (
-    "workers_per_machine", "bandwidth", "latency", "local_bandwidth", "local_latency", "placement",
-)  # fmt: skip
-"""What ``cluster`` says of equal machines, and a list of machines says of each."""
-
 RESTARTS = ("server_restarts", "checkpoint_every")
 """Fields of ``run`` that concern servers alone."""
 
@@ -99,7 +95,10 @@ def make_way(tree: Mapping[str, Any], chosen: Any, budget: bool, listed: bool) -
         for name in gone:
             result["run"].pop(name, None)
     if listed and isinstance(result.get("cluster"), dict):
-        result["cluster"] = {k: v for k, v in result["cluster"].items() if k not in _OF_ALL}
+        from scenarios.cluster import Layout
+
+        said = {"placement", *(field.name for field in fields(Layout))}
+        result["cluster"] = {name: value for name, value in result["cluster"].items() if name not in said}
     return result
 
 

@@ -15,10 +15,7 @@ import pytest
 
 from aladdin import api, pool
 from analysis import store
-from real.testbed import unavailable
-
-_MISSING = unavailable()
-needs_testbed = pytest.mark.skipif(_MISSING is not None, reason=f"no test-bed here: {_MISSING}")
+from tests.aladdin.test_cli_testbed import needs_testbed
 
 ROOT = Path(__file__).parents[2]
 LONG = ["--set", "run.steps=20000000"]

@@ -57,6 +57,15 @@ def run(folder: Path, *argv: str) -> str:
     return done.stdout
 
 
+def failed(folder: Path, program: str) -> str:
+    """What a program says on stderr that ends with exit code 1."""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    return done.stderr
+
+
 @pytest.mark.slow
 def test_records_are_those_of_the_sources_to_the_last_byte(tmp_path: Path) -> None:
     pytest.importorskip("mypyc")
@@ -121,11 +130,8 @@ def test_what_fails_half_way_leaves_nothing_behind(tmp_path: Path) -> None:
         "shutil.copy = copy\n"
         "runpy.run_module('sim.compiling', run_name='__main__')\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 1
-    assert done.stderr == "sim.compiling: [Errno 28] No space left on device\n"
+    said = failed(folder, program)
+    assert said == "sim.compiling: [Errno 28] No space left on device\n"
     assert not [*(folder / "sim").glob("*compiled-*")]
 
 
@@ -136,9 +142,6 @@ def test_without_mypyc_it_says_what_is_missing(tmp_path: Path) -> None:
         "sys.modules['mypyc'] = None\n"
         "runpy.run_module('sim.compiling', run_name='__main__')\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 1
-    assert "pip install 'aladdin[fast]'" in done.stderr
-    assert "Traceback" not in done.stderr
+    said = failed(folder, program)
+    assert "pip install 'aladdin[fast]'" in said
+    assert "Traceback" not in said
