@@ -27,8 +27,9 @@ from typing import Any
 import scenarios
 from aladdin.saving import EVERY, stopping, taking
 from core.record import Record
-from scenarios import Scenario, ScenarioError
+from scenarios import Scenario, ScenarioError, files
 from scenarios.hardware import environment, hardware
+from scenarios.overrides import given
 
 __all__ = [
     "Result", "algorithms", "choices", "execute", "free", "hardware", "list_algorithms", "list_scenarios",
@@ -79,9 +80,11 @@ def load(
     Another ``algorithm`` keeps those of the scenario's options that it has too (``_shared_options``).
     """
     if not algorithm:
-        return scenarios.load(scenario, overrides or {})
+        return scenarios.load(scenario, overrides)
+    if not isinstance(algorithm, str):
+        raise ScenarioError("algorithm", algorithm, "an algorithm's name")
     chosen = {"algorithm.name": algorithm, **_shared_options(scenario, algorithm)}
-    return scenarios.load(scenario, {**chosen, **(overrides or {})})
+    return scenarios.load(scenario, {**chosen, **given(overrides)})
 
 
 def _shared_options(scenario: Source, algorithm: str) -> dict[str, Any]:
@@ -235,7 +238,7 @@ def choices(
     if not wanted:
         return [load(scenario, overrides=overrides)], {}
     chosen, refused = [], {}
-    for name, own in _options_by_algorithm(wanted, overrides or {}).items():
+    for name, own in _options_by_algorithm(wanted, given(overrides)).items():
         try:
             chosen.append(load(scenario, algorithm=name, overrides=own))
         except ScenarioError as error:
@@ -245,8 +248,8 @@ def choices(
     taken = {option for one in chosen for option in _option_defaults(one.algorithm.name)}
     for why in refused.values():
         option = why.path.removeprefix("algorithm.")
-        given = {f"algorithm.{option}", f"algorithm.options.{option}"} & set(overrides or {})
-        if not chosen or (given and option not in taken):
+        asked = {f"algorithm.{option}", f"algorithm.options.{option}"} & set(overrides or {})
+        if not chosen or (asked and option not in taken):
             raise why
     return chosen, refused
 
@@ -266,6 +269,8 @@ def algorithms(names: Sequence[str] | str) -> list[str]:
 
     if names == "all":
         return list(ALGORITHMS)
+    if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
+        raise ScenarioError("algorithm", names, "names of algorithms, as a list or as text: asp,bsp")
     found = names.split(",") if isinstance(names, str) else names
     chosen = list(dict.fromkeys(name.strip() for name in found if name.strip()))
     every = next((name for name in chosen if name.lower() == "all" and name not in ALGORITHMS), None)
@@ -480,7 +485,7 @@ def _run_directories(paths: Sequence[str | Path]) -> list[Path]:
     from analysis.store import MANIFEST
 
     found: list[Path] = []
-    for path in map(Path, paths):
+    for path in (files.place(one, "runs") for one in paths):
         levels = () if (path / MANIFEST).exists() else (f"*/{MANIFEST}", f"*/*/{MANIFEST}")
         below = sorted(file.parent for level in levels for file in path.glob(level))
         found += below or [path]

@@ -29,7 +29,7 @@ from aladdin.running import Progress, Runner, run_for_real
 from analysis.calibrate import CalibrationError
 from analysis.repetitions import doubts, merged
 from scenarios import Scenario, ScenarioError
-from scenarios.fields import real
+from scenarios.fields import integer, real
 from scenarios.profile import Profile
 
 __all__ = ["LONGEST", "calibrate", "planned"]
@@ -56,6 +56,8 @@ MOST = 4
 PATIENCE = 1.3
 """Times the budget that probes may take from which the host always kept cores; their repetitions are twice
 ``MOST`` at most."""
+
+_COUNT = integer(1)
 
 ROUNDS = 2
 """Repetitions of all probes that the shares of a budget are meant for."""
@@ -90,7 +92,7 @@ def calibrate(
     base = api.load(scenario, overrides=overrides)
     path = None if out is None else _new_file(Path(out))
     budget = real(above=0.0, high=LONGEST, dimension="seconds")(budget, "budget")
-    counts = sorted({*(workers or (base.cluster.workers,)), 2} - {1})
+    counts = sorted({*(_counts(workers) or (base.cluster.workers,)), 2} - {1})
     kinds = tuple(dict.fromkeys(links)) or tuple(dict.fromkeys(("native", "paced", base.run.links)))
     profile = _blank(base, counts, kinds)
     todo = list(probes(base, counts, kinds))
@@ -98,6 +100,12 @@ def calibrate(
     if path is not None:
         profile.write(path)
     return profile
+
+
+def _counts(workers: Any) -> tuple[int, ...]:
+    if isinstance(workers, str) or not isinstance(workers, Sequence):
+        raise ScenarioError("workers", workers, "numbers of workers, such as (2, 4)")
+    return tuple(int(_COUNT(count, "workers")) for count in workers)
 
 
 def planned(scenario: Source, workers: Sequence[int], links: Sequence[str], budget: float = BUDGET) -> float:

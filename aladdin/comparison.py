@@ -20,6 +20,7 @@ from typing import Any
 
 from aladdin import api, pool
 from scenarios import Scenario, ScenarioError
+from scenarios.overrides import given
 
 __all__ = ["Comparison", "compare"]
 
@@ -120,7 +121,7 @@ def compare(
     Stopped by Ctrl-C it writes what is finished to ``out`` and raises ``KeyboardInterrupt``, whose
     ``comparison`` holds it and whose ``path`` says where. Raises ``ScenarioError`` for bad input.
     """
-    overrides = _with_numerics(_checked(accuracy), numerics, dict(overrides or {}))
+    overrides = _with_numerics(_checked(accuracy), numerics, given(overrides))
     chosen, refused = api.choices(scenario, names, overrides)
     base = _evaluated(chosen[0])
     numbers = _seeds(seeds, base.run.seed)

@@ -15,6 +15,7 @@ from aladdin.running import Progress
 from aladdin.validation import Basic, CrossCheck, crosscheck
 from analysis import metrics
 from analysis.names import count
+from scenarios.overrides import given
 
 __all__ = ["Demo", "circumstances", "demo"]
 
@@ -55,7 +56,7 @@ def demo(
     on_progress: Progress | None = None,
 ) -> Demo:
     """Run the demo into the new directory ``out``: ``seconds`` of training for each of eight cells."""
-    base = api.load(scenario, overrides={"run.spans": True, **(overrides or {})})
+    base = api.load(scenario, overrides={"run.spans": True, **given(overrides)})
     design = Basic(
         workers=(base.cluster.workers,), slow=(1.0, SLOW), settings=((base.run.links, base.run.compute),),
         length=seconds, further=0, spare=0,

@@ -25,6 +25,7 @@ from core import algorithms, mixing
 from core.errors import OptionError
 from core.mixing import Matrix
 from core.topology import graph, schedule
+from scenarios import files
 from scenarios.documents import DocumentError, parse
 from scenarios.errors import ScenarioError
 
@@ -139,7 +140,7 @@ def read_rows(path: str | Path, field: str) -> Any:
     Raises ``ScenarioError`` for the option ``field``.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = files.text(path)
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is no text"
         raise ScenarioError(field, str(path), hint=f"cannot be read ({reason})") from error

@@ -20,6 +20,7 @@ from typing import Any
 from aladdin import api, pool
 from core.sharding import SHARDINGS
 from scenarios import Scenario, ScenarioError
+from scenarios.overrides import given
 
 __all__ = ["PLACEMENTS", "ServerPlan", "plan_servers"]
 
@@ -112,7 +113,7 @@ def plan_servers(
     servers, and where the scenario refuses all rows.
     """
     fixed = {"run.numerics": False, "run.evaluate_every": 0, "run.spans": False}
-    base = api.load(scenario, algorithm=algorithm, overrides={**(overrides or {}), **fixed})
+    base = api.load(scenario, algorithm=algorithm, overrides={**given(overrides), **fixed})
     _check(base, tolerance)
     numbers = _numbers(counts, base.cluster.workers)
     if placements is None:

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from core.record import SCHEMA_VERSION, TABLES, Record
+from scenarios import files
 from scenarios.errors import ScenarioError
 
 __all__ = ["MANIFEST", "plain", "read", "reserve", "write"]
@@ -36,7 +37,7 @@ def reserve(path: str | Path) -> Path:
     Creates missing parent directories. An empty directory may be used; anything else that is
     already there raises ``ScenarioError``, and so does a folder that cannot be written to.
     """
-    path = Path(path)
+    path = files.place(path, "out")
     try:
         if path.is_symlink() or path.exists():
             if not path.is_dir():
@@ -141,7 +142,7 @@ def _write_table(table: Any, path: Path) -> None:
 def _read_manifest(path: Path) -> dict[str, Any]:
     file = path / MANIFEST
     try:
-        document = json.loads(file.read_text(encoding="utf-8"))
+        document = json.loads(files.text(file))
     except FileNotFoundError:
         what = "has no manifest.json" if path.is_dir() else "does not exist"
         raise ScenarioError(

@@ -16,11 +16,11 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
+from scenarios import files
 from scenarios.errors import ScenarioError, unknown
 from scenarios.fields import check, choice, number, of_kind, real, sequence, whole
 from scenarios.machines import Machine, twin
@@ -164,7 +164,7 @@ def measured(path: Any) -> dict[str, list[float]]:
     if not isinstance(path, str):
         raise ScenarioError("file", path, "the path of a CSV file")
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
+        text = files.text(path, "utf-8-sig")
     except (OSError, UnicodeDecodeError, ValueError) as error:
         raise ScenarioError("file", path, hint=f"cannot be read: {error}") from error
     header: list[tuple[str, str]] = []

@@ -15,9 +15,10 @@ from os.path import isfile, realpath
 from pathlib import Path
 from typing import Any
 
+from scenarios import files
 from scenarios.documents import DocumentError, parse
 from scenarios.errors import ScenarioError, suggestion
-from scenarios.overrides import apply, merge
+from scenarios.overrides import apply, given, merge
 from scenarios.schema import Scenario
 
 __all__ = ["load", "names", "read"]
@@ -44,10 +45,10 @@ def load(source: str | Path | Scenario, overrides: Mapping[str, Any] | None = No
     ``Scenario.override``. Raises ``ScenarioError``.
     """
     if isinstance(source, Scenario):
-        return source.override(overrides) if overrides else source
+        return source.override(changes) if (changes := given(overrides)) else source
     tree = _based(str(source), ())
     tree.setdefault("name", Path(source).stem if _is_path(str(source)) else str(source))
-    return Scenario.from_dict(apply(tree, overrides or {}))
+    return Scenario.from_dict(apply(tree, given(overrides)))
 
 
 def _is_path(source: str) -> bool:
@@ -93,7 +94,7 @@ def _text(source: str, field: str) -> str:
         hint = f"is neither a bundled scenario nor a file — {suggestion(source, names())}"
         raise ScenarioError(field, source, hint=hint)
     try:
-        return Path(source).read_text(encoding="utf-8")
+        return files.text(source)
     except (OSError, UnicodeDecodeError) as error:
         raise ScenarioError(field, source, hint=f"cannot be read: {error}") from error
 

@@ -18,7 +18,7 @@ from scenarios.documents import DocumentError
 from scenarios.documents import parse as parse_value
 from scenarios.errors import ScenarioError
 
-__all__ = ["RESTARTS", "apply", "merge", "parse", "served"]
+__all__ = ["RESTARTS", "apply", "given", "merge", "parse", "served"]
 
 _TEXTS = (
     "name", "description", "workload.data_dir", "cluster.heterogeneity.file", "run.address", "run.keys",
@@ -39,9 +39,20 @@ def parse(assignments: list[str] | tuple[str, ...]) -> dict[str, str]:
     return found
 
 
+def given(overrides: Any) -> dict[str, Any]:
+    """A copy of ``overrides``, empty for None; raises ``ScenarioError`` where they are no table of paths."""
+    overrides = {} if overrides is None else overrides
+    if not isinstance(overrides, Mapping):
+        raise ScenarioError("overrides", overrides, "a table of field paths, such as {'cluster.workers': 16}")
+    for path in overrides:
+        if not isinstance(path, str):
+            raise ScenarioError("overrides", path, "a field's path for each value, such as 'cluster.workers'")
+    return dict(overrides)
+
+
 def apply(tree: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     """A copy of ``tree`` with the fields at the given paths replaced (see ``Scenario.override``)."""
-    overrides = {path: _scalar(path, value) for path, value in overrides.items()}
+    overrides = {path: _scalar(path, value) for path, value in given(overrides).items()}
     chosen = overrides.get("algorithm.name")
     if "algorithm" in overrides:
         chosen = chosen or _name(overrides["algorithm"])

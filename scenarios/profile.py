@@ -60,6 +60,7 @@ from typing import Any
 import numpy as np
 
 from core.tensors import OPERATIONS
+from scenarios import files
 from scenarios.cluster import MOST, Cluster, Heterogeneity, Host, Layout, StepTime
 from scenarios.compute import MODELS, WIDEST
 from scenarios.emulated import beside, carried, crowded, handover, moved, ring_lag
@@ -392,7 +393,7 @@ class Profile:
     def read(cls, path: str | Path) -> Profile:
         """The profile in the JSON file at ``path``; raises ``ScenarioError``."""
         try:
-            tree = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+            tree = json.loads(files.text(files.place(path, "profile"), "utf-8-sig"))
         except (OSError, ValueError) as error:
             raise ScenarioError("profile", str(path), hint=f"cannot be read: {error}") from error
         except RecursionError:

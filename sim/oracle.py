@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from scenarios import files
 from scenarios.errors import ScenarioError, unknown
 
 __all__ = ["KINDS", "NetCase", "RunCase", "read"]
@@ -150,7 +151,7 @@ def _series(value: Any, where: str) -> tuple[float, ...]:
 def read(path: str | Path) -> list[NetCase | RunCase]:
     """All cases of a file, transfers first. Raises ``ScenarioError`` for whatever is wrong with it."""
     try:
-        tree = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+        tree = json.loads(files.text(files.place(path, "path"), "utf-8-sig"))
     except OSError as error:
         raise ScenarioError(str(path), hint=f"cannot be read: {error.strerror}") from error
     except ValueError as error:

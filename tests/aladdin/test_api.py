@@ -227,3 +227,25 @@ def test_names_of_algorithms(given: Any, chosen: list[str]) -> None:
 def test_separators_are_no_names() -> None:
     with pytest.raises(ScenarioError, match="names out of bsp, asp"):
         aladdin.algorithms(" , ")
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: aladdin.simulate("demo", algorithm=3), "algorithm: 3 is not valid; expected"),  # type: ignore[arg-type]
+        (lambda: list(aladdin.runs("demo", ["asp", 3])), "algorithm: ['asp', 3] is not valid"),  # type: ignore[list-item]
+        (lambda: aladdin.simulate("demo", overrides=3), "overrides: 3 is not valid; expected a table"),  # type: ignore[arg-type]
+        (lambda: aladdin.simulate("demo", overrides={3: 4}), "overrides: 3 is not valid; expected a field"),  # type: ignore[dict-item]
+        (lambda: aladdin.compare("demo", overrides=[1]), "overrides: [1] is not valid"),  # type: ignore[arg-type]
+        (lambda: aladdin.simulate("demo", profile=3), "profile: 3 is not valid; expected the path"),
+        (lambda: aladdin.simulate("demo", out=3), "out: 3 is not valid; expected the path"),  # type: ignore[arg-type]
+        (lambda: aladdin.plot([3], "p"), "runs: 3 is not valid; expected the path"),  # type: ignore[list-item]
+        (lambda: aladdin.verify(3), "path: 3 is not valid; expected the path"),  # type: ignore[arg-type]
+        (lambda: aladdin.calibrate("demo", workers=3), "workers: 3 is not valid; expected numbers"),  # type: ignore[arg-type]
+        (lambda: aladdin.calibrate("demo", workers=(0,)), "workers: 0 is not valid; expected a whole number"),
+    ],
+)  # fmt: skip
+def test_arguments_of_a_wrong_type_are_bad_input(call: Any, message: str) -> None:
+    with pytest.raises(aladdin.ScenarioError) as error:
+        call()
+    assert message in str(error.value)
