@@ -26,7 +26,7 @@ from aladdin.paper.cases import Case, Results, Unfinished, perform
 from aladdin.paper.keeping import Kept
 from analysis.paper import Section
 from analysis.paper.published import notes
-from scenarios import ScenarioError
+from scenarios import ScenarioError, files
 
 __all__ = ["EXPERIMENTS", "Experiment", "Paper", "paper"]
 
@@ -198,12 +198,23 @@ def _written(found: Paper, path: Path | None) -> Paper:
     drawn = [pictures.draw(one, path) for section in found.sections for one in section.pictures]
     if any(section.name == "figure3" for section in found.sections):
         drawn += timelines.draw(path)
+    for picture in _former_pictures(path) - {one.name for one in drawn}:
+        (path / picture).unlink(missing_ok=True)
     text = markdown(found.sections, len(found.seeds), found.missing)
     (path / "report.md").write_text(text, encoding="utf-8")
     done = replace(found, path=path, pictures=drawn)
     document = json.dumps(done.to_dict(), indent=2, allow_nan=False) + "\n"
     (path / "report.json").write_text(document, encoding="utf-8")
     return done
+
+
+def _former_pictures(path: Path) -> set[str]:
+    """File names of the pictures that an earlier report in this directory says it drew."""
+    try:
+        report = json.loads(files.text(path / "report.json"))
+        return {Path(one).name for one in report["pictures"] if Path(one).suffix == ".png"}
+    except (OSError, ValueError, TypeError, KeyError):
+        return set()
 
 
 def _names(only: Sequence[str] | str) -> list[str]:

@@ -66,6 +66,14 @@ def test_ctrl_c_keeps_what_is_finished_and_the_same_command_goes_on(
     assert (out / "report.md").read_text() == (whole / "report.md").read_text()
     assert json.loads((out / "report.json").read_text())["complete"]
 
+    (out / "mine.png").write_bytes(b"no picture of the report's")
+    less = paper("figure2", out=out, resume=True, seeds=1, jobs=1)
+    assert {file.name for file in out.glob("*.png")} == {
+        "mine.png",
+        *(Path(one).name for one in less.pictures),
+    }
+    assert (whole / "figure3.png").exists()
+
 
 def test_stopped_before_anything_is_finished_nothing_is_left(
     tmp_path: Path, calls: list[Any], capsys: pytest.CaptureFixture[str]
