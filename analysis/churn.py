@@ -10,18 +10,61 @@ Rules this module obeys:
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from core.record import EVENTS, Record
 
-__all__ = ["happened", "line", "presence", "steadfast"]
+__all__ = ["Absence", "absences", "happened", "line", "presence", "steadfast"]
 
 CRASH, LEAVE, JOIN, READY = (EVENTS.index(event) for event in ("crash", "leave", "join", "ready"))
 SILENCES = {
     f"{kind}s": (EVENTS.index(kind), EVENTS.index(end)) for kind, end in (("freeze", "thaw"), ("cut", "heal"))
 }
+
+
+class Absence(NamedTuple):
+    """A node that did nothing, or of which nothing is known. Seconds since the start of the run.
+
+    why  "away" (not there), "frozen", "cut off", or "not recorded": a life that a crash ended, with its spans
+    """
+
+    node: int
+    start: float
+    end: float
+    why: str
+
+
+def absences(record: Record) -> list[Absence]:
+    """When nodes were away, frozen or cut off, and lives of which the record holds no spans; by node."""
+    if not _befell(record):
+        return []
+    table, found = record.events, list[Absence]()
+    rows = list(zip(*(table[name].tolist() for name in ("time", "node", "event")), strict=True))
+    for node in dict.fromkeys(sorted(row[1] for row in rows)):
+        own = [(time, event) for time, of, event in rows if of == node]
+        spans = record.spans["start"][record.spans["node"] == node] if len(record.spans) else np.empty(0)
+        away: float | None = 0.0 if own[0][1] == JOIN else None
+        life, silent = 0.0, dict[str, float]()
+        for time, event in own:
+            if event in (JOIN, READY) and away is not None:
+                found.append(Absence(node, away, time, "away"))
+                away, life = None, time
+            elif event in (CRASH, LEAVE) and away is None:
+                if event == CRASH and not ((spans >= life) & (spans < time)).any():
+                    found.append(Absence(node, life, time, "not recorded"))
+                found += [Absence(node, since, time, why) for why, since in silent.items()]
+                away, silent = time, {}
+            for why, (begins, ends) in zip(("frozen", "cut off"), SILENCES.values(), strict=True):
+                if event == begins and away is None:
+                    silent.setdefault(why, time)
+                elif event == ends and why in silent:
+                    found.append(Absence(node, silent.pop(why), time, why))
+        found += [Absence(node, since, record.duration, why) for why, since in silent.items()]
+        if away is not None:
+            found.append(Absence(node, away, record.duration, "away"))
+    return [one for one in found if one.end > one.start]
 
 
 def _befell(record: Record) -> bool:

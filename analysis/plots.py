@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from analysis import metrics
+from analysis.churn import absences
 from analysis.names import count, label, sampled
 from analysis.names import driver as driver_name
 from analysis.names import title as title_of
@@ -39,6 +40,12 @@ COLOURS = {
     "compute": "#0072B2", "update": "#56B4E9", "send": "#E69F00", "wait": "#D55E00",
     "receive": "#009E73", "idle": "#E4E4E4", "transfer": "#7F7F7F",
 }  # fmt: skip
+
+ABSENCES = {"away": "xxx", "frozen": "///", "cut off": "...", "not recorded": "---"}
+"""Hatching of what a timeline shows where a node does nothing, or nothing is known of it."""
+
+_SILENT = ("frozen", "cut off")
+"""Who is silent goes on with what it was at: drawn over that."""
 
 SOLID, DASHED, DOTTED, MIXED = "-", (0, (5, 2)), (0, (1.2, 1.4)), (0, (6, 1.6, 1.2, 1.6))
 
@@ -160,8 +167,9 @@ def timeline(records: Sequence[Record], *, start: float | None = None, seconds: 
     """Who does what when, one panel per run, one row per node (the paper's Figure 3).
 
     Shows ``seconds`` from ``start`` (default: five steps from the end of warm-up) of the first few
-    workers and servers; the thin grey line under a row is its uplink at work. Raises
-    ``ScenarioError`` for records without spans.
+    workers and servers; the thin grey line under a row is its uplink at work, hatched is who was away,
+    frozen or cut off, and a life whose spans a crash took along. Raises ``ScenarioError`` for records
+    without spans.
     """
     panels = [_rows(record, workers, servers) for record in records]
     for record in records:
@@ -181,7 +189,7 @@ def timeline(records: Sequence[Record], *, start: float | None = None, seconds: 
         part = f" (part of the run: {sampled(record)})" if sampled(record) else _some(record, rows)
         axes.set_title(title_of(record) + part, **HEADING | {"fontsize": 10.5, "pad": 4})
         axes.set_xlabel(f"time ({unit}) from {begin * scale:.4g} {unit} after the start", fontsize=9)
-    _part_legend(figure, [kind for kind in KINDS if kind in seen])
+    _part_legend(figure, [kind for kind in (*KINDS, *ABSENCES) if kind in seen])
     return figure
 
 
@@ -222,8 +230,16 @@ def _begin(record: Record, seconds: float) -> float:
 
 def _draw_rows(axes: Axes, record: Record, rows: list[tuple[int, str]], begin: float, seconds: float,
                scale: float) -> set[str]:  # fmt: skip
-    """Draw one panel; returns the kinds of span that it shows."""
-    spans, seen = record.spans, set()
+    """Draw one panel; returns the kinds of span and of absence that it shows."""
+    spans, seen, places = record.spans, set(), {node: y for y, (node, _) in enumerate(rows)}
+    for node, left, end, why in absences(record):
+        if node in places and end > begin and left < begin + seconds:
+            seen.add(why)
+            left, end = max(left, begin), min(end, begin + seconds)
+            axes.broken_barh(
+                [((left - begin) * scale, (end - left) * scale)], (places[node] - 0.34, 0.68),
+                **_hatched(why, over=why in _SILENT),
+            )  # fmt: skip
     shown = (spans["end"] > begin) & (spans["start"] < begin + seconds)
     for y, (node, _) in enumerate(rows):
         for index, kind in enumerate(KINDS):
@@ -244,6 +260,18 @@ def _draw_rows(axes: Axes, record: Record, rows: list[tuple[int, str]], begin: f
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
     return seen
+
+
+def _hatched(why: str, over: bool) -> dict[str, Any]:
+    """How an absence is drawn: by itself, or over what the node was at."""
+    face, lines = ("none", "#FFFFFF") if over else ("#F4F4F4", "#B0B0B0")
+    return {
+        "facecolor": face,
+        "edgecolor": lines,
+        "hatch": ABSENCES[why],
+        "linewidth": 0.0,
+        "zorder": 3 if over else 0.5,
+    }
 
 
 def speedup(summaries: Sequence[Mapping[str, Any]], title: str = "") -> Figure:
@@ -388,7 +416,11 @@ def _part_legend(figure: Figure, parts: Sequence[str]) -> None:
     """The legend of the parts of a worker's time, below everything."""
     from matplotlib.patches import Patch
 
-    handles = [Patch(color=COLOURS[part], label=part) for part in parts]
+    handles = [
+        Patch(color=COLOURS[part], label=part) if part in COLOURS
+        else Patch(label=part, **_hatched(part, over=False))
+        for part in parts
+    ]  # fmt: skip
     figure.legend(handles=handles, loc="outside lower center", ncols=len(parts), handlelength=1.1,
                   handleheight=1.1, columnspacing=1.6, frameon=False)  # fmt: skip
 

@@ -31,17 +31,17 @@ class Backward(Alarm):
         "_before",
         "_factor",
         "_pump",
-        "_start",
         "gradient",
         "made",
         "ready",
+        "start",
         "stopped",
         "taken",
     )
 
     def __init__(self, pump: Pump, ready: tuple[float, ...], base: float, factor: float) -> None:
         self._pump, self.ready, self._base, self._factor = pump, ready, base, factor
-        self._start = pump.driver.clock._now
+        self.start = pump.driver.clock._now
         self._before = pump.idled
         self.made, self.taken = 0, 1
         self.gradient: Any = None
@@ -58,7 +58,7 @@ class Backward(Alarm):
         self.stopped = self._pump.idled
         if device is None:
             clock = self._pump.driver.clock
-            clock.at(self._start + self._base * self._factor * share + (self.stopped - self._before), self)
+            clock.at(self.start + self._base * self._factor * share + (self.stopped - self._before), self)
         else:
             before = self.ready[self.made - 1] if self.made else 0.0
             device.run(self, self._base * (share - before), self._factor)
@@ -89,5 +89,5 @@ class Backward(Alarm):
         """Book what is over."""
         host = self._pump.host
         host.backward = None
-        host.compute += now - self._start
-        host.span(COMPUTE, self._start, now)
+        host.compute += now - self.start
+        host.span(COMPUTE, self.start, now)

@@ -411,11 +411,13 @@ class Driver:
         """``host`` dies now."""
         if host.ended:
             return
+        now = self.clock._now
+        if host.spans is not None:
+            self._break_off(host, now)
         for pump in host.programs:
             pump.stop()
             self.roster.listening.pop(pump, None)
         self.relieve(host)
-        now = self.clock._now
         host.ended, host.crashed, host.end, host.blocked = True, True, now, False
         host.waiting.clear()
         host.senders.clear()
@@ -430,6 +432,18 @@ class Driver:
         if self.collective is not None:
             self.collective.leave(host)
         self.depart(host)
+
+    def _break_off(self, host: Host, now: float) -> None:
+        """Note what a node that dies was about; its parts of the step are lost with it."""
+        main = host.programs[0]
+        if host.backward is not None:
+            host.span(COMPUTE, host.backward.start, now)
+        elif main.state == COMPUTING:
+            host.span(COMPUTE, main.since, now)
+        elif main.state == PAYING:
+            host.span(UPDATE, main.since, now)
+        elif host.blocked:
+            host.span(host.blocked_in, host.mark, now)
 
     def relieve(self, host: Host) -> None:
         """What ``host``, a life of which is over, was at keeps no device busy any more."""

@@ -213,8 +213,7 @@ class Host(Endpoint):
     def book(self, now: float) -> None:
         """Book the time since the last mark to what the blocked program was about."""
         if self.spans is not None:
-            kind = RECEIVE if self.matched else SEND if self.out else IDLE if self.server else WAIT
-            self.span(kind, self.mark, now)
+            self.span(self.blocked_in, self.mark, now)
         passed = now - self.mark
         self.mark = now
         if self.matched:
@@ -223,6 +222,11 @@ class Host(Endpoint):
             self.send += passed
         else:
             self.wait += passed
+
+    @property
+    def blocked_in(self) -> int:
+        """The kind of span that the blocked program is in."""
+        return RECEIVE if self.matched else SEND if self.out else IDLE if self.server else WAIT
 
     def span(self, kind: int, start: float, end: float) -> None:
         """Note what the main program did from ``start`` to ``end``."""

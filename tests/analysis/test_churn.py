@@ -7,6 +7,7 @@ import pytest
 import scenarios
 from aladdin.cli import main
 from analysis import churn, metrics
+from core.record import KINDS, Record
 from sim import simulate
 
 
@@ -69,3 +70,51 @@ def test_the_bundled_scenario_and_its_line(capsys: pytest.CaptureFixture[str]) -
 def test_a_server_that_stays_away_ends_the_run_with_3(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["simulate", "demo", "--set", "faults=[{kind: crash, servers: [0], at: 1}]"]) == 3
     assert "server 0 (node 4) died at 1 s and does not come back" in capsys.readouterr().err
+
+
+def troubled(algorithm: str = "asp") -> Record:
+    return simulate(scenarios.load("demo", {
+        "algorithm.name": algorithm, "run.spans": True, "run.seconds": 6.0, "faults": [
+            {"kind": "crash", "ranks": [1], "at": 3.0, "back": 2.0},
+            {"kind": "freeze", "ranks": [2], "at": 2.0, "back": 1.5},
+            {"kind": "join", "ranks": [3], "at": 1.0}, {"kind": "crash", "ranks": [0], "at": 5.5},
+        ],
+    }))  # fmt: skip
+
+
+def test_absences_are_when_nodes_were_away_or_silent() -> None:
+    record = troubled()
+    assert churn.absences(record) == [
+        (0, 5.5, record.duration, "away"), (1, 3.0, 5.0, "away"), (2, 2.0, 3.5, "frozen"),
+        (3, 0.0, 1.0, "away"),
+    ]  # fmt: skip
+    assert churn.absences(simulate(scenarios.load("digits", {"run.numerics": False}))) == []
+
+
+@pytest.mark.parametrize("algorithm", ["asp", "bsp"])
+def test_spans_reach_up_to_a_crash_and_begin_again_after_it(algorithm: str) -> None:
+    record = troubled(algorithm)
+    own = record.spans["node"] == 1
+    own &= record.spans["kind"] != KINDS.index("transfer")
+    start, end = record.spans["start"][own], record.spans["end"][own]
+    assert not ((start < 5.0) & (end > 3.0)).any()
+    assert end[start < 3.0].max() == 3.0, "what it was about when it died"
+    assert start[start >= 5.0].min() == 5.0
+
+
+def test_a_life_without_spans_is_not_recorded() -> None:
+    """A real worker that dies takes its spans along."""
+    record = troubled()
+    own = (record.spans["node"] == 1) & (record.spans["start"] < 3.0)
+    record.spans = {name: column[~own] for name, column in record.spans.items()}
+    assert churn.absences(record)[1:3] == [(1, 0.0, 3.0, "not recorded"), (1, 3.0, 5.0, "away")]
+
+
+def test_who_dies_frozen_is_away_from_then_on() -> None:
+    record = simulate(scenarios.load("demo", {
+        "algorithm.name": "asp", "run.seconds": 6.0, "run.spans": True, "faults": [
+            {"kind": "freeze", "ranks": [2], "at": 2.0, "back": 3.0},
+            {"kind": "crash", "ranks": [2], "at": 3.0, "back": 1.0},
+        ],
+    }))  # fmt: skip
+    assert churn.absences(record) == [(2, 2.0, 3.0, "frozen"), (2, 3.0, 4.0, "away")]

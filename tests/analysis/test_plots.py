@@ -6,10 +6,12 @@ from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from matplotlib.text import Text
 
 from analysis import metrics, pictures, plots
+from core.record import EVENTS
 from scenarios.errors import ScenarioError
 from tests.analysis.fakes import STEP, make
 
@@ -103,6 +105,29 @@ def test_timeline_shows_the_time_asked_for() -> None:
 def test_a_timelines_legend_names_what_is_shown_and_nothing_else() -> None:
     figure = plots.timeline([make([STEP], spans=True, servers=0)], start=0.0, seconds=0.105)
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["compute", "update"]
+
+
+def test_a_timeline_shows_who_was_away_and_who_was_frozen() -> None:
+    record = make([STEP] * 3, spans=True)
+    start, end = record.spans["start"], record.spans["end"]
+    life = (record.spans["node"] == 1) & (start < 0.5)
+    record.spans = {name: column[~life] for name, column in record.spans.items()}
+    rows = [(0.1, 2, "freeze"), (0.2, 1, "crash"), (0.3, 2, "thaw"), (0.5, 1, "join")]
+    record.events = {
+        "time": np.array([row[0] for row in rows]), "node": np.array([row[1] for row in rows]),
+        "event": np.array([EVENTS.index(row[2]) for row in rows]), "incarnation": np.array([0, 0, 0, 1]),
+    }  # fmt: skip
+    assert end.max() > 0.6
+    figure = plots.timeline([record], start=0.0, seconds=0.6)
+    hatched = [group for group in figure.axes[0].collections if group.get_hatch()]
+    assert [group.get_hatch() for group in hatched] == [
+        plots.ABSENCES[why] for why in ("not recorded", "away", "frozen")
+    ]
+    boxes = [group.get_paths()[0].get_extents() for group in hatched]
+    assert [(round(box.x0), round(box.x1)) for box in boxes] == [(0, 200), (200, 500), (100, 300)]
+    named = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert named[-3:] == ["away", "frozen", "not recorded"]
+    assert overlaps(figure) == []
 
 
 def test_speedup_draws_the_ideal_and_a_line_per_algorithm() -> None:
