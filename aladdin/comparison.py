@@ -173,12 +173,29 @@ def _performed(jobs: list[dict[str, Any]], processes: int, runs: list[dict[str, 
     except KeyboardInterrupt as stop:
         found = _finished(runs, complete=False, **about)
         stop.comparison = found  # type: ignore[attr-defined]
-        if found.path is not None and any(found.path.iterdir()):  # a run's directory precedes its outcome
+        if not _vacate(found.path, made):  # a run's directory precedes its outcome
             stop.path = found.path  # type: ignore[attr-defined]
-        elif found.path is not None and made:
-            found.path.rmdir()
         raise
+    tried = runs[-len(jobs) :]
+    if all(run["outcome"] == "refused" for run in tried):  # as it begins: wrong input, and nothing to compare
+        _vacate(about["path"], made)
+        raise ScenarioError(tried[0]["message"])
     return _finished(runs, complete=True, **about)
+
+
+def _vacate(path: Path | None, made: bool) -> bool:
+    """Take back the directories of runs that left nothing, and, if it was ``made``, the one above them.
+
+    Returns whether nothing is there.
+    """
+    if path is None:
+        return True
+    for folder in [one for one in path.iterdir() if one.is_dir() and not any(one.iterdir())]:
+        folder.rmdir()
+    empty = not any(path.iterdir())
+    if made and empty:
+        path.rmdir()
+    return empty
 
 
 def _table(curves: Mapping[str, Sequence[float]] | None) -> dict[str, Any] | None:
@@ -197,9 +214,7 @@ def _finished(runs: list[dict[str, Any]], *, complete: bool, order: list[str], *
     from analysis import pictures
 
     found.path.mkdir(parents=True, exist_ok=True)
-    for folder in found.path.iterdir():
-        if folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
+    _vacate(found.path, made=False)
     if not runs:
         return found
     try:

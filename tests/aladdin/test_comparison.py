@@ -314,6 +314,23 @@ def test_ctrl_c_before_anything_is_finished_leaves_no_directory(
     assert [*tmp_path.iterdir()] == [out] * there
 
 
+@pytest.mark.parametrize("there", [False, True])
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_what_every_run_refuses_is_bad_input(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], there: bool, jobs: str
+) -> None:
+    """Images that are not there are only missed by who reads them."""
+    out = tmp_path / "c"
+    if there:
+        out.mkdir()
+    argv = ["compare", "paper/cifar10-resnet50", "-a", "asp,bsp", "--set", "workload.data_dir=/nowhere",
+            "--set", "run.steps=2", "--set", "run.numerics=true",
+            "--out", str(out), "--jobs", jobs]  # fmt: skip
+    assert cli.main(argv) == 2
+    assert "error: workload.data_dir: '/nowhere' is not valid; expected a folder" in capsys.readouterr().err
+    assert [*tmp_path.rglob("*")] == [out] * there
+
+
 def test_the_number_of_processes_changes_nothing(tmp_path: Path) -> None:
     def figures(jobs: int) -> list[dict[str, Any]]:
         found = aladdin.compare("demo", "asp,aladdin", seeds=2, overrides=QUICK, jobs=jobs)
