@@ -323,12 +323,13 @@ def predicted_measured(pairs: Sequence[Mapping[str, Any]], title: str = "Predict
     """Prediction against measurement, and the error of each cell.
 
     ``pairs`` holds one mapping per cell: ``label``, ``algorithm``, ``predicted`` and ``measured``
-    (samples/s), and optionally ``low`` and ``high``, the measurement's interval. The grey band is
-    a relative error of ``band``.
+    (samples/s), and optionally ``low`` and ``high``, the measurement's interval: thin lines, which the axes
+    hold as far as they reach no more than threefold beyond all values. The grey band is a relative error of
+    ``band``.
     """
     figure, (left, right) = canvas(10.8, max(4.6, 1.6 + 0.25 * len(pairs)), widths=(1.15, 1))
     values = np.array([[pair["predicted"], pair["measured"]] for pair in pairs], dtype=float).reshape(-1, 2)
-    low, high = (values.min() / 1.3, values.max() * 1.3) if len(values) else (1.0, 10.0)
+    low, high = _reach(values, pairs) if len(values) else (1.0, 10.0)
     line = np.array([low, high])
     left.fill_between(line, line * (1 - band), line * (1 + band), color="#E4E4E4", label=f"within {band:.0%}")
     left.plot(line, line, color="#9A9A9A", linewidth=1)
@@ -352,6 +353,14 @@ def predicted_measured(pairs: Sequence[Mapping[str, Any]], title: str = "Predict
     return figure
 
 
+def _reach(values: np.ndarray, pairs: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
+    """What logarithmic axes hold: all values, and the intervals that reach no more than threefold beyond."""
+    least, most = float(values.min()), float(values.max())
+    lows = [pair["low"] for pair in pairs if pair.get("low", 0.0) > least / 3]
+    highs = [pair["high"] for pair in pairs if "high" in pair]
+    return min([least / 1.18, *lows]) / 1.1, min(max([most * 1.18, *highs]), 3 * most) * 1.1
+
+
 def _plain_log_ticks(axes: Axes, low: float, high: float) -> None:
     """A handful of round numbers on both logarithmic axes, written out."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
@@ -366,20 +375,25 @@ def _plain_log_ticks(axes: Axes, low: float, high: float) -> None:
 
 
 def _errors(axes: Axes, pairs: Sequence[Mapping[str, Any]], band: float) -> None:
-    """Relative error of each cell as a lollipop, with the band."""
+    """Relative error of each cell as a lollipop, with the band; under it, what it is against the interval."""
     errors = [100 * (pair["predicted"] / pair["measured"] - 1) if pair["measured"] else 0.0 for pair in pairs]
+    reach = max([abs(error) for error in errors] + [150 * band]) * 1.15
     axes.axvspan(-100 * band, 100 * band, color="#E4E4E4")
     axes.axvline(0, color="#9A9A9A", linewidth=1)
+    spread = any(pair.get("high", 0.0) > pair.get("low", 0.0) for pair in pairs)
     for row, (pair, error) in enumerate(zip(pairs, errors, strict=True)):
         own = look(pair["algorithm"])
         axes.plot([0, error], [row, row], color=own.colour, linewidth=1.6)
+        low, high = (pair.get(name, 0.0) for name in ("low", "high"))
+        if high > low:
+            ends = [100 * (pair["predicted"] / rate - 1) if rate > 0 else 2 * reach for rate in (high, low)]
+            axes.plot(ends, [row + 0.22] * 2, color="#7F7F7F", linewidth=1, solid_capstyle="butt")
         axes.plot(error, row, marker=own.marker, color=own.colour, markersize=6)
-    reach = max([abs(error) for error in errors] + [150 * band]) * 1.15
     axes.set_xlim(-reach, reach)
     axes.set_yticks(range(len(pairs)), [pair["label"] for pair in pairs], fontsize=8.5)
     axes.set_ylim(len(pairs) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
-    axes.set_xlabel("error of the prediction (%)")
+    axes.set_xlabel("error of the prediction (%)" + "\nthin: in the measurement's 95 % interval" * spread)
     axes.set_title("Error per cell", **HEADING)
     axes.grid(axis="x")
 

@@ -174,6 +174,26 @@ def test_predicted_measured_shows_every_cell_and_its_error() -> None:
     assert overlaps(figure) == []
 
 
+def test_predicted_measured_shows_intervals_and_cuts_none_near_the_values() -> None:
+    """One within both axes, one without a lower end, one that reaches far beyond everything."""
+    measured = {"predicted": 100.0, "measured": 100.0, "algorithm": "bsp"}
+    intervals = [(40.0, 160.0), (-20.0, 220.0), (90.0, 9000.0)]
+    pairs = [{**measured, "label": f"cell {low:g}", "low": low, "high": high} for low, high in intervals]
+    figure = plots.predicted_measured(pairs)
+    left, right = figure.axes
+    low, high = left.get_xlim()
+    assert low == pytest.approx(40 / 1.1)
+    assert high == pytest.approx(300 * 1.1)
+    reach = right.get_xlim()[1]
+    thin = [line.get_xdata() for line in right.get_lines() if line.get_linewidth() == 1]
+    ends = [tuple(x) for x in thin if len(x) == 2 and x[0] != x[1]]
+    assert ends[0] == pytest.approx((100 * (100 / 160 - 1), 150))
+    assert ends[1][0] == pytest.approx(100 * (100 / 220 - 1))
+    assert ends[1][1] > reach, "no lower end: it goes on"
+    assert right.get_xlabel().endswith("in the measurement's 95 % interval")
+    assert overlaps(figure) == []
+
+
 def test_an_unwritable_picture_is_bad_input(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ScenarioError, match="cannot be written"):
