@@ -40,8 +40,8 @@ WHOLE = 1.0
 RINGS = 24
 """All-reduces of a probe of a ring, at most, and of each simulation that its lag is fitted by."""
 
-ROUNDS = 3
-"""Rounds of messages that all send to one."""
+ROUNDS = (3, 9)
+"""Rounds of messages that all send to one, at least and at most."""
 
 HANDED = 0.03
 """Seconds that these take to move, at most: what is lost between two does not depend on the size."""
@@ -187,7 +187,7 @@ class LinkProbes(Prices):
         part, least = self.part(rate, WHOLE if slow else LONGEST), 2 if slow else 3
         hub = 0.0 if slow or n < 3 or self.base.run.device != "cpu" else self.part(rate, HANDED)
         each = 2 * (n - 1) / n * part * self.bytes / rate
-        gather = (1 + ROUNDS) * (n - 1) * hub * self.bytes / rate
+        gather = (n - 1) * hub * self.bytes / rate
         fields: dict[str, Any] = {"run__links": kind, "cluster__network__collective": "messages"}
 
         def scene(repeats: int, **options: Any) -> Scenario:
@@ -195,11 +195,15 @@ class LinkProbes(Prices):
             one = self.scenario("AllReduceProbe", n, repeats, **fields, **options)
             return _slower(one, kind, slower) if slow else one
 
+        def repeats(share: float) -> tuple[int, int]:
+            """How often all-reduces, and how often messages of all to one."""
+            return times(share, each, least, RINGS), times(share, 2 * gather, *ROUNDS)
+
         def learn(records: list[Record], profile: Profile) -> Learned:
             ring = _by_host(profile.apply(scene(RINGS, parts=[part])), "ring_lag")
             name = f"ring.{kind}.lag.{n}" + (".slow" if slow else "")
             found = {name: fits.fit_ring_lag(records[0], ring, n, self.bytes)}
-            star = profile.apply(scene(2, parts=[], hub=hub, rounds=ROUNDS))
+            star = profile.apply(scene(2, parts=[], hub=hub, rounds=ROUNDS[0]))
             if hub and star.cluster.host.cores:
                 with suppress(fits.CalibrationError):  # what the ring said stands
                     handover = fits.fit_handover(records[0], _by_host(star, "handover"))
@@ -207,11 +211,16 @@ class LinkProbes(Prices):
             return Learned(found)
 
         def scenarios(_: Profile, share: float) -> list[Scenario]:
-            return [scene(times(share, each, least, RINGS), parts=[part], hub=hub, rounds=ROUNDS)]
+            often, rounds = repeats(share)
+            return [scene(often, parts=[part], hub=hub, rounds=rounds)]
+
+        def seconds(_: Profile, share: float) -> float:
+            often, rounds = repeats(share)
+            return self.start(n) + (1 + often) * each + (1 + rounds) * gather
 
         return Probe(
             f"all-reduce by messages among {n} over {'slow ' if slow else ''}{kind} links",
             scenarios,
             learn,
-            lambda _, share: self.start(n) + (1 + times(share, each, least, RINGS)) * each + gather,
+            seconds,
         )
