@@ -101,8 +101,17 @@ STYLE: dict[Any, Any] = {
 
 
 def save(figure: Figure, path: str | Path) -> Path:
-    """Write ``figure`` as PNG, PDF or SVG, by the ending of ``path``; ScenarioError if it cannot."""
+    """Write ``figure`` as PNG, PDF or SVG, by the ending of ``path``; ScenarioError if it cannot.
+
+    Dollars in its texts, which come from names, are dollars (matplotlib sets what is between two as
+    formulas); those that matplotlib itself put around the powers at an axis are not.
+    """
+    from matplotlib.text import Text
+
     path = Path(path)
+    for text in figure.findobj(Text):
+        if "$" in text.get_text() and r"\mathdefault" not in text.get_text():
+            text.set_parse_math(False)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=150, bbox_inches="tight", facecolor="white")

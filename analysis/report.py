@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any
 from analysis.names import driver, label
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
     from rich.table import Table
+    from rich.text import Text
 
 __all__ = [
     "algorithm_notes", "algorithms", "busy_link", "cell", "comparison", "constants", "document", "duration",
-    "figures", "notes", "sheet", "size", "table", "tables",
+    "figures", "notes", "sheet", "size", "styled", "table", "tables",
 ]  # fmt: skip
 
 UNSTEADY = 0.05
@@ -94,8 +96,8 @@ def table(summaries: Sequence[Mapping[str, Any]], title: str = "", groups: Seque
             grid.add_column(head, justify="right", no_wrap=True)
     for summary in summaries:
         flagged = "*" if summary["flags"] else ""
-        name = [f"[bold]{label(summary['algorithm'])}[/]{flagged}"]
-        cells = _cells(summary, accurate, bool(linked))
+        name = [styled(label(summary["algorithm"]), "bold", flagged)]
+        cells: Mapping[str, Sequence[RenderableType]] = _cells(summary, accurate, bool(linked))
         run = [driver(summary["driver"])] if several else []
         grid.add_row(*name, *run, *(cell for group in groups for cell in cells[group]))
         for kind in ("fast", "slow"):
@@ -103,16 +105,18 @@ def table(summaries: Sequence[Mapping[str, Any]], title: str = "", groups: Seque
                 cells = _part_cells(summary["breakdown"][kind], accurate + bool(linked))
                 blank = [""] * several
                 chosen = (cell for group in groups for cell in cells[group])
-                grid.add_row(f"[dim]  {kind} workers[/]", *blank, *chosen, style="dim")
+                grid.add_row(f"  {kind} workers", *blank, *chosen, style="dim")
     return grid
 
 
-def _cells(summary: Mapping[str, Any], accurate: bool, linked: bool) -> dict[str, list[str]]:
+def _cells(
+    summary: Mapping[str, Any], accurate: bool, linked: bool
+) -> Mapping[str, Sequence[RenderableType]]:
     """The cells of a run's row, by group of columns."""
     entry, measured = summary["breakdown"]["all"], summary.get("accuracy")
     accuracy = "–" if measured is None else f"{100 * measured:.1f}"
-    rates = [
-        f"[bold]{_number(summary['throughput'])}[/]",
+    rates: list[RenderableType] = [
+        styled(_number(summary["throughput"]), "bold"),
         f"{summary['speedup']:.2f}",
         duration(entry["step"]),
     ]
@@ -174,8 +178,8 @@ def _rows(statistics: Sequence[Mapping[str, Any]], title: str, heads: Sequence[s
         row = [cells[head.split("\n")[0]] for head in heads]
         done = one["outcomes"].get("done", 0)
         if not done:
-            row = [f"[yellow]{', '.join(one['outcomes'])}[/]", *[""] * (len(heads) - 1)]
-        grid.add_row(f"[bold]{label(one['algorithm'])}[/]{'*' if done < one['runs'] else ''}", *row)
+            row = [styled(", ".join(one["outcomes"]), "yellow"), *[""] * (len(heads) - 1)]
+        grid.add_row(styled(label(one["algorithm"]), "bold", "*" if done < one["runs"] else ""), *row)
     return grid
 
 
@@ -184,17 +188,17 @@ def _breadth(grid: Table) -> int:
     from rich.console import Console
     from rich.measure import Measurement
 
-    console = Console(width=1000)
+    console = Console(width=1000, markup=False)
     return Measurement.get(console, console.options, grid).maximum
 
 
-def _means(one: Mapping[str, Any]) -> dict[str, str]:
+def _means(one: Mapping[str, Any]) -> dict[str, RenderableType]:
     """An algorithm's cells by the first line of their columns' heads."""
     stale = [one[f"staleness_{kind}"] for kind in ("mean", "p95", "max")]
     busy, when = one["busiest_bytes_per_step"], one["time_to_accuracy"]
     role = f" ({one['busiest_role']})" if busy else ""
     return {
-        "samples/s": f"[bold]{_mean(one['throughput'])}[/]",
+        "samples/s": styled(_mean(one["throughput"]), "bold"),
         "speed-up": _mean(one["speedup"]),
         "staleness": "–" if None in stale else " / ".join(_number(each["mean"]) for each in stale),
         "busiest node": f"{size(busy['mean'])}{role}" if busy else "–",
@@ -370,6 +374,13 @@ def _evaluations(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
         crew = f"{threads} thread{'' if threads == 1 else 's'}"
         found.append(f"gradients evaluated {how}, with {crew} (measured: {times})")
     return found
+
+
+def styled(text: str, style: str, after: str = "") -> Text:
+    """A cell in a style, with a plain mark behind it: in our tables nothing is markup."""
+    from rich.text import Text
+
+    return Text.assemble((text, style), after)
 
 
 def sheet(title: str) -> Table:

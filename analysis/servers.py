@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 from analysis.names import count
 from analysis.plots import canvas
-from analysis.report import PART_HEADS, busy_link, sheet, size
+from analysis.report import PART_HEADS, busy_link, sheet, size, styled
 from scenarios.errors import ScenarioError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from rich.console import RenderableType
     from rich.table import Table
 
 __all__ = ["SUMMED", "Row", "figure", "recommend", "row", "tables", "title"]
@@ -239,12 +240,12 @@ def _table(rows: Sequence[Row], chosen: int | None, head: str, groups: Sequence[
     return made
 
 
-def _cells(one: Row, sums: bool, uneven: bool) -> dict[str, list[str]]:
+def _cells(one: Row, sums: bool, uneven: bool) -> Mapping[str, Sequence[RenderableType]]:
     """The cells of a row, by group of columns."""
     shard = one["largest_shard"]
     largest = "–" if shard is None else f"{size(shard['bytes'])} ({shard['share']:.0%})"
     if one["outcome"] != "done":
-        rates = [largest, f"[yellow]{one['outcome']}[/]", *([""] if uneven else [])]
+        rates: list[RenderableType] = [largest, styled(one["outcome"], "yellow"), *([""] if uneven else [])]
         return {"rates": rates, "parts": [""] * len(PART_HEADS), "rest": [""] * (1 + sums)}
     return {
         "rates": [largest, f"{one['throughput']:,.0f}", *([f"{100 * _slowest(one):.0f}"] if uneven else [])],

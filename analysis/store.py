@@ -136,7 +136,8 @@ def _write_table(table: Any, path: Path) -> None:
     import pyarrow.parquet
 
     columns = pyarrow.table({name: pyarrow.array(values) for name, values in table.items()})
-    pyarrow.parquet.write_table(columns, path, compression="zstd")
+    with path.open("wb") as file:  # by itself, pyarrow opens no path that is not UTF-8
+        pyarrow.parquet.write_table(columns, file, compression="zstd")
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
@@ -170,7 +171,8 @@ def _read_table(path: Path, name: str, rows: Any) -> dict[str, np.ndarray]:
 
     file = path / f"{name}.parquet"
     try:
-        table = pyarrow.parquet.read_table(file)
+        with file.open("rb") as opened:
+            table = pyarrow.parquet.read_table(opened)
     except FileNotFoundError:
         raise ScenarioError(f"run directory {path}: {file.name} is missing") from None
     except (OSError, pyarrow.ArrowException) as error:

@@ -4,6 +4,8 @@ Rules this module obeys:
 
 * Every flow has endpoints of its own, so that no two flows are of one connection and none waits for
   another one to end.
+* A flow from a host to itself takes that host's NIC both ways, as any other: where there is one, all hosts
+  are two machines each, that which sends and that which receives.
 * Gossip: a worker computes, then exchanges with a neighbour; both directions start at once, the
   neighbour is not disturbed. ``locked``: it first takes its neighbour's lock, first come first served.
 * Rendezvous ring: chunk q goes from i to i+1 once both have come to step q. A worker's next step
@@ -40,8 +42,9 @@ class _Ear(Endpoint):
         self._told(transfer)
 
 
-def _network(clock: Clock, case: NetCase | RunCase) -> Network:
-    sides = zip(case.up, case.down, case.latency, strict=True)
+def _network(clock: Clock, case: NetCase | RunCase, times: int = 1) -> Network:
+    """The hosts of ``case``, so many ``times`` one after the other."""
+    sides = list(zip(case.up, case.down, case.latency, strict=True)) * times
     machines = [Machine(f"m{i}", up, down, latency) for i, (up, down, latency) in enumerate(sides)]
     return Network(clock, machines, admission="fair", inbox=inf)
 
@@ -68,7 +71,9 @@ class _Start(Alarm):
 def transfers(case: NetCase) -> list[float]:
     """When each flow's last byte arrives, seconds."""
     clock = Clock()
-    network = _network(clock, case)
+    to_itself = any(source == target for source, target, *_ in case.flows)
+    apart = len(case.up) if to_itself else 0
+    network = _network(clock, case, 2 if apart else 1)
     ends = [-1.0] * len(case.flows)
 
     def told(transfer: Transfer) -> None:
@@ -76,7 +81,7 @@ def transfers(case: NetCase) -> list[float]:
 
     for i, (source, target, nbytes, start) in enumerate(case.flows):
         pair = (_Ear(2 * i, told), _Ear(2 * i + 1, told))
-        for ear, machine in zip(pair, (source, target), strict=True):
+        for ear, machine in zip(pair, (source, target + apart), strict=True):
             network.attach(ear, machine)
         clock.at(start, _Start(network, pair, i, nbytes))
     clock.drain()

@@ -9,9 +9,9 @@ Rules this module obeys:
 * Whatever a run depends on must be there (``n K T Bup Bdn L``; with servers also ``S G M A PSup PSdn``, for
   BSP and ALADDIN ``Aacc``, for ALADDIN ``pi``; ring: ``G``; gossip: ``M nb``). ``lock`` and ``eager`` are off
   where they are not given.
-* ``expected.iter_end`` must be there, with all K times of every worker; all other expected values are
-  compared where they are given, whatever else stands there is ignored. ``min_ps_arrival_gap_s`` is so:
-  it says how far the run was from a tie, it is no result.
+* ``expected.iter_end`` must be there, with all K times of every worker, or as many as are comparable; all
+  other expected values are compared where they are given, whatever else stands there is ignored.
+  ``min_ps_arrival_gap_s`` is so: it says how far the run was from a tie, it is no result.
 * Anything else is a ``ScenarioError`` that names the case and the field.
 """
 
@@ -25,16 +25,26 @@ from typing import Any
 
 from scenarios import files
 from scenarios.errors import ScenarioError, unknown
+from scenarios.fields import LARGEST, SLOWEST
 
 __all__ = ["KINDS", "NetCase", "RunCase", "read"]
 
 KINDS = ("asp", "bsp", "aladdin", "ring", "gossip")
 SERVED = ("asp", "bsp", "aladdin")
+WIDTH = 4
+"""Bytes of an element: in runs of programs bytes stand for elements, so rates are as many times as high."""
+
 SHARD_LATENCY = 5e-5
 """Seconds that the generator gives to a shard's NIC where ``L`` lists the workers' only."""
 
 MOST = 100_000
 """Workers, shards, iterations: beyond it a number is a mistake."""
+
+RATES = (SLOWEST, LARGEST["bytes/s"] / WIDTH)
+"""Least and largest rates of NICs, bytes/s: those that the simulator takes."""
+
+LONGEST = LARGEST["seconds"]
+"""Seconds that a step, a latency or a start is at most."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +100,8 @@ class _Fields:
     def get(self, name: str, default: Any = None) -> Any:
         if name not in self.tree and default is None:
             raise ScenarioError(f"{self.where}.{name}", hint="is missing")
-        return self.tree.get(name, default)
+        found = self.tree.get(name)
+        return default if found is None else found
 
     def under(self, name: str) -> _Fields:
         return _Fields(self.get(name), f"{self.where}.{name}")
@@ -103,15 +114,25 @@ class _Fields:
         return found
 
     def flag(self, name: str) -> bool:
-        """0 or 1, true or false; off where it is missing."""
-        if self.tree.get(name, 0) not in (0, 1):
-            raise ScenarioError(f"{self.where}.{name}", self.tree[name], "0 or 1")
-        return bool(self.tree.get(name, 0))
+        """0 or 1, true or false; off where it is missing or null."""
+        found = self.get(name, 0)
+        if found not in (0, 1):
+            raise ScenarioError(f"{self.where}.{name}", found, "0 or 1")
+        return bool(found)
 
     def number(self, name: str, default: Any = None, *, above: float = -1.0, whole: bool = False) -> float:
         return _number(self.get(name, default), f"{self.where}.{name}", above, whole)
 
-    def numbers(self, name: str, count: int, *, above: float = -1.0) -> tuple[float, ...]:
+    def rates(self, name: str, count: int) -> tuple[float, ...]:
+        """``count`` rates of NICs, from a list or one for all."""
+        least, most = RATES
+        found = self.numbers(name, count, above=0.0, most=most)
+        if found and min(found) < least:
+            raise ScenarioError(f"{self.where}.{name}", min(found), f"rates of at least {least:g} bytes/s")
+        return found
+
+    def numbers(self, name: str, count: int, *, above: float = -1.0, most: float = LONGEST
+                ) -> tuple[float, ...]:  # fmt: skip
         """``count`` numbers, from a list or one for all."""
         value, where = self.get(name), f"{self.where}.{name}"
         values = value if isinstance(value, list) else [value]
@@ -119,7 +140,10 @@ class _Fields:
             values = values * count
         if len(values) != count:
             raise ScenarioError(where, f"{len(values)} numbers", f"{count} of them, or one for all")
-        return tuple(_number(v, f"{where}[{i}]", above, False) for i, v in enumerate(values))
+        found = tuple(_number(v, f"{where}[{i}]", above, False) for i, v in enumerate(values))
+        if found and max(found) > most:
+            raise ScenarioError(where, max(found), f"numbers of at most {most:g}")
+        return found
 
     def rows(self, name: str, check: Callable[[Any, str], Any], count: int | None = None) -> tuple[Any, ...]:
         value, where = self.get(name), f"{self.where}.{name}"
@@ -188,12 +212,12 @@ def _net_case(case: _Fields, name: str) -> NetCase:
         for end, host in zip(("src", "dst"), ends, strict=True):
             if host >= hosts:
                 raise ScenarioError(f"{where}.{end}", host, f"a host between 0 and {hosts - 1}")
-        return ends[0], ends[1], fields.number("bytes"), fields.number("start")
+        return ends[0], ends[1], float(int(fields.number("bytes"))), fields.number("start")
 
     flows = params.rows("flows", flow)
     expected = case.under("expected")
-    completion = expected.numbers("completion", len(flows), above=-1.0) if flows else ()
-    rates = params.numbers("up", hosts, above=0.0), params.numbers("dn", hosts, above=0.0)
+    completion = expected.rows("completion", lambda v, w: _number(v, w, -1.0, False), len(flows))
+    rates = params.rates("up", hosts), params.rates("dn", hosts)
     return NetCase(name, *rates, params.numbers("lat", hosts), flows, completion)
 
 
@@ -207,8 +231,7 @@ def _run_case(case: _Fields, name: str) -> RunCase:
     servers = params.count("S") if served else 0
     parts = servers or (n if kind == "ring" else 1)
     up, down = (
-        params.numbers(f"B{way}", n, above=0.0)
-        + (params.numbers(f"PS{way}", servers, above=0.0) if served else ())
+        params.rates(f"B{way}", n) + (params.rates(f"PS{way}", servers) if served else ())
         for way in ("up", "dn")
     )
     neighbours: tuple[Any, ...] = ()
@@ -233,7 +256,7 @@ def _run_case(case: _Fields, name: str) -> RunCase:
         apply=given("A", SERVED), accumulate=given("Aacc", ("bsp", "aladdin")),
         up=up, down=down, latency=_latency(params, n, servers),
         neighbours=neighbours, locked=params.flag("lock"), eager=params.flag("eager"),
-        expected=_expected(expected, kind, n, k), until=until,
+        expected=_expected(expected, kind, k, comparable), until=until,
         comparable=comparable,
     )  # fmt: skip
 
@@ -255,13 +278,17 @@ def _neighbours(value: Any, where: str, iterations: int, workers: int) -> tuple[
     return tuple(int(offset) for offset in value)
 
 
-def _expected(expected: _Fields, kind: str, n: int, k: int) -> dict[str, Any]:
+def _expected(expected: _Fields, kind: str, k: int, comparable: tuple[int, ...]) -> dict[str, Any]:
     """The expected values that are compared, checked."""
+    n = len(comparable)
     found: dict[str, Any] = {"iter_end": expected.rows("iter_end", _series, n)}
     for i, ends in enumerate(found["iter_end"]):
-        if len(ends) != k:
+        if not min(comparable[i], k) <= len(ends) <= k:
+            least = "" if comparable[i] >= k else f", or the first {comparable[i]}, which are comparable"
             raise ScenarioError(
-                f"{expected.where}.iter_end[{i}]", f"list of {len(ends)}", f"{k} times, as many as K says"
+                f"{expected.where}.iter_end[{i}]",
+                f"list of {len(ends)}",
+                f"{k} times, as many as K says{least}",
             )
     several = ["finish", "throughput_iter_per_s", "iterations_finished", "iterations_finished_at_t_first"]
     for name in several + ["model_pushes_received"] * (kind == "aladdin"):

@@ -24,6 +24,7 @@ from contextlib import contextmanager
 from functools import wraps
 from importlib import import_module
 from inspect import cleandoc
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,8 @@ CODES = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` (default: the process's own); returns the exit code."""
+    if isinstance(sys.stdout, TextIOWrapper):  # names of files and scenarios hold what cannot be encoded
+        sys.stdout.reconfigure(errors="backslashreplace")
     with _endings() as came:
         try:
             code = _run(argv, came)

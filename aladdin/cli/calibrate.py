@@ -78,10 +78,10 @@ def command(
     console = common.console()
     console.print(report.constants(profile.to_dict()["constants"], "Constants of this machine"))
     for line in ("fits:", *(f"  {line}" for line in verdict.fits(profile.notes.get("fits", {})))):
-        console.print(line, markup=False)
+        console.print(line)
     for line in ("covered:", *(f"  {line}" for line in profile.covers())):
-        console.print(line, markup=False)
+        console.print(line)
     first = f"{profile.notes['first_round']:g} s of them the first round"
-    console.print(f"written to {out}, in {took:g} s ({first})", soft_wrap=True, markup=False)
+    console.print(f"written to {out}, in {took:g} s ({first})", soft_wrap=True)
     if pictures is not None:
         common.written(pictures, drawn)

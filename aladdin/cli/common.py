@@ -131,10 +131,13 @@ def top(
 
 
 def console() -> Console:
-    """Where results go: stdout, wide enough for a table if that is no terminal."""
+    """Where results go: stdout, wide enough for a table if that is no terminal.
+
+    Nothing is markup there: names that users give would be taken for it.
+    """
     from rich.console import Console
 
-    return Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
+    return Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else WIDTH)
 
 
 def say(kind: str, text: str) -> None:
@@ -179,7 +182,7 @@ def emit(document: Any) -> None:
 def written(folder: Path, pictures: Sequence[Path] = ()) -> None:
     """Say which directory was written, and the pictures in it."""
     names = f" ({', '.join(file.name for file in pictures)})" if pictures else ""
-    console().print(f"written to {folder}{names}", soft_wrap=True, markup=False)
+    console().print(f"written to {folder}{names}", soft_wrap=True)
 
 
 def check(scenario: str, sets: Sequence[str] | None, out: Path | None, profile: Path | None = None) -> None:

@@ -97,6 +97,6 @@ def _print(found: Comparison, as_json: bool) -> None:
     for table in report.algorithms(found.statistics, found.title, found.accuracy, console.width):
         console.print(table)
     for note in report.algorithm_notes(found.statistics, found.accuracy):
-        console.print(note, style="dim", markup=False)
+        console.print(note, style="dim")
     if found.path is not None:
         common.written(found.path, found.pictures)

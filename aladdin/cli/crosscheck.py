@@ -116,9 +116,9 @@ def command(
     console = common.console()
     console.print(report.comparison(pairs(found.cells), "Throughput, predicted and measured"))
     for line in report.figures(found.figures):
-        console.print(line, markup=False)
+        console.print(line)
     for miss in found.misses:
-        console.print(f"{report.cell(miss.cell[:1], *miss.cell[1:])}: {verdict.words(miss)}", markup=False)
+        console.print(f"{report.cell(miss.cell[:1], *miss.cell[1:])}: {verdict.words(miss)}")
     if found.path:
         common.written(found.path)
 

@@ -61,11 +61,11 @@ def command(
         title = f"{circumstances(slow).capitalize()}: measured"
         console.print(report.table(found.summaries(slow), title))
         if any(summary["flags"] for summary in found.summaries(slow)):
-            console.print("* see the warnings above", markup=False)
+            console.print("* see the warnings above")
     console.print(report.comparison(pairs(check.cells), "Throughput, predicted before the runs and measured"))
     for line in report.figures(check.figures):
-        console.print(line, markup=False)
-    console.print(f"written to {check.path}:", soft_wrap=True, markup=False)
+        console.print(line)
+    console.print(f"written to {check.path}:", soft_wrap=True)
     for path in [*found.pictures, *found.traces]:
-        console.print(f"  {path.name}", markup=False)
-    console.print("open the traces in ui.perfetto.dev", markup=False)
+        console.print(f"  {path.name}")
+    console.print("open the traces in ui.perfetto.dev")

@@ -54,7 +54,10 @@ def _table(*heads: str) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for head in heads:
         right = head in ("workers", "parameters", "classes", "train", "test")
-        table.add_column(head, justify="right" if right else "left", no_wrap=head == "name")
+        named = head == "name"
+        table.add_column(
+            head, justify="right" if right else "left", no_wrap=named, style="bold" if named else ""
+        )
     return table
 
 
@@ -63,7 +66,7 @@ def _algorithms(found: Any) -> list[Table]:
     for one in found:
         options = ", ".join(f"{name} {_short(value)}" for name, value in one["options"].items()) or "–"
         kind = "centralized" if one["centralized"] else "decentralized"
-        table.add_row(f"[bold]{one['name']}[/]", one["title"], kind, options)
+        table.add_row(one["name"], one["title"], kind, options)
     return [table]
 
 
@@ -75,9 +78,7 @@ def _short(value: Any) -> str:
 def _scenarios(found: Any) -> list[Table]:
     table = _table("name", "workers", "model", "algorithm", "description")
     for one in found:
-        table.add_row(
-            f"[bold]{one['name']}[/]", str(one["workers"]), one["model"], one["algorithm"], one["description"]
-        )
+        table.add_row(one["name"], str(one["workers"]), one["model"], one["algorithm"], one["description"])
     return [table]
 
 
@@ -85,11 +86,11 @@ def _workloads(found: Any) -> list[Table]:
     models = _table("name", "parameters", "at images of", "classes")
     models.title, models.title_justify = "workload.model", "left"
     for one in found["models"]:
-        models.add_row(f"[bold]{one['name']}[/]", f"{one['parameters']:,}", one["at"], str(one["classes"]))
+        models.add_row(one["name"], f"{one['parameters']:,}", one["at"], str(one["classes"]))
     data = _table("name", "images", "classes", "train", "test", "")
     data.title, data.title_justify = "workload.data", "left"
     for one in found["data"]:
         kind = "real" if one["real"] else "synthetic: made-up images, for speed only"
         counts = (str(one["classes"]), f"{one['train']:,}", f"{one['test']:,}")
-        data.add_row(f"[bold]{one['name']}[/]", one["image"], *counts, kind)
+        data.add_row(one["name"], one["image"], *counts, kind)
     return [models, data]

@@ -90,7 +90,7 @@ def _print(found: Paper, as_json: bool) -> None:
 
     console = common.console()
     for section in found.sections:
-        console.print(section.title, style="bold", markup=False)
+        console.print(section.title, style="bold")
         for one in section.tables:
             table = Table(box=box.SIMPLE, pad_edge=False, title_justify="left", title=one.title)
             for column in one.columns:
@@ -99,9 +99,9 @@ def _print(found: Paper, as_json: bool) -> None:
                 table.add_row(*map(shown, row))
             console.print(table)
         for claim in section.claims:
-            console.print(f"  {claim.status}: {claim.text} ({claim.evidence})", markup=False)
+            console.print(f"  {claim.status}: {claim.text} ({claim.evidence})")
         console.print()
     if found.missing:
-        console.print(f"not finished: {', '.join(found.missing)}", markup=False)
+        console.print(f"not finished: {', '.join(found.missing)}")
     if found.path is not None:
         common.written(found.path, found.pictures)

@@ -100,11 +100,11 @@ def _print(found: ServerPlan, as_json: bool) -> None:
         f"{one['servers']}, {one['placement']}, {one['sharding']}: {one['message']}"
         for one in found.rows if one["message"]
     ):  # fmt: skip
-        console.print(text, style="dim", markup=False)
+        console.print(text, style="dim")
     if found.recommended is not None:
         so_far = "" if found.complete else " (of what was finished)"
-        console.print(f"recommended{so_far}: {servers.title(found.recommended)}", style="bold", markup=False)
+        console.print(f"recommended{so_far}: {servers.title(found.recommended)}", style="bold")
         for reason in found.reasons:
-            console.print(f"  {reason}", markup=False)
+            console.print(f"  {reason}")
     if found.path is not None:
         common.written(found.path, found.pictures)

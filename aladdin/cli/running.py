@@ -64,14 +64,14 @@ def _print(results: list[Any], as_json: bool, stopped: bool) -> None:
     for table in report.tables(summaries, title, console.width):
         console.print(table)
     for note in report.notes(summaries):
-        console.print(note, style="dim", markup=False)
+        console.print(note, style="dim")
     for summary in summaries:
         if "churn" in summary:
             what = churn.line(summary["churn"])
-            console.print(f"{names.label(summary['algorithm'])}: {what}", markup=False)
+            console.print(f"{names.label(summary['algorithm'])}: {what}")
     written = [result.path for result in results if result.path]
     if written:
-        console.print(f"written to {_common(written)}", soft_wrap=True, markup=False)
+        console.print(f"written to {_common(written)}", soft_wrap=True)
 
 
 def _common(paths: list[Path]) -> str:

@@ -222,7 +222,7 @@ def check(
     for row in rows:
         console.print(
             f"{row['direction']:>5}: {row['measured'] * 8e-6:,.1f} Mbit/s of payload, expected "
-            f"{row['nominal'] * 8e-6:,.1f} ({row['error']:+.2%})", markup=False,
+            f"{row['nominal'] * 8e-6:,.1f} ({row['error']:+.2%})",
         )  # fmt: skip
 
 
@@ -243,7 +243,7 @@ def clean() -> None:
     removed = remove()
     console = common.console()
     for name in removed:
-        console.print(f"removed {name}", soft_wrap=True, markup=False)
+        console.print(f"removed {name}", soft_wrap=True)
     console.print(f"{len(removed)} namespaces removed" if removed else "nothing to remove")
 
 

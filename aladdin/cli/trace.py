@@ -41,4 +41,4 @@ def command(
     if json:
         common.emit({"file": str(path)})
         return
-    common.console().print(f"{path}: open it in https://ui.perfetto.dev", soft_wrap=True, markup=False)
+    common.console().print(f"{path}: open it in https://ui.perfetto.dev", soft_wrap=True)

@@ -51,11 +51,13 @@ def _print(rows: list[Any], failed: int) -> None:
     from rich import box
     from rich.table import Table
 
+    from analysis.report import styled
+
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for head in ("case", "kind", "worst error", "tolerance", "", "where"):
         table.add_column(head, justify="right" if head in ("worst error", "tolerance") else "left")
     for row in rows:
-        mark = "[green]ok[/]" if row.ok else "[bold red]FAILED[/]"
+        mark = styled("ok", "green") if row.ok else styled("FAILED", "bold red")
         error, tolerance = f"{row.worst_relative_error:.1e}", f"{row.tolerance:.0e}"
         table.add_row(str(row.name), str(row.kind), error, tolerance, mark, str(row.what))
     console = common.console()

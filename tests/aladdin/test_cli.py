@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -392,3 +393,45 @@ def test_python_dash_m(tmp_path: Path) -> None:
     )
     assert done.returncode == 2
     assert done.stderr.startswith("error: scenario: 'nope'")
+
+
+ODD = r"[/x] [bold]y[/] $\foo$"
+"""A name that is no markup and no formula."""
+
+
+def test_names_are_neither_markup_nor_formulas(shell: Shell, tmp_path: Path) -> None:
+    named = ["--set", f"name={ODD}", "--set", "run.steps=20"]
+    simulated = shell("simulate", "demo", "--spans", *named, "--out", str(tmp_path / "a"))
+    assert f"{ODD}: 4 workers" in simulated.out
+    drawn = shell("plot", str(tmp_path / "a"), "--out", str(tmp_path / "p"))
+    assert drawn.code == 0
+    assert {file.name for file in (tmp_path / "p").iterdir()} >= {"breakdown.png", "timeline.png"}
+    compared = shell("compare", "demo", "-a", "asp,bsp", *named, "--out", str(tmp_path / "c"))
+    assert compared.code == 0
+    assert f"{ODD}: 4 workers" in compared.out
+    plan = ["--counts", "1,2", "--out", str(tmp_path / "s")]
+    planned = shell("plan-servers", "paper/vgg16", *named[:2], "--set", "run.steps=5", *plan)
+    assert planned.code == 0
+    assert ODD in planned.out
+
+
+def test_names_that_cannot_be_encoded_are_printed_all_the_same(tmp_path: Path) -> None:
+    """A case's with half a surrogate pair, a folder's that is no UTF-8."""
+    case = {
+        "name": "half \ud800", "expected": {"completion": []},
+        "params": {"up": [1], "dn": [1], "lat": [0], "flows": []},
+    }  # fmt: skip
+    (tmp_path / "cases.json").write_text(json.dumps({"net_cases": [case]}), encoding="utf-8")
+    folder = bytes(tmp_path / "run") + b"-\xff"
+    for arguments, code, said in (
+        (["verify", "cases.json"], 1, "half \\ud800"),
+        (["simulate", "demo", "--set", "run.steps=5", "--out", folder], 0, "run-\\udcff"),
+        (["plot", folder, "--out", "pictures"], 0, "breakdown.png"),
+    ):
+        run = subprocess.run(
+            [sys.executable, "-m", "aladdin", *arguments], cwd=tmp_path, capture_output=True,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONIOENCODING": "utf-8"},
+            encoding="utf-8", check=False,
+        )  # fmt: skip
+        assert run.returncode == code, run.stderr
+        assert said in run.stdout

@@ -188,7 +188,12 @@ def test_whatever_a_transfer_depends_on_must_be_given(tmp_path: Path, name: str)
         (lambda c: c["params"].update(n=10**9), r"params\.n: 1000000000 .* at most 100000"),
         (lambda c: c["params"].update(G=10**400), r"params\.G: 1000"),
         (lambda c: c["params"].update(eager="no"), r"params\.eager: 'no' is not valid; expected 0 or 1"),
-        (lambda c: c["params"].update(Bup=1e-9), r"case bsp_n4.*up: "),
+        (
+            lambda c: c["params"].update(Bup=1e-9),
+            r"cases\[0\] \(bsp_n4\w*\)\.params\.Bup: 1e-09 .* at least 0\.001 bytes/s",
+        ),
+        (lambda c: c["params"].update(Bup=3e17), r"params\.Bup: 3e\+17 .* at most 2\.5e\+17"),
+        (lambda c: c["params"].update(T=2e9), r"params\.T: 2000000000\.0 .* at most 1e\+09"),
         (lambda c: c.pop("name"), r"cases\[0\]\.name: null"),
         (lambda c: c.update(params=[]), r"params: \[\] is not valid; expected an object"),
         (lambda c: c.update(comparable_iterations=[1]), r"comparable_iterations"),
@@ -259,3 +264,63 @@ def test_a_byte_order_mark_is_read_over(tmp_path: Path) -> None:
 def test_the_diagnostic_is_no_result(tmp_path: Path) -> None:
     other = changed("asp_n2", "min_ps_arrival_gap_s", (), lambda gap: 2 * gap)
     assert only(verify(write(tmp_path, cases=[other]))).ok
+
+
+def run_case(kind: str, expected: dict[str, Any], **params: Any) -> dict[str, Any]:
+    base = {"alg": kind, "n": 2, "K": 1, "G": 1, "M": 1, "L": 0, "Bup": 1e9, "Bdn": 1e9}
+    served = {"S": 1, "PSup": 1e9, "PSdn": 1e9, "A": 0, "Aacc": 0}
+    return {"name": kind, "params": {**base, **served, **params}, "expected": expected}
+
+
+def test_moments_that_lie_closer_than_times_are_compared_may_be_one(tmp_path: Path) -> None:
+    """Two workers end 5 us apart after a day: whether the second ends by the first's end is no difference."""
+    ends = [100000.000000002, 100000.000005002]
+    for count, ok in (([1, 0], True), ([1, 1], True), ([0, 0], False), ([1, 2], False)):
+        expected = {"iter_end": [[end] for end in ends], "iterations_finished_at_t_first": count}
+        one = run_case("asp", expected, T=[100000, 100000.000005])
+        assert only(verify(write(tmp_path, cases=[one]))).ok == ok, count
+
+
+def test_steps_of_weeks_are_run(tmp_path: Path) -> None:
+    times = [3e6, 7e8]
+    one = run_case("asp", {"iter_end": [[time] for time in times]}, T=times)
+    assert only(verify(write(tmp_path, cases=[one]))).ok
+
+
+def test_a_flow_to_its_own_host_takes_the_nic_both_ways(tmp_path: Path) -> None:
+    """By hand: 100 B at 100 B/s and two latencies; beside it one from there to another shares the way out."""
+    hosts = {"up": [100, 100], "dn": [100, 100], "lat": [0.001, 0.001]}
+    flow = {"src": 0, "dst": 0, "bytes": 100, "start": 0}
+    alone = {"name": "alone", "params": {**hosts, "flows": [flow]}, "expected": {"completion": [1.002]}}
+    flows = [flow, {**flow, "dst": 1, "bytes": 50}]
+    both = {"name": "both", "params": {**hosts, "flows": flows}, "expected": {"completion": [1.502, 1.002]}}
+    assert [row.ok for row in verify(write(tmp_path, net_cases=[alone, both]))] == [True, True]
+
+
+def test_one_time_does_not_stand_for_all_flows(tmp_path: Path) -> None:
+    wrong = case("incast4")
+    wrong["expected"]["completion"] = wrong["expected"]["completion"][:1]
+    with pytest.raises(ScenarioError, match=r"expected\.completion: 'list of 1' is not valid; .* list of 4"):
+        verify(write(tmp_path, net_cases=[wrong]))
+
+
+def test_times_beyond_the_comparable_ones_may_be_left_out(tmp_path: Path) -> None:
+    short = case("asp_n2")
+    short["comparable_iterations"] = [5, 7]
+    short["expected"] = {
+        "iter_end": [ends[:k] for ends, k in zip(short["expected"]["iter_end"], (5, 7), strict=True)]
+    }
+    assert only(verify(write(tmp_path, cases=[short]))).ok
+    short["expected"]["iter_end"][1].pop()
+    with pytest.raises(ScenarioError, match=r"iter_end\[1\]: 'list of 6' is not valid; .*the first 7"):
+        verify(write(tmp_path, cases=[short]))
+
+
+def test_null_is_as_good_as_missing_where_a_value_may_be_missing(tmp_path: Path) -> None:
+    one = case("bsp_n4")
+    one.update(compare_until_s=None, comparable_iterations=None)
+    one["params"].update(lock=None, eager=None)
+    assert only(verify(write(tmp_path, cases=[one]))).ok
+    one["params"]["T"] = None
+    with pytest.raises(ScenarioError, match=r"params\.T"):
+        verify(write(tmp_path, cases=[one]))
