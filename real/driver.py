@@ -156,7 +156,7 @@ class Driver:
         self.booker.begin(time.monotonic())
         leader = _Running([main], main=True)
         self._programs = [leader, *(_Running([program]) for program in companions)]
-        for program in self._programs:
+        for program in tuple(self._programs):  # a worker that comes back at the end ends as it begins
             self._advance(program, None)
         self._loop(lambda: leader not in self._programs, finishing=True)
         if leader in self._programs:

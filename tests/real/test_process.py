@@ -19,7 +19,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("zmq")
 
-from core.effects import Receive  # noqa: E402
+from core.effects import Compute, Receive, Send  # noqa: E402
 from core.node import Message, Node, Program  # noqa: E402
 from core.record import STEP_COLUMNS, StepLog  # noqa: E402
 from real import wire  # noqa: E402
@@ -157,6 +157,41 @@ def test_a_server_reads_what_has_come_before_it_ends(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(endpoint.changed, "wait", meanwhile)
     driver.run(serve())
     assert read == [7]
+
+
+def test_companions_of_a_worker_that_ends_as_it_begins_are_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that comes back when the budget is met: its neighbours' requests are answered all the same."""
+    network = MemoryNetwork(3)
+    endpoint, *neighbours = network.endpoints
+    answered: list[str] = []
+
+    def answers(tag: str) -> Program:
+        while True:
+            request = yield Receive(tag)
+            answered.append(tag)
+            yield Send((request.source, Message("reply")))
+
+    def worker() -> Program:
+        return
+        yield Compute()
+
+    def meanwhile(_: float | None) -> None:
+        if not answered:
+            for end, tag in zip(neighbours, ("a", "b"), strict=True):
+                end.submit([(0, Message(tag))])
+            network.settle()
+            for end in neighbours:
+                end.say(wire.BYE, [0])
+            driver.finish()
+        network.settle()
+
+    node = Node(id=0, workers=3, params=None)
+    driver = Driver(node, endpoint, Booker(0, server=False, spans=False), Hooks(lambda *_: False))
+    monkeypatch.setattr(endpoint.changed, "wait", meanwhile)
+    driver.run(worker(), answers("a"), answers("b"))
+    driver.drain()
+    driver.serve()
+    assert sorted(answered) == ["a", "b"]
 
 
 def test_a_freeze_by_step_holds_the_worker_until_the_launcher_says_that_it_is_over() -> None:
