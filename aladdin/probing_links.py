@@ -16,7 +16,9 @@ from aladdin.prices import LONGEST, NATIVE, RING, Prices, times
 from aladdin.probe import Learned, Probe
 from analysis import calibrate as fits
 from analysis import goodness
+from core.probes import TALKS
 from core.record import Record
+from core.tensors import OPERATIONS
 from scenarios import Scenario
 from scenarios.profile import Constant, Profile
 
@@ -98,15 +100,33 @@ class LinkProbes(Prices):
         return self.base.override(fields | {key.replace("__", "."): value for key, value in changes.items()})
 
     def tensors(self) -> Probe:
-        """Tensor operations."""
-        each = 6 * 3 * self.bytes / 1e10
+        """Tensor operations, and messages, both after steps (of a small batch) as in training."""
+        batch = min(2, self.base.workload.batch)
+
+        def each(profile: Profile) -> float:
+            step = max(self.step(profile) * batch / self.base.workload.batch, self.bytes / NATIVE)
+            return TALKS * step + len(OPERATIONS) * 3 * self.bytes / 1e10
+
+        def repeats(profile: Profile, share: float) -> int:
+            return times(share, each(profile), 5, 30)
+
+        def scenarios(profile: Profile, share: float) -> list[Scenario]:
+            often = repeats(profile, share)
+            fields: dict[str, Any] = {"run__steps": TALKS * (1 + often), "workload__batch": batch}
+            part = min(1.0, LITTLE / self.bytes)
+            return [self.scenario("TensorProbe", 2, often, **fields, algorithm__options__part=part)]
+
+        def learn(records: list[Record], _: Profile) -> Learned:
+            found = fits.fit_tensors(records[0])
+            if self.base.run.device == "cpu":  # elsewhere programs copy messages, and their size counts
+                found["program.message"] = fits.fit_message(records[0])
+            return Learned(found, {"tensor_rate": goodness.tensors(records[0])})
+
         return Probe(
             "tensor operations",
-            lambda _, share: [self.scenario("TensorProbe", 1, times(share, each, 8, 30))],
-            lambda records, _: Learned(
-                fits.fit_tensors(records[0]), {"tensor_rate": goodness.tensors(records[0])}
-            ),
-            lambda _, share: self.start(1) + (1 + times(share, each, 8, 30)) * each,
+            scenarios,
+            learn,
+            lambda p, share: self.start(2) + (1 + repeats(p, share)) * each(p),
         )
 
     def links(self, kind: str) -> Probe:
@@ -116,7 +136,7 @@ class LinkProbes(Prices):
         each = 2 * (sum(SIZES) + sum(SIZES[:PINGS])) * self.transfer(rate)
         slow = rate / SLOWER
         little = min(LITTLE / self.bytes, self.part(slow))
-        each_slow = 2 * 3 * little * self.bytes / slow
+        each_slow = 2 * 2 * little * self.bytes / slow
 
         def probe(repeats: int, sizes: Sequence[float], pings: int) -> Scenario:
             fields = {"parts": list(sizes), "pings": pings}
@@ -131,7 +151,7 @@ class LinkProbes(Prices):
             one = probe(often, [part * size for size in SIZES], PINGS)
             if kind == "native":
                 return [one]
-            return [one, _slower(probe(slowly, (little / 2, little), 2), kind)]
+            return [one, _slower(probe(slowly, (little / 2, little), 1), kind)]
 
         def learn(records: list[Record], _: Profile) -> Learned:
             found = fits.fit_links(

@@ -27,15 +27,15 @@ import numpy as np
 from scipy import optimize, stats
 
 from analysis.resampling import FLATTEST, Lines, constant, interval, medians, resamples
-from core.probes import ALLREDUCE, DUPLEX, HUB, PING, STEP, STREAM, TURN
+from core.probes import ALLREDUCE, DUPLEX, HUB, PING, STEP, STREAM, TALKS, TURN
 from core.record import Record
 from core.tensors import OPERATIONS
 from scenarios.profile import Constant
 
 __all__ = [
     "CalibrationError", "StepFit", "at_most", "by_size", "distribution", "fit_allreduce", "fit_beside",
-    "fit_byte_cost", "fit_carried", "fit_cold", "fit_handover", "fit_links", "fit_pacing", "fit_ring_lag",
-    "fit_slots", "fit_steps", "fit_tensors", "observed", "step_times",
+    "fit_byte_cost", "fit_carried", "fit_cold", "fit_handover", "fit_links", "fit_message", "fit_pacing",
+    "fit_ring_lag", "fit_slots", "fit_steps", "fit_tensors", "observed", "step_times",
 ]  # fmt: skip
 
 SHORTEST = 1e-5
@@ -229,6 +229,18 @@ def fit_tensors(record: Record) -> dict[str, Constant]:
             continue
         found[f"tensor_rate.{operation}"] = constant(nbytes / np.maximum(seconds, 1e-9), np.median, "bytes/s")
     return found
+
+
+def fit_message(record: Record) -> Constant:
+    """``program.message``: what a program spends on one, from a ``TensorProbe`` run; seconds, in the median.
+
+    Raises ``CalibrationError`` where it has no steps that are followed by messages, one sent and one taken.
+    """
+    steps = record.steps
+    rows = (steps["node"] == 0) & (steps["step"] >= TALKS) & (steps["step"] % TALKS == TALKS - 1)
+    if not rows.any():
+        raise CalibrationError("tensor probe: no step that is followed by messages")
+    return constant(steps["update"][rows] / 2, np.median, "s")
 
 
 def fit_ring_lag(

@@ -29,7 +29,7 @@ _TOLERANCES: tuple[tuple[str, float, float], ...] = (
     (r"step_time\.cold|pacing\.overhead", 0.50, 1e-3),
     (r"device\.slots.*", 0.15, 0.0),
     (r"tensor_rate\..*", 0.25, 0.0),
-    (r"tensor_seconds\..*", 0.50, 1e-4),
+    (r"tensor_seconds\..*|program\.message", 0.50, 1e-4),
     (r"link\.native\.(bandwidth|shared)", 0.20, 0.0),
     (r"link\..*\.(bandwidth|shared|efficiency(\.slow)?)", 0.03, 0.0),
     (r"link\..*\.(latency|overhead)", 0.50, 5e-4),

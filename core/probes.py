@@ -14,7 +14,7 @@ probe              observes (kind, bytes, seconds)              of
                                                                 many workers that never talk meanwhile
 ``RelayProbe``     nothing, likewise                            steps after pauses, and without
 ``BesideProbe``    nothing, likewise                            steps beside messages, and in silence
-``TensorProbe``    operation, tensor's bytes, duration          each tensor operation
+``TensorProbe``    operation, tensor's bytes, duration          each tensor operation, after a step
 ``LinkProbe``      ``PING``, message's bytes, half a round trip an idle link
                    ``STREAM``, bytes, seconds per message       messages back to back, one way
                    ``DUPLEX``, bytes, seconds per message       the same, both ways at once
@@ -42,6 +42,7 @@ __all__ = [
     "PING",
     "STEP",
     "STREAM",
+    "TALKS",
     "TURN",
     "AllReduceProbe",
     "BesideProbe",
@@ -57,6 +58,9 @@ PING, STREAM, DUPLEX, ALLREDUCE, STEP, HUB = (len(OPERATIONS) + i for i in range
 
 TURN = 3
 """Steps that a worker of a ``RelayProbe`` makes before it is the other's turn."""
+
+TALKS = 2
+"""Every so many steps of a ``TensorProbe`` the last is followed by messages, not by tensor operations."""
 
 _COLD_BYTES = 64e6
 """Bytes that a probe's vectors have together, if not that makes them more than 16."""
@@ -237,19 +241,30 @@ class BesideProbe(_Probe):
 
 @dataclass(frozen=True)
 class TensorProbe(_Probe):
-    """Each tensor operation ``repeats`` times on whole parameter vectors, after one unmeasured.
+    """One of two workers computes. After every second step it runs each tensor operation on whole parameter
+    vectors, after the others it sends ``part`` of one to the other worker, and takes it back.
 
-    The vectors take turns, so that they are as cold in the caches as a vector that has just been
-    received, or computed by somebody else.
+    So operations and messages find the processor as a gradient left it, as they do in training. The vectors
+    take turns, so that they are as cold in the caches as a vector that has just been received, or computed by
+    somebody else; and so do the operations, of which one is the first after a step. The first of each is no
+    measurement. What it does with messages shows in ``update`` of the ``TALKS`` steps.
     """
 
     name: ClassVar[str] = "probe.tensors"
-    title: ClassVar[str] = "probe: tensor operations"
+    title: ClassVar[str] = "probe: tensor operations, and what programs spend on messages"
+
+    part: float = 1.0
 
     def worker(self, node: Node) -> Program:
+        require("workers", node.workers, node.workers == 2, "2 for a probe of tensor operations")
+        if node.id:
+            while (message := (yield _RECEIVE)).tensor is not None:
+                yield Send((0, Message("probe", message.tensor)))
+            return
         tensors, size = node.tensors, node.params.nbytes
         copies = max(2, min(16, int(_COLD_BYTES // size)))
         pool = [tensors.snapshot(node.params) for _ in range(copies)]
+        sent = tensors.snapshot(_part(node, self.part))
         calls: dict[str, Callable[[Any, Any], Any]] = {
             "accumulate": tensors.accumulate,
             "apply": lambda x, g: node.optimizer.apply(tensors, x, g, 1e-9),
@@ -260,14 +275,20 @@ class TensorProbe(_Probe):
         }
         turn = 0
         for repeat in range(self.repeats + 1):
-            for kind, operation in enumerate(OPERATIONS):
+            yield _COMPUTE
+            for place in range(len(OPERATIONS)):
+                kind = (place + repeat) % len(OPERATIONS)
                 turn += 2
                 first, second = pool[turn % copies], pool[(turn + 1) % copies]
                 begun = yield _NOW
-                calls[operation](first, second)
+                calls[OPERATIONS[kind]](first, second)
                 ended = yield _NOW
                 if repeat:
                     node.observe(kind, size, ended - begun)
+            yield _COMPUTE
+            yield Send((1, Message("probe", sent)))
+            yield _RECEIVE
+        yield Send((1, Message("probe")))
 
 
 @dataclass(frozen=True)

@@ -203,6 +203,7 @@ class Host:
                every message, exponentially): all its nodes reach a ring step at once and queue for the cores
     handover   seconds for which a link rests between a message of one connection and one of another that has
                waited for it: until the next sender has heard that it is its turn
+    message    seconds that a program spends on a message that it sends or takes, beside tensor operations
     """
 
     cores: float = number(0.0, low=0.0, high=MOST)
@@ -215,6 +216,7 @@ class Host:
     pause: float = amount(0.0, "seconds")
     ring_lag: float = amount(0.0, "seconds")
     handover: float = amount(0.0, "seconds")
+    message: float = amount(0.0, "seconds")
 
     def __post_init__(self) -> None:
         check(self)

@@ -19,6 +19,8 @@ constant                   unit     meaning
 ``pacing.overhead``        s        added to every paced step by waking up late
 ``tensor_rate.<op>``       bytes/s  of a tensor operation (``core.tensors.OPERATIONS``)
 ``tensor_seconds.<op>``    s        fixed cost of one call of it
+``program.message``        s        that a program spends on a message that it sends or takes, beside
+                                    tensor operations
 ``link.<kind>.latency``    s        of a path between two nodes, one way; kind: native, paced or
                                     shaped
 ``link.<kind>.overhead``   s        per message, beyond its latency
@@ -92,7 +94,7 @@ _KNOWN: tuple[tuple[str, str, Kind], ...] = (
     (rf"step_time\.spread(\.{_N})?", "1", real(low=0.0, high=WIDEST)),
     (r"step_time\.cold|pacing\.overhead", "s", real(low=-LARGEST["seconds"], high=LARGEST["seconds"])),
     (rf"tensor_rate\.({'|'.join(OPERATIONS)})", "bytes/s", _RATE),
-    (rf"tensor_seconds\.({'|'.join(OPERATIONS)})", "s", _WAIT),
+    (rf"tensor_seconds\.({'|'.join(OPERATIONS)})|program\.message", "s", _WAIT),
     (rf"link\.({LINKS})\.(latency|overhead)", "s", _WAIT),
     (rf"link\.({LINKS})\.(bandwidth|shared)", "bytes/s", _RATE),
     (rf"link\.({LINKS})\.efficiency(\.slow)?", "1", real(above=0.0, high=10.0)),
@@ -253,6 +255,7 @@ class Profile:
             pause=PAUSE * self.value("step_time.mean") if native else 0.0,
             ring_lag=ring_lag(self, scenario.cluster, kind),
             handover=handover(self, scenario.cluster.workers, kind),
+            message=self.value("program.message"),
         )
 
     def _slots(self, scenario: Scenario) -> float:

@@ -97,6 +97,7 @@ class Driver:
         self.processor = Cores(self.clock, own.cores, own.slots, own.beside, dice) if own.cores else None
         self.ring_lag = own.ring_lag
         self.cold, self.pause = own.cold, own.pause
+        self.message = own.message if self.processor is not None else 0.0
         self.passes: defaultdict[Host, Nobody] = defaultdict(Nobody)
         self.paced_gradient = own.gradient if self.processor is not None else 0.0
         self.network = Network(
@@ -219,7 +220,7 @@ class Driver:
     def run(self) -> Record:
         """All programs to their end; what the run leaves behind."""
         algorithm = self.plan.algorithm
-        pump = FastPump if self.shortcuts else self.kind_of_pump
+        pump = FastPump if self.shortcuts and not self.message else self.kind_of_pump
         with undisturbed():
             for host in self.hosts:
                 if host.id in self.late:

@@ -388,7 +388,7 @@ class Faulty(Driver):
     def asked(self, host: FaultyHost, rank: int) -> None:
         """Joiner ``rank`` asks worker ``host`` for its parameters."""
         joiner, collective = self.hosts[rank], self.plan.algorithm.collective
-        if not joiner.entering or joiner.programs[0].want.source != host.id:
+        if not joiner.entering or joiner.programs[0].awaited != host.id:
             return  # late: it has asked another one since, who may have made it a member
         if collective and joiner in self.active:  # whoever it asked before has died
             del self.active[joiner]

@@ -4,7 +4,8 @@ Rules this module obeys:
 
 * A program is a plain generator: results are sent in, ``Finished`` is thrown in. Each kind of effect
   has one handler, which returns the result, ``BLOCKED`` or ``FINISHED``.
-* Tensor work since the last effect is a debt; it is paid in time before the next effect acts.
+* Tensor work since the last effect is a debt; it is paid in time before the next effect acts. So is what a
+  program spends on messages, on a host where that costs anything.
 * A pump is its own alarm: it sleeps for a step or a debt without any further object.
 """
 
@@ -178,6 +179,12 @@ class Pump(Alarm):
         """Seconds for which its node has been stopped so far."""
         return 0.0
 
+    @property
+    def awaited(self) -> int | None:
+        """The one node whose message it waits for, or will when it has paid its debt."""
+        effect = self._effect if self.state == PAYING else self.want
+        return effect.source if isinstance(effect, Receive) else None
+
     def held(self, alarm: Alarm) -> bool:
         """Whether ``alarm``, of a step, goes off too early because the node was stopped meanwhile."""
         return False
@@ -276,6 +283,7 @@ class Pump(Alarm):
         host, tag = self.host, effect.tag
         message = host.take(effect)
         if message is not None:
+            self._spend(1)
             return message
         listens = effect.source is not None or not NEWS.isdisjoint((tag,) if type(tag) is str else tag)
         self.state, self.want = RECEIVING, effect
@@ -287,7 +295,16 @@ class Pump(Alarm):
         return BLOCKED
 
     def _poll(self, effect: Poll) -> Any:
-        return self.host.take(effect)
+        message = self.host.take(effect)
+        if message is not None:
+            self._spend(1)
+        return message
+
+    def _spend(self, messages: int) -> None:
+        """The program has sent or taken so many: its own work, beside what it does with tensors."""
+        cost = self.driver.message
+        if cost:
+            self.host.tensors.debt += messages * cost
 
     def wake(self, message: Any) -> None:
         """What the program waited for is here."""
@@ -303,6 +320,7 @@ class Pump(Alarm):
             if now > host.mark:
                 host.book(now)
             host.blocked = False
+        self._spend(1)
         self.run(message)
 
     def hear(self, news: Any) -> None:
@@ -331,6 +349,7 @@ class Pump(Alarm):
         for pair, message in pairs:
             tensor = message.tensor
             pair.send(message, 0.0 if tensor is None else tensor.nbytes)
+        self._spend(len(pairs))
         return None
 
     def _try_send(self, effect: TrySend) -> bool:
@@ -345,6 +364,7 @@ class Pump(Alarm):
         for pair, message in pairs:
             tensor = message.tensor
             pair.send(message, 0.0 if tensor is None else tensor.nbytes)
+        self._spend(len(pairs))
         return True
 
     def _flush(self, effect: Flush) -> Any:

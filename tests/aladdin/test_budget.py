@@ -53,7 +53,7 @@ class Machine:
         if scenario.run.links == "native":
             truth["cluster.bandwidth"] = 1.4e9 / self.slower
         if scenario.run.compute == "native":
-            truth["cluster.compute.mean"] = self.step
+            truth["cluster.compute.mean"] = self.step * (0.1 if batch <= 2 else 1.0)
         record = simulate(scenario.override(truth))
         first = 0.0 if batch <= 2 else self.step * max(1.0, n / 2)
         self.now += self.slower * (1.0 + 0.2 * n + first) + record.duration + (0.0 if self.runs else 3.0)

@@ -179,6 +179,7 @@ def _sharing(dice: _Dice, bandwidth: float, native: bool) -> tuple[dict[str, Any
         host |= {"slots": dice.of([], [1.0, 1.8, 1.5]), "beside": dice.of([], [0.0, 1.5])}
         host |= {"gradient": dice.of(0.0, 0.01), "cold": dice.of(0.0, 1e-3), "ring_lag": dice.of(0.0, 1e-3)}
         host["handover"] = host["cold"]
+        host["message"] = dice.of(0.0, 2e-3)
         links = "native" if native else dice.of("native", "paced")
         return {"host": host}, {"compute": dice.of("native", "paced"), "links": links}
     return {}, {}

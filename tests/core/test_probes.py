@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 import scenarios
-from analysis.calibrate import observed, step_times
-from core.probes import DUPLEX, HUB, PING, STREAM, TURN, fewest
+from analysis.calibrate import fit_message, fit_tensors, observed, step_times
+from core.probes import DUPLEX, HUB, PING, STREAM, TALKS, TURN, fewest
 from core.record import KINDS, Record
+from core.tensors import OPERATIONS
 from sim import simulate
 
 GROUPS = [1, 2, 4, 8]
@@ -46,6 +47,26 @@ def test_a_step_probe_makes_no_more_steps_than_it_may() -> None:
     assert len(record.steps["step"]) == 12
     budget = probe("StepProbe", 2, groups=[2], seconds=1e6, **{"run.steps": 7})
     assert len(budget.steps["step"]) == 14, "and ends with its budget"
+
+
+def test_tensor_operations_follow_steps_each_of_them_first_in_turn_and_messages_follow_others() -> None:
+    seconds = dict(zip(OPERATIONS, (1.0, 2.0, 3.0, 4.0, 5.0, 6.0), strict=True))
+    host = {"cluster.host": {"cores": 4, "message": 0.25}, "cluster.tensor_seconds": seconds}
+    record = probe("TensorProbe", 2, repeats=6, **host)
+    kinds = record.observations["kind"].reshape(6, len(OPERATIONS))
+    assert sorted(kinds[:, 0].tolist()) == list(range(len(OPERATIONS)))
+    assert all(sorted(row) == list(range(len(OPERATIONS))) for row in kinds.tolist())
+    taken = fit_tensors(record)
+    for operation, each in seconds.items():
+        rate = record.observations["bytes"][0] / each
+        assert taken[f"tensor_rate.{operation}"].value == pytest.approx(rate, rel=1e-6)
+    assert fit_message(record).value == pytest.approx(0.25, rel=1e-6)
+    assert fit_message(record).samples == 6, "the first round counts in neither"
+    assert len(record.steps["step"]) == TALKS * 7
+    quiet = probe("TensorProbe", 2, repeats=6, **{"cluster.host": {"cores": 4}})
+    assert fit_message(quiet).value == 0.0
+    with pytest.raises(ValueError, match="workers: 3 is not valid; expected 2 for"):
+        probe("TensorProbe", 3)
 
 
 def test_a_hub_observes_rounds_of_one_message_from_each() -> None:

@@ -111,6 +111,15 @@ def test_a_ring_is_less_late_at_a_slower_pace_by_the_power_that_was_probed() -> 
     assert lag(odd, 8, "250 Mbit/s") == pytest.approx(6e-3)  # never later than at the nominal rate
 
 
+def test_what_messages_cost_programs_is_that_of_the_host_which_plays_them() -> None:
+    spent = {"program.message": constant(2e-4)}
+    host = {"host.paced.byte_cost": constant(1e-9)}
+    played = Profile({**PROFILE.constants, **spent, **host}).apply(scenario(compute="paced", links="paced"))
+    assert played.cluster.host.message == 2e-4
+    others = Profile({**PROFILE.constants, **spent}).apply(scenario(compute="paced", links="paced"))
+    assert others.cluster.host.message == 0.0
+
+
 def test_links_are_handed_over_as_was_probed_for_so_many_senders() -> None:
     found = {f"hub.paced.handover.{n}": constant(value) for n, value in ((2, 1e-3), (4, 3e-3))}
     host = {"host.paced.byte_cost": constant(1e-9)}

@@ -279,6 +279,36 @@ def test_a_step_after_a_pause_takes_longer_in_proportion_to_it() -> None:
     assert parts(record, 2) == pytest.approx({**parts(record, 2), "compute": 2.2, "wait": 1.0})
 
 
+@pytest.mark.parametrize("window", [1, 5])
+def test_programs_pay_for_each_message_that_they_send_or_take(window: int) -> None:
+    """Two to 1, one offered, which 1 waits for, finds and looks up; what is refused or not there costs nothing."""
+
+    def worker(node: Node) -> Program:
+        yield Compute()
+        if node.id:
+            yield Receive("ping")
+            yield Poll("pong")
+            yield Flush(0)
+            yield Receive("ping")
+            yield Compute()
+            yield Compute()
+            yield Poll("ping")
+            return
+        yield Send((1, message("ping", 1.0)), (1, message("ping", 1.0)), window=inf)
+        yield TrySend((1, message("ping", 1.0)))
+        yield Compute()
+
+    def run(**host: float) -> Record:
+        made = scenario(2, 9, host={"cores": 4, **host}, network={"window": window, "inbox": 9})
+        return driver(made, Programs(worker)).run()
+
+    record = run(message=0.125)
+    offered = window > 2
+    assert parts(record, 0)["update"] == pytest.approx((2 + offered) * 0.125)
+    assert parts(record, 1)["update"] == pytest.approx((2 + offered) * 0.125)
+    assert run().nodes["update"].tolist() == [0.0, 0.0]
+
+
 # Budgets
 
 
