@@ -10,6 +10,7 @@ Rules this module obeys:
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,7 +26,7 @@ SILENCES = {
 
 
 class Absence(NamedTuple):
-    """A node that did nothing, or of which nothing is known. Seconds since the start of the run.
+    """When a node was not there, or held up, or nothing is known of it. Seconds since the start of the run.
 
     why  "away" (not there), "frozen", "cut off", or "not recorded": a life that a crash ended, with its spans
     """
@@ -36,35 +37,66 @@ class Absence(NamedTuple):
     why: str
 
 
-def absences(record: Record) -> list[Absence]:
-    """When nodes were away, frozen or cut off, and lives of which the record holds no spans; by node."""
+def absences(record: Record, nodes: Collection[int]) -> list[Absence]:
+    """By node and time, when ``nodes`` were away, frozen or cut off, and lives of theirs that left no spans.
+
+    A server that leaves, or joins late, is not away: what it has to do is done elsewhere meanwhile.
+    """
     if not _befell(record):
         return []
-    table, found = record.events, list[Absence]()
-    rows = list(zip(*(table[name].tolist() for name in ("time", "node", "event")), strict=True))
-    for node in dict.fromkeys(sorted(row[1] for row in rows)):
-        own = [(time, event) for time, of, event in rows if of == node]
-        spans = record.spans["start"][record.spans["node"] == node] if len(record.spans) else np.empty(0)
-        away: float | None = 0.0 if own[0][1] == JOIN else None
-        life, silent = 0.0, dict[str, float]()
-        for time, event in own:
-            if event in (JOIN, READY) and away is not None:
-                found.append(Absence(node, away, time, "away"))
+    workers = int((record.nodes["role"] == "worker").sum())
+    found = []
+    for why, (begins, ends) in zip(("frozen", "cut off"), SILENCES.values(), strict=True):
+        silent = _silent(record, {begins}, {ends})
+        found += [Absence(node, start, end, why) for node, start, end in silent if node in nodes]
+    own: dict[int, list[tuple[float, int]]] = {}
+    for time, node, event in _told(record):
+        if node in nodes and event in (CRASH, LEAVE, JOIN) and (node < workers or event != LEAVE):
+            own.setdefault(node, []).append((time, event))
+    for node, events in own.items():
+        away: float | None = 0.0 if events[0][1] == JOIN and node < workers else None
+        life = 0.0
+        for time, event in events:
+            if event == JOIN:
+                found += [Absence(node, away, time, "away")] if away is not None else []
                 away, life = None, time
-            elif event in (CRASH, LEAVE) and away is None:
-                if event == CRASH and not ((spans >= life) & (spans < time)).any():
-                    found.append(Absence(node, life, time, "not recorded"))
-                found += [Absence(node, since, time, why) for why, since in silent.items()]
-                away, silent = time, {}
-            for why, (begins, ends) in zip(("frozen", "cut off"), SILENCES.values(), strict=True):
-                if event == begins and away is None:
-                    silent.setdefault(why, time)
-                elif event == ends and why in silent:
-                    found.append(Absence(node, silent.pop(why), time, why))
-        found += [Absence(node, since, record.duration, why) for why, since in silent.items()]
-        if away is not None:
-            found.append(Absence(node, away, record.duration, "away"))
-    return [one for one in found if one.end > one.start]
+                continue
+            if event == CRASH and not _spans(record, node, life, time):
+                found.append(Absence(node, life, time, "not recorded"))
+            away = time
+        found += [Absence(node, away, record.duration, "away")] if away is not None else []
+    return sorted(one for one in found if one.end > one.start)
+
+
+def _spans(record: Record, node: int, since: float, until: float) -> bool:
+    """Whether the record holds any span of ``node`` that begins in that time."""
+    if not len(record.spans):
+        return False
+    start = record.spans["start"][record.spans["node"] == node]
+    return bool(((start >= since) & (start < until)).any())
+
+
+def _told(record: Record) -> Iterator[tuple[float, int, int]]:
+    """Every event: seconds, node, what."""
+    table = record.events
+    return zip(*(table[name].tolist() for name in ("time", "node", "event")), strict=True)
+
+
+def _silent(record: Record, began: Collection[int], ended: Collection[int]) -> list[tuple[int, float, float]]:
+    """When nodes were held up by what ``began``, perhaps several times over, until all had ``ended``.
+
+    Who crashes or leaves is held up no more.
+    """
+    since, depth, found = dict[int, float](), dict[int, int](), list[tuple[int, float, float]]()
+    for time, node, event in _told(record):
+        before = depth.get(node, 0)
+        after = max(before + (event in began) - (event in ended), 0)
+        depth[node] = 0 if event in (CRASH, LEAVE) else after
+        if depth[node] and not before:
+            since[node] = time
+        elif before and not depth[node]:
+            found.append((node, since[node], time))
+    return found + [(node, since[node], record.duration) for node, still in depth.items() if still]
 
 
 def _befell(record: Record) -> bool:
@@ -152,25 +184,16 @@ def _silences(record: Record) -> dict[str, Any]:
     }
     if not any(found.values()):
         return {}
-    began = {kind for kind, _ in SILENCES.values()}
-    ended = {end for _, end in SILENCES.values()}
-    since, depth, seconds = dict[int, float](), dict[int, int](), 0.0
-    for time, node, event in zip(*(table[name].tolist() for name in ("time", "node", "event")), strict=True):
-        before = depth.get(node, 0)
-        depth[node] = 0 if event == CRASH else before + (event in began) - (event in ended)
-        if depth[node] and not before:
-            since[node] = time
-        elif before and not depth[node]:
-            seconds += time - since[node]
-    unfinished = sum(max(record.duration - since[node], 0.0) for node, still in depth.items() if still)
-    return {**found, "silent_seconds": seconds + unfinished}
+    began, ended = ({pair[i] for pair in SILENCES.values()} for i in (0, 1))
+    seconds = sum(max(end - start, 0.0) for _, start, end in _silent(record, began, ended))
+    return {**found, "silent_seconds": seconds}
 
 
 def _waits(record: Record) -> list[float]:
     """Seconds from each worker's join to the parameters, for those that got them."""
-    table, asked, found = record.events, dict[int, float](), list[float]()
+    asked, found = dict[int, float](), list[float]()
     workers = int((record.nodes["role"] == "worker").sum())
-    for time, node, event in zip(*(table[name].tolist() for name in ("time", "node", "event")), strict=True):
+    for time, node, event in _told(record):
         if event == JOIN and node < workers:
             asked[node] = time
         elif event == READY and node in asked:

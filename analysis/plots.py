@@ -44,9 +44,6 @@ COLOURS = {
 ABSENCES = {"away": "xxx", "frozen": "///", "cut off": "...", "not recorded": "---"}
 """Hatching of what a timeline shows where a node does nothing, or nothing is known of it."""
 
-_SILENT = ("frozen", "cut off")
-"""Who is silent goes on with what it was at: drawn over that."""
-
 SOLID, DASHED, DOTTED, MIXED = "-", (0, (5, 2)), (0, (1.2, 1.4)), (0, (6, 1.6, 1.2, 1.6))
 
 
@@ -241,14 +238,13 @@ def _draw_rows(axes: Axes, record: Record, rows: list[tuple[int, str]], begin: f
                scale: float) -> set[str]:  # fmt: skip
     """Draw one panel; returns the kinds of span and of absence that it shows."""
     spans, seen, places = record.spans, set(), {node: y for y, (node, _) in enumerate(rows)}
-    for node, left, end, why in absences(record):
-        if node in places and end > begin and left < begin + seconds:
+    for node, left, end, why in absences(record, places):
+        if end > begin and left < begin + seconds:
             seen.add(why)
             left, end = max(left, begin), min(end, begin + seconds)
             axes.broken_barh(
-                [((left - begin) * scale, (end - left) * scale)], (places[node] - 0.34, 0.68),
-                **_hatched(why, over=why in _SILENT),
-            )  # fmt: skip
+                [((left - begin) * scale, (end - left) * scale)], (places[node] - 0.34, 0.68), **_hatched(why)
+            )
     shown = (spans["end"] > begin) & (spans["start"] < begin + seconds)
     for y, (node, _) in enumerate(rows):
         for index, kind in enumerate(KINDS):
@@ -271,16 +267,11 @@ def _draw_rows(axes: Axes, record: Record, rows: list[tuple[int, str]], begin: f
     return seen
 
 
-def _hatched(why: str, over: bool) -> dict[str, Any]:
-    """How an absence is drawn: by itself, or over what the node was at."""
-    face, lines = ("none", "#FFFFFF") if over else ("#F4F4F4", "#B0B0B0")
-    return {
-        "facecolor": face,
-        "edgecolor": lines,
-        "hatch": ABSENCES[why],
-        "linewidth": 0.0,
-        "zorder": 3 if over else 0.5,
-    }
+def _hatched(why: str, legend: bool = False) -> dict[str, Any]:
+    """How an absence is drawn, over the spans: what a node that is held up was at shows through."""
+    through = why in ("frozen", "cut off") and not legend
+    face, lines = ("none", "#FFFFFF") if through else ("#F4F4F4", "#B0B0B0")
+    return {"facecolor": face, "edgecolor": lines, "hatch": ABSENCES[why], "linewidth": 0.0, "zorder": 3}
 
 
 def speedup(summaries: Sequence[Mapping[str, Any]], title: str = "") -> Figure:
@@ -441,7 +432,7 @@ def _part_legend(figure: Figure, parts: Sequence[str]) -> None:
 
     handles = [
         Patch(color=COLOURS[part], label=part) if part in COLOURS
-        else Patch(label=part, **_hatched(part, over=False))
+        else Patch(label=part, **_hatched(part, legend=True))
         for part in parts
     ]  # fmt: skip
     figure.legend(handles=handles, loc="outside lower center", ncols=len(parts), handlelength=1.1,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 import scenarios
 from aladdin.cli import main
 from analysis import churn, metrics
-from core.record import KINDS, Record
+from core.record import EVENTS, KINDS, Record
 from sim import simulate
 
 
@@ -84,11 +86,45 @@ def troubled(algorithm: str = "asp") -> Record:
 
 def test_absences_are_when_nodes_were_away_or_silent() -> None:
     record = troubled()
-    assert churn.absences(record) == [
+    assert churn.absences(record, range(5)) == [
         (0, 5.5, record.duration, "away"), (1, 3.0, 5.0, "away"), (2, 2.0, 3.5, "frozen"),
         (3, 0.0, 1.0, "away"),
     ]  # fmt: skip
-    assert churn.absences(simulate(scenarios.load("digits", {"run.numerics": False}))) == []
+    assert churn.absences(record, {3, 1}) == [(1, 3.0, 5.0, "away"), (3, 0.0, 1.0, "away")]
+    assert churn.absences(simulate(scenarios.load("digits", {"run.numerics": False})), range(5)) == []
+
+
+def befallen(*faults: dict[str, Any], **fields: Any) -> Record:
+    chosen = {"algorithm.name": "asp", "run.seconds": 6.0, "run.spans": True, "faults": [*faults]}
+    return simulate(scenarios.load("demo", {**chosen, "cluster.servers.count": 2, **fields}))
+
+
+def test_who_is_held_up_twice_at_once_is_until_both_have_ended() -> None:
+    freezes = [{"kind": "freeze", "ranks": [2], "at": at, "back": 3.0} for at in (1.0, 2.0)]
+    record = befallen(*freezes, {"kind": "cut", "ranks": [2], "at": 4.5, "back": 0.75})
+    assert churn.absences(record, [2]) == [(2, 1.0, 5.0, "frozen"), (2, 4.5, 5.25, "cut off")]
+    happened = churn.happened(record)
+    assert happened is not None
+    assert happened["silent_seconds"] == pytest.approx(4.25), "both at once count once"
+
+
+def test_who_is_held_up_when_a_run_is_stopped_is_until_then() -> None:
+    record = befallen({"kind": "cut", "ranks": [2], "at": 3.0, "back": 2.0})
+    stopped = record.events["event"] == EVENTS.index("heal")
+    assert stopped.sum() == 1
+    record.events = {name: column[~stopped] for name, column in record.events.items()}
+    assert churn.absences(record, range(6)) == [(2, 3.0, record.duration, "cut off")]
+
+
+def test_a_server_is_away_while_its_machine_is_down_but_not_while_its_slice_lives_elsewhere() -> None:
+    crash = befallen({"kind": "crash", "servers": [0], "at": 2.0, "back": 1.0})
+    assert churn.absences(crash, range(6)) == [(4, 2.0, 3.0, "away")]
+    leave = befallen({"kind": "leave", "servers": [1], "at": 2.0, "back": 2.0})
+    assert churn.absences(leave, range(6)) == []
+    busy = (leave.spans["node"] == 5) & (leave.spans["kind"] == KINDS.index("transfer"))
+    assert ((leave.spans["start"] > 2.1) & (leave.spans["end"] < 4.0) & busy).any()
+    late = befallen({"kind": "join", "servers": [1], "at": 2.0})
+    assert churn.absences(late, range(6)) == []
 
 
 @pytest.mark.parametrize("algorithm", ["asp", "bsp"])
@@ -107,7 +143,7 @@ def test_a_life_without_spans_is_not_recorded() -> None:
     record = troubled()
     own = (record.spans["node"] == 1) & (record.spans["start"] < 3.0)
     record.spans = {name: column[~own] for name, column in record.spans.items()}
-    assert churn.absences(record)[1:3] == [(1, 0.0, 3.0, "not recorded"), (1, 3.0, 5.0, "away")]
+    assert churn.absences(record, range(5))[1:3] == [(1, 0.0, 3.0, "not recorded"), (1, 3.0, 5.0, "away")]
 
 
 def test_who_dies_frozen_is_away_from_then_on() -> None:
@@ -117,4 +153,4 @@ def test_who_dies_frozen_is_away_from_then_on() -> None:
             {"kind": "crash", "ranks": [2], "at": 3.0, "back": 1.0},
         ],
     }))  # fmt: skip
-    assert churn.absences(record) == [(2, 2.0, 3.0, "frozen"), (2, 3.0, 4.0, "away")]
+    assert churn.absences(record, range(5)) == [(2, 2.0, 3.0, "frozen"), (2, 3.0, 4.0, "away")]

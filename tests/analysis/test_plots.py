@@ -125,6 +125,8 @@ def test_a_timeline_shows_who_was_away_and_who_was_frozen() -> None:
     ]
     boxes = [group.get_paths()[0].get_extents() for group in hatched]
     assert [(round(box.x0), round(box.x1)) for box in boxes] == [(0, 200), (200, 500), (100, 300)]
+    spans = [group for group in figure.axes[0].collections if not group.get_hatch()]
+    assert min(group.get_zorder() for group in hatched) > max(group.get_zorder() for group in spans)
     named = [text.get_text() for text in figure.legends[0].get_texts()]
     assert named[-3:] == ["away", "frozen", "not recorded"]
     assert overlaps(figure) == []

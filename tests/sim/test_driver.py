@@ -281,7 +281,7 @@ def test_a_step_after_a_pause_takes_longer_in_proportion_to_it() -> None:
 
 @pytest.mark.parametrize("window", [1, 5])
 def test_programs_pay_for_each_message_that_they_send_or_take(window: int) -> None:
-    """Two to 1, one offered, which 1 waits for, finds and looks up; what is refused or not there costs nothing."""
+    """Two to 1 and one offered; 1 waits for them, and looks. What is refused or not there costs nothing."""
 
     def worker(node: Node) -> Program:
         yield Compute()
