@@ -95,9 +95,14 @@ class NativeAllReduce(Alarm):
         self._rest = None
         self._network.clock.at(self._due, self)
 
+    @property
+    def kind(self) -> int:
+        """What its workers are about now: the kind of a span."""
+        return RECEIVE if self._due >= 0 else WAIT
+
     def halt(self) -> None:
         """The run ends in its midst: book what was under way until now."""
-        self._book(RECEIVE if self._due >= 0 else WAIT)
+        self._book(self.kind)
 
     def _book(self, kind: int, exclude: int = -1) -> None:
         now = self._network.clock._now

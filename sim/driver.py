@@ -40,7 +40,7 @@ from sim.interrupts import Interrupted, Stop
 from sim.memory import seldom, undisturbed
 from sim.network import Network, Pair, Transfer
 from sim.numerics import Gradients, Numerics
-from sim.programs import COMPUTING, ENDED, PAYING, RECEIVING, Metered, Pump
+from sim.programs import COMPUTING, ENDED, PAYING, RECEIVING, REDUCING, Metered, Pump
 from sim.routes import routes
 from sim.sampling import Sampling
 from sim.tables import length, record
@@ -443,6 +443,8 @@ class Driver:
             host.span(COMPUTE, main.since, now)
         elif main.state == PAYING:
             host.span(UPDATE, main.since, now)
+        elif main.state == REDUCING and self.collective is not None:
+            host.span(self.collective.kind, host.mark, now)
         elif host.blocked:
             host.span(host.blocked_in, host.mark, now)
 

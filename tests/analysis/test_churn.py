@@ -138,6 +138,40 @@ def test_spans_reach_up_to_a_crash_and_begin_again_after_it(algorithm: str) -> N
     assert start[start >= 5.0].min() == 5.0
 
 
+NATIVE = {"run.links": "native", "cluster.network.collective": "native", "algorithm.name": "arsgd"}
+WORK = {"cluster.tensor_seconds": {"assign": "20 ms", "apply": "20 ms", "scale": "20 ms"}}
+OVERLAP = {**NATIVE, "algorithm.options": {"overlap": "backward", "buckets": 4}}
+
+
+@pytest.mark.parametrize(
+    ("fields", "kind"),
+    [
+        ({}, "compute"),
+        (WORK, "update"),
+        (NATIVE, "receive"),
+        ({**NATIVE, "cluster.compute.scale": [1, 1, 2, 1]}, "wait"),
+        (OVERLAP, "compute"),
+    ],
+)
+def test_what_a_node_that_dies_was_about_is_in_its_spans_up_to_then(
+    fields: dict[str, Any], kind: str
+) -> None:
+    """It dies in the middle of the last span of that kind that begins within the first second."""
+    chosen = {"algorithm.name": "asp", "cluster.servers.count": 1, **fields}
+    whole = befallen(**chosen)
+    spans = whole.spans
+    own = (spans["node"] == 0) & (spans["kind"] == KINDS.index(kind)) & (spans["start"] < 1.0)
+    last = spans["start"][own].argmax()
+    start, end = float(spans["start"][own][last]), float(spans["end"][own][last])
+    died = (start + end) / 2
+    record = befallen({"kind": "crash", "ranks": [0], "at": died, "back": 1.0}, **chosen)
+    spans = record.spans
+    mine = (spans["node"] == 0) & (spans["end"] <= died) & (spans["kind"] != KINDS.index("transfer"))
+    latest = spans["end"][mine].argmax()
+    found = KINDS[spans["kind"][mine][latest]], spans["start"][mine][latest], spans["end"][mine][latest]
+    assert found == (kind, pytest.approx(start), pytest.approx(died))
+
+
 def test_a_life_without_spans_is_not_recorded() -> None:
     """A real worker that dies takes its spans along."""
     record = troubled()
