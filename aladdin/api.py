@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from functools import cached_property, partial
@@ -79,7 +79,7 @@ def load(
 
     Another ``algorithm`` keeps those of the scenario's options that it has too (``_shared_options``).
     """
-    if not algorithm:
+    if algorithm is None or algorithm == "":
         return scenarios.load(scenario, overrides)
     if not isinstance(algorithm, str):
         raise ScenarioError("algorithm", algorithm, "an algorithm's name")
@@ -328,7 +328,7 @@ def plot(runs: Sequence[str | Path], out: str | Path) -> list[Path]:
     """
     from analysis import pictures
 
-    return pictures.draw({str(path): _read(path) for path in _run_directories(runs)}, Path(out))
+    return pictures.draw({str(path): _read(path) for path in _run_directories(runs)}, files.place(out, "out"))
 
 
 def trace(runs: Sequence[str | Path], out: str | Path) -> Path:
@@ -340,7 +340,7 @@ def trace(runs: Sequence[str | Path], out: str | Path) -> Path:
         record = _read(path)
         name = f"{record.manifest.get('driver', 'run')} {record.manifest['scenario']['algorithm']['name']}"
         labels[name if name not in labels else f"{name} ({path})"] = record
-    return chrome.write(labels, out)
+    return chrome.write(labels, files.place(out, "out"))
 
 
 def list_algorithms() -> list[dict[str, Any]]:
@@ -484,6 +484,8 @@ def _run_directories(paths: Sequence[str | Path]) -> list[Path]:
     """The run directories among ``paths``, and those at most two levels below the others."""
     from analysis.store import MANIFEST
 
+    if isinstance(paths, str) or not isinstance(paths, Iterable):
+        raise ScenarioError("runs", paths, "a list of run directories")
     found: list[Path] = []
     for path in (files.place(one, "runs") for one in paths):
         levels = () if (path / MANIFEST).exists() else (f"*/{MANIFEST}", f"*/*/{MANIFEST}")

@@ -28,9 +28,10 @@ from aladdin.probing_links import SLOWER
 from aladdin.running import Progress, Runner, run_for_real
 from analysis.calibrate import CalibrationError
 from analysis.repetitions import doubts, merged
-from scenarios import Scenario, ScenarioError
-from scenarios.fields import integer, real
-from scenarios.profile import Profile
+from scenarios import Scenario, ScenarioError, files
+from scenarios.errors import unknown
+from scenarios.fields import integer, real, sequence
+from scenarios.profile import LINKS, Profile
 
 __all__ = ["LONGEST", "calibrate", "planned"]
 
@@ -56,8 +57,6 @@ MOST = 4
 PATIENCE = 1.3
 """Times the budget that probes may take from which the host always kept cores; their repetitions are twice
 ``MOST`` at most."""
-
-_COUNT = integer(1)
 
 ROUNDS = 2
 """Repetitions of all probes that the shares of a budget are meant for."""
@@ -90,10 +89,11 @@ def calibrate(
     Raises ``CalibrationError`` where a probe cannot be fitted at first, ``ScenarioError`` for bad input.
     """
     base = api.load(scenario, overrides=overrides)
-    path = None if out is None else _new_file(Path(out))
+    path = None if out is None else _new_file(files.place(out, "out"))
     budget = real(above=0.0, high=LONGEST, dimension="seconds")(budget, "budget")
-    counts = sorted({*(_counts(workers) or (base.cluster.workers,)), 2} - {1})
-    kinds = tuple(dict.fromkeys(links)) or tuple(dict.fromkeys(("native", "paced", base.run.links)))
+    given = sequence(integer(1))(workers, "workers"), sequence(_kind)(links, "links")
+    counts = sorted({*(given[0] or (base.cluster.workers,)), 2} - {1})
+    kinds = tuple(dict.fromkeys(given[1] or ("native", "paced", base.run.links)))
     profile = _blank(base, counts, kinds)
     todo = list(probes(base, counts, kinds))
     profile = _Calibration(profile, todo, budget, run or run_for_real, on_progress, clock).run()
@@ -102,10 +102,11 @@ def calibrate(
     return profile
 
 
-def _counts(workers: Any) -> tuple[int, ...]:
-    if isinstance(workers, str) or not isinstance(workers, Sequence):
-        raise ScenarioError("workers", workers, "numbers of workers, such as (2, 4)")
-    return tuple(int(_COUNT(count, "workers")) for count in workers)
+def _kind(value: Any, name: str) -> str:
+    kinds = LINKS.split("|")
+    if value not in kinds:
+        raise unknown(name, value, kinds)
+    return str(value)
 
 
 def planned(scenario: Source, workers: Sequence[int], links: Sequence[str], budget: float = BUDGET) -> float:

@@ -229,7 +229,8 @@ def _finished(runs: list[dict[str, Any]], *, complete: bool, order: list[str], *
 
 
 def _checked(accuracy: float | None) -> float | None:
-    if accuracy is not None and not 0 < accuracy <= 1:
+    number = isinstance(accuracy, int | float) and not isinstance(accuracy, bool)
+    if accuracy is not None and not (number and 0 < accuracy <= 1):
         raise ScenarioError("accuracy", accuracy, "a share above 0 and at most 1, such as 0.95")
     return accuracy
 

@@ -106,8 +106,12 @@ def save(figure: Figure, path: str | Path) -> Path:
     from matplotlib.text import Text
 
     path = Path(path)
+    ticks = {
+        id(text) for axes in figure.axes for axis in (axes.xaxis, axes.yaxis) for text in axis.findobj(Text)
+    }
     for text in figure.findobj(Text):
-        if "$" in text.get_text() and r"\mathdefault" not in text.get_text():
+        powers = id(text) in ticks and text.get_text().startswith(r"$\mathdefault{")
+        if "$" in text.get_text() and not powers:
             text.set_parse_math(False)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -323,9 +327,9 @@ def predicted_measured(pairs: Sequence[Mapping[str, Any]], title: str = "Predict
     """Prediction against measurement, and the error of each cell.
 
     ``pairs`` holds one mapping per cell: ``label``, ``algorithm``, ``predicted`` and ``measured``
-    (samples/s), and optionally ``low`` and ``high``, the measurement's interval: thin lines, which the axes
-    hold as far as they reach no more than threefold beyond all values. The grey band is a relative error of
-    ``band``.
+    (samples/s), and optionally ``low`` and ``high``, the measurement's interval: thin lines. On the left the
+    axes hold them, but reach at most threefold beyond all values; on the right they hold the errors, and
+    arrows stand where an interval goes on. The grey band is a relative error of ``band``.
     """
     figure, (left, right) = canvas(10.8, max(4.6, 1.6 + 0.25 * len(pairs)), widths=(1.15, 1))
     values = np.array([[pair["predicted"], pair["measured"]] for pair in pairs], dtype=float).reshape(-1, 2)
@@ -354,11 +358,12 @@ def predicted_measured(pairs: Sequence[Mapping[str, Any]], title: str = "Predict
 
 
 def _reach(values: np.ndarray, pairs: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
-    """What logarithmic axes hold: all values, and the intervals that reach no more than threefold beyond."""
+    """What logarithmic axes hold: all values, and the intervals as far as threefold beyond."""
     least, most = float(values.min()), float(values.max())
-    lows = [pair["low"] for pair in pairs if pair.get("low", 0.0) > least / 3]
+    lows = [pair["low"] for pair in pairs if "low" in pair]
     highs = [pair["high"] for pair in pairs if "high" in pair]
-    return min([least / 1.18, *lows]) / 1.1, min(max([most * 1.18, *highs]), 3 * most) * 1.1
+    low, high = min([least / 1.18, *lows]), max([most * 1.18, *highs])
+    return max(low, least / 3) / 1.1, min(high, 3 * most) * 1.1
 
 
 def _plain_log_ticks(axes: Axes, low: float, high: float) -> None:
@@ -388,6 +393,9 @@ def _errors(axes: Axes, pairs: Sequence[Mapping[str, Any]], band: float) -> None
         if high > low:
             ends = [100 * (pair["predicted"] / rate - 1) if rate > 0 else 2 * reach for rate in (high, low)]
             axes.plot(ends, [row + 0.22] * 2, color="#7F7F7F", linewidth=1, solid_capstyle="butt")
+            for side, arrow in ((-reach, "<"), (reach, ">")):
+                if min(ends) < side < max(ends):
+                    axes.plot(side, row + 0.22, marker=arrow, color="#7F7F7F", markersize=4, clip_on=False)
         axes.plot(error, row, marker=own.marker, color=own.colour, markersize=6)
     axes.set_xlim(-reach, reach)
     axes.set_yticks(range(len(pairs)), [pair["label"] for pair in pairs], fontsize=8.5)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from analysis.names import driver, label
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, RenderableType
     from rich.table import Table
     from rich.text import Text
 
@@ -185,11 +185,17 @@ def _rows(statistics: Sequence[Mapping[str, Any]], title: str, heads: Sequence[s
 
 def _breadth(grid: Table) -> int:
     """Columns of the terminal that ``grid`` takes with no cell cut short."""
-    from rich.console import Console
     from rich.measure import Measurement
 
-    console = Console(width=1000, markup=False)
-    return Measurement.get(console, console.options, grid).maximum
+    wide = console(1000)
+    return Measurement.get(wide, wide.options, grid).maximum
+
+
+def console(width: int | None = None, *, stderr: bool = False) -> Console:
+    """Where text goes as it is: in names that users give nothing is markup, or the name of a picture."""
+    from rich.console import Console
+
+    return Console(markup=False, emoji=False, highlight=False, width=width, stderr=stderr)
 
 
 def _means(one: Mapping[str, Any]) -> dict[str, RenderableType]:

@@ -111,6 +111,10 @@ def real(
 def _text(value: Any, name: str) -> str:
     if not isinstance(value, str):
         raise ScenarioError(name, value, "text")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ScenarioError(name, value, "text that can be written in UTF-8") from None
     return value
 
 

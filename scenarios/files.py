@@ -25,11 +25,15 @@ def place(value: Any, name: str) -> Path:
     """``value`` as a path; raises ``ScenarioError`` where it is none. ``name``: the argument's."""
     if not isinstance(value, str | os.PathLike):
         raise ScenarioError(name, value, "the path of a file or folder")
-    return Path(value)
+    if "\0" in os.fsdecode(value):
+        raise ScenarioError(name, value, "a path without null characters")
+    return Path(os.fsdecode(value))
 
 
 def text(path: str | Path, encoding: str = "utf-8") -> str:
     """What the file holds; raises ``OSError``, also where that is more than ``MOST`` bytes."""
+    if "\0" in str(path):
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), str(path))
     with open(path, "rb") as file:
         found = file.read(MOST + 1)
     if len(found) > MOST:

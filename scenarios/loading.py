@@ -52,7 +52,9 @@ def load(source: str | Path | Scenario, overrides: Mapping[str, Any] | None = No
 
 
 def _is_path(source: str) -> bool:
-    return source not in names() and (source.endswith((".yaml", ".yml")) or isfile(source))
+    if source in names() or "\0" in source:
+        return False
+    return source.endswith((".yaml", ".yml")) or isfile(source)
 
 
 def _based(source: str, seen: tuple[str, ...], field: str = "scenario") -> dict[str, Any]:

@@ -395,8 +395,9 @@ class Profile:
     @classmethod
     def read(cls, path: str | Path) -> Profile:
         """The profile in the JSON file at ``path``; raises ``ScenarioError``."""
+        path = files.place(path, "profile")
         try:
-            tree = json.loads(files.text(files.place(path, "profile"), "utf-8-sig"))
+            tree = json.loads(files.text(path, "utf-8-sig"))
         except (OSError, ValueError) as error:
             raise ScenarioError("profile", str(path), hint=f"cannot be read: {error}") from error
         except RecursionError:

@@ -71,9 +71,7 @@ class _Start(Alarm):
 def transfers(case: NetCase) -> list[float]:
     """When each flow's last byte arrives, seconds."""
     clock = Clock()
-    to_itself = any(source == target for source, target, *_ in case.flows)
-    apart = len(case.up) if to_itself else 0
-    network = _network(clock, case, 2 if apart else 1)
+    network = _network(clock, case, 2)
     ends = [-1.0] * len(case.flows)
 
     def told(transfer: Transfer) -> None:
@@ -81,7 +79,7 @@ def transfers(case: NetCase) -> list[float]:
 
     for i, (source, target, nbytes, start) in enumerate(case.flows):
         pair = (_Ear(2 * i, told), _Ear(2 * i + 1, told))
-        for ear, machine in zip(pair, (source, target + apart), strict=True):
+        for ear, machine in zip(pair, (source, target + len(case.up)), strict=True):
             network.attach(ear, machine)
         clock.at(start, _Start(network, pair, i, nbytes))
     clock.drain()

@@ -20,6 +20,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ RATES = (SLOWEST, LARGEST["bytes/s"] / WIDTH)
 """Least and largest rates of NICs, bytes/s: those that the simulator takes."""
 
 LONGEST = LARGEST["seconds"]
-"""Seconds that a step, a latency or a start is at most."""
+"""Seconds that a step, tensor work, a latency or a start is at most."""
 
 
 @dataclass(frozen=True)
@@ -120,8 +121,12 @@ class _Fields:
             raise ScenarioError(f"{self.where}.{name}", found, "0 or 1")
         return bool(found)
 
-    def number(self, name: str, default: Any = None, *, above: float = -1.0, whole: bool = False) -> float:
-        return _number(self.get(name, default), f"{self.where}.{name}", above, whole)
+    def number(self, name: str, default: Any = None, *, above: float = -1.0, whole: bool = False,
+               most: float = inf) -> float:  # fmt: skip
+        found = _number(self.get(name, default), f"{self.where}.{name}", above, whole)
+        if found > most:
+            raise ScenarioError(f"{self.where}.{name}", found, f"a number of at most {most:g}")
+        return found
 
     def rates(self, name: str, count: int) -> tuple[float, ...]:
         """``count`` rates of NICs, from a list or one for all."""
@@ -174,8 +179,9 @@ def _series(value: Any, where: str) -> tuple[float, ...]:
 
 def read(path: str | Path) -> list[NetCase | RunCase]:
     """All cases of a file, transfers first. Raises ``ScenarioError`` for whatever is wrong with it."""
+    path = files.place(path, "path")
     try:
-        tree = json.loads(files.text(files.place(path, "path"), "utf-8-sig"))
+        tree = json.loads(files.text(path, "utf-8-sig"))
     except OSError as error:
         raise ScenarioError(str(path), hint=f"cannot be read: {error.strerror}") from error
     except ValueError as error:
@@ -212,7 +218,8 @@ def _net_case(case: _Fields, name: str) -> NetCase:
         for end, host in zip(("src", "dst"), ends, strict=True):
             if host >= hosts:
                 raise ScenarioError(f"{where}.{end}", host, f"a host between 0 and {hosts - 1}")
-        return ends[0], ends[1], float(int(fields.number("bytes"))), fields.number("start")
+        nbytes = float(int(fields.number("bytes")))
+        return ends[0], ends[1], nbytes, fields.number("start", most=LONGEST)
 
     flows = params.rows("flows", flow)
     expected = case.under("expected")
@@ -244,8 +251,8 @@ def _run_case(case: _Fields, name: str) -> RunCase:
     comparable = tuple(int(_number(v, f"{where}[{i}]", -1.0, True)) for i, v in enumerate(iterations))
     until = case.number("compare_until_s", 1e300)
 
-    def given(name: str, kinds: tuple[str, ...]) -> float:
-        return params.number(name) if kind in kinds else 0.0
+    def given(name: str, kinds: tuple[str, ...], most: float = inf) -> float:
+        return params.number(name, most=most) if kind in kinds else 0.0
 
     return RunCase(
         name=name, kind=kind, workers=n, servers=servers, iterations=k,
@@ -253,7 +260,7 @@ def _run_case(case: _Fields, name: str) -> RunCase:
         gradient=int(given("G", (*SERVED, "ring"))) // parts,
         model=int(given("M", (*SERVED, "gossip"))) // (servers or 1),
         compute=params.numbers("T", n),
-        apply=given("A", SERVED), accumulate=given("Aacc", ("bsp", "aladdin")),
+        apply=given("A", SERVED, LONGEST), accumulate=given("Aacc", ("bsp", "aladdin"), LONGEST),
         up=up, down=down, latency=_latency(params, n, servers),
         neighbours=neighbours, locked=params.flag("lock"), eager=params.flag("eager"),
         expected=_expected(expected, kind, k, comparable), until=until,
@@ -292,11 +299,11 @@ def _expected(expected: _Fields, kind: str, k: int, comparable: tuple[int, ...])
             )
     several = ["finish", "throughput_iter_per_s", "iterations_finished", "iterations_finished_at_t_first"]
     for name in several + ["model_pushes_received"] * (kind == "aladdin"):
-        if name in expected.tree:
+        if expected.tree.get(name) is not None:
             found[name] = expected.rows(name, lambda value, where: _number(value, where, -1.0, False), n)
     for name in ("makespan", "t_first_finish", "n_transfers"):
-        if name in expected.tree:
+        if expected.tree.get(name) is not None:
             found[name] = expected.number(name)
-    if kind == "aladdin" and "blend_at_iter" in expected.tree:
+    if kind == "aladdin" and expected.tree.get("blend_at_iter") is not None:
         found["blend_at_iter"] = expected.rows("blend_at_iter", _series, n)
     return found

@@ -8,13 +8,13 @@ Rules this module obeys:
   there it matters that a transfer waits until its receiver is ready.
 * Fair admission, unlimited inboxes, Phantom tensors; only servers pay for tensor work: ``apply`` A,
   ``accumulate`` Aacc seconds per call.
-* Messages are whole bytes per shard or chunk, as the oracle has them. A Phantom has four bytes per
-  element, so bytes stand for elements and all rates are four times as high; that is exact.
+* Messages are whole bytes per flow, shard or chunk, rounded down, as the oracle has them. A Phantom has
+  four bytes per element, so bytes stand for elements and all rates are four times as high; that is exact.
 * All expected times, and rates made of them, are compared up to ``compare_until_s`` and the comparable
   iterations; ``min_ps_arrival_gap_s`` is not: it says how close to a tie the oracle's run came. ALADDIN's
   iteration k ends when its gradient is seen to be delivered: with a window of 1 at the end of step
-  k+1, for the last at its delivery. Counts must agree
-  exactly: of iterations, messages, pushes, blends.
+  k+1, for the last at its delivery. Counts, of iterations, messages, pushes and blends, must agree
+  exactly, or where two moments may be one (``TIE``) with either order.
 """
 
 from __future__ import annotations

@@ -131,13 +131,10 @@ def top(
 
 
 def console() -> Console:
-    """Where results go: stdout, wide enough for a table if that is no terminal.
+    """Where results go: stdout, wide enough for a table if that is no terminal."""
+    from analysis import report
 
-    Nothing is markup there: names that users give would be taken for it.
-    """
-    from rich.console import Console
-
-    return Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else WIDTH)
+    return report.console(None if sys.stdout.isatty() else WIDTH)
 
 
 def say(kind: str, text: str) -> None:
@@ -247,15 +244,17 @@ class Bars:
 @contextmanager
 def progress(unit: str = "steps") -> Iterator[Bars]:
     """Bars on stderr, as long as the context lasts."""
-    from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
     from rich.progress import TimeRemainingColumn as Remaining
 
+    from analysis import report
+
     columns = (
-        TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(),
+        TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(),
         TextColumn("{task.fields[told]}"), TimeElapsedColumn(), TextColumn("left"), Remaining(),
     )  # fmt: skip
-    bars = Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
+    shown = report.console(stderr=True)
+    bars = Progress(*columns, console=shown, transient=True, disable=not sys.stderr.isatty())
     try:
         yield Bars(bars, unit)
     finally:
@@ -268,7 +267,7 @@ def spinner(text: str) -> Iterator[None]:
     if not sys.stderr.isatty():
         yield
         return
-    from rich.console import Console
+    from analysis import report
 
-    with Console(stderr=True).status(text):
+    with report.console(stderr=True).status(text):
         yield

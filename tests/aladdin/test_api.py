@@ -241,11 +241,24 @@ def test_separators_are_no_names() -> None:
         (lambda: aladdin.simulate("demo", out=3), "out: 3 is not valid; expected the path"),  # type: ignore[arg-type]
         (lambda: aladdin.plot([3], "p"), "runs: 3 is not valid; expected the path"),  # type: ignore[list-item]
         (lambda: aladdin.verify(3), "path: 3 is not valid; expected the path"),  # type: ignore[arg-type]
-        (lambda: aladdin.calibrate("demo", workers=3), "workers: 3 is not valid; expected numbers"),  # type: ignore[arg-type]
-        (lambda: aladdin.calibrate("demo", workers=(0,)), "workers: 0 is not valid; expected a whole number"),
+        (lambda: aladdin.calibrate("demo", workers=None), "workers: null is not valid; expected a list"),  # type: ignore[arg-type]
+        (lambda: aladdin.calibrate("demo", workers=(0,)), "workers[0]: 0 is not valid; expected a whole"),
+        (lambda: aladdin.calibrate("demo", links=("wifi",)), "links[0]: 'wifi' is not valid"),
+        (lambda: aladdin.calibrate("demo", links=(3,)), "links[0]: 3 is not valid"),  # type: ignore[arg-type]
+        (lambda: aladdin.calibrate("demo", out=3), "out: 3 is not valid; expected the path"),  # type: ignore[arg-type]
+        (lambda: aladdin.compare("demo", accuracy="x"), "accuracy: 'x' is not valid; expected a share"),  # type: ignore[arg-type]
+        (lambda: aladdin.plot(3, "p"), "runs: 3 is not valid; expected a list"),  # type: ignore[arg-type]
+        (lambda: aladdin.plot("run", "p"), "runs: 'run' is not valid; expected a list"),
+        (lambda: aladdin.plot([], 3), "out: 3 is not valid; expected the path"),  # type: ignore[arg-type]
+        (lambda: aladdin.trace([], 3), "out: 3 is not valid; expected the path"),  # type: ignore[arg-type]
+        (lambda: aladdin.trace(["a\0b"], "t"), "runs: 'a\\x00b' is not valid; expected a path without null"),
+        (lambda: aladdin.simulate("demo", out="a\0b"), "out: 'a\\x00b' is not valid; expected a path"),
+        (lambda: aladdin.simulate("a\0b.yaml"), "scenario: 'a\\x00b.yaml' is neither"),
+        (lambda: aladdin.simulate("demo", algorithm=[]), "algorithm: [] is not valid; expected"),  # type: ignore[arg-type]
+        (lambda: aladdin.simulate("demo", overrides={"name": "\udcff"}), "name: '\\udcff' is not"),
     ],
 )  # fmt: skip
 def test_arguments_of_a_wrong_type_are_bad_input(call: Any, message: str) -> None:
     with pytest.raises(aladdin.ScenarioError) as error:
         call()
-    assert message in str(error.value)
+    assert str(error.value).startswith(message)

@@ -395,8 +395,8 @@ def test_python_dash_m(tmp_path: Path) -> None:
     assert done.stderr.startswith("error: scenario: 'nope'")
 
 
-ODD = r"[/x] [bold]y[/] $\foo$"
-"""A name that is no markup and no formula."""
+ODD = r"[/x] [bold]y[/] :smile: $\mathdefault$ $\foo$"
+"""A name that is no markup, no picture and no formula."""
 
 
 def test_names_are_neither_markup_nor_formulas(shell: Shell, tmp_path: Path) -> None:

@@ -585,6 +585,11 @@ def test_how_long_links_rest_between_senders_is_found_again(burst: float, handov
     profile = Profile({key: Constant(value, "1", value, value) for key, value in known.items()})
     (scene,) = hub.scenarios(profile, 1.0)
     assert scene.cluster.workers == 5
+    shares = (1e-3, 1.0, 100.0)
+    rounds = [hub.scenarios(profile, share)[0].algorithm.options["rounds"] for share in shares]
+    assert rounds[0] == 3
+    assert rounds[0] < rounds[1] <= rounds[2] == 9
+    assert hub.seconds(profile, 100.0) > hub.seconds(profile, 1e-3)
     found = hub.learn([simulate(scene)], profile).constants
     assert found.keys() == {"ring.shaped.lag.5", "hub.shaped.handover.4"}
     assert found["hub.shaped.handover.4"].value == pytest.approx(handover, rel=0.02, abs=2e-4)

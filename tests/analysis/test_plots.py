@@ -184,9 +184,16 @@ def test_predicted_measured_shows_intervals_and_cuts_none_near_the_values() -> N
     figure = plots.predicted_measured(pairs)
     left, right = figure.axes
     low, high = left.get_xlim()
-    assert low == pytest.approx(40 / 1.1)
+    assert low == pytest.approx(100 / 3 / 1.1)
     assert high == pytest.approx(300 * 1.1)
+    far = [{**measured, "label": "far", "low": low, "high": 100.0} for low in (34.0, 33.0, 1.0, -1.0)]
+    held = [plots.predicted_measured([one]).axes[0].get_xlim()[0] for one in far]
+    assert held == pytest.approx([34 / 1.1, *[100 / 3 / 1.1] * 3])
     reach = right.get_xlim()[1]
+    arrows = [
+        (line.get_marker(), line.get_xdata()[0]) for line in right.get_lines() if line.get_marker() in "<>"
+    ]
+    assert arrows == [("<", -reach), (">", reach)] * 2 + [("<", -reach), (">", reach)]
     thin = [line.get_xdata() for line in right.get_lines() if line.get_linewidth() == 1]
     ends = [tuple(x) for x in thin if len(x) == 2 and x[0] != x[1]]
     assert ends[0] == pytest.approx((100 * (100 / 160 - 1), 150))

@@ -194,6 +194,8 @@ def test_whatever_a_transfer_depends_on_must_be_given(tmp_path: Path, name: str)
         ),
         (lambda c: c["params"].update(Bup=3e17), r"params\.Bup: 3e\+17 .* at most 2\.5e\+17"),
         (lambda c: c["params"].update(T=2e9), r"params\.T: 2000000000\.0 .* at most 1e\+09"),
+        (lambda c: c["params"].update(A=2e9), r"params\.A: 2000000000\.0 .* at most 1e\+09"),
+        (lambda c: c["params"].update(Aacc=1e200), r"params\.Aacc: 1e\+200 .* at most 1e\+09"),
         (lambda c: c.pop("name"), r"cases\[0\]\.name: null"),
         (lambda c: c.update(params=[]), r"params: \[\] is not valid; expected an object"),
         (lambda c: c.update(comparable_iterations=[1]), r"comparable_iterations"),
@@ -320,6 +322,7 @@ def test_null_is_as_good_as_missing_where_a_value_may_be_missing(tmp_path: Path)
     one = case("bsp_n4")
     one.update(compare_until_s=None, comparable_iterations=None)
     one["params"].update(lock=None, eager=None)
+    one["expected"].update(makespan=None, finish=None)
     assert only(verify(write(tmp_path, cases=[one]))).ok
     one["params"]["T"] = None
     with pytest.raises(ScenarioError, match=r"params\.T"):
