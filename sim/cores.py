@@ -6,6 +6,8 @@ Rules this module obeys:
   random; jobs on one core share it. A core that falls idle takes a job of the fullest. That is what
   operating systems do within a few milliseconds, and it is not fair: of three jobs that begin together on
   two cores one is done in two thirds of the time of the others.
+* Who has slept is ahead: the first ``AHEAD`` seconds of its work are done before anybody else's on its core,
+  so that short work among long is hardly held up at all.
 * ``slots[k - 1]`` is what k that compute at once get done together, in units of one that is alone: they are
   in each other's way before there are fewer cores than jobs, and more so afterwards.
 * A message that moves as fast as its ends get cores is no job: it takes its part of all cores, ``weight`` of
@@ -37,17 +39,26 @@ ENDS = 2
 """Cores that a burst of a message's work asks for: the sender's and the receiver's."""
 
 
+AHEAD = 1e-3
+"""Seconds of a core that a thread which has slept gets before others go on: about a slice of Linux's
+scheduler (docs/decisions.md)."""
+
+
 class _Job:
     """Work under way: rest and rate in seconds of a core; core: None for a message of ``weight``.
 
     paced  whether the message has a pace of its own
+    ahead  whether it goes before others, until no more than ``after`` of its work is left
     """
 
-    __slots__ = ("alarm", "began", "core", "due", "lost", "paced", "rate", "rest", "weight")
+    __slots__ = (
+        "after", "ahead", "alarm", "began", "core", "due", "lost", "paced", "rate", "rest", "weight",
+    )  # fmt: skip
 
     def __init__(self, alarm: Alarm, rest: float, lost: float, began: float, core: int | None) -> None:
         self.alarm, self.rest, self.lost, self.began, self.core = alarm, rest, lost, began, core
         self.rate, self.due, self.weight, self.paced = 0.0, inf, 1.0, False
+        self.ahead, self.after = False, 0.0
 
 
 class Cores(Alarm):
@@ -77,8 +88,11 @@ class Cores(Alarm):
         self._cores, self._since = cores, 0.0
         self._due = inf
 
-    def run(self, alarm: Alarm, base: float, factor: float) -> None:
-        """Fire ``alarm`` when ``base`` seconds of work are done on a core and slowed down by ``factor``."""
+    def run(self, alarm: Alarm, base: float, factor: float, *, slept: bool = False) -> None:
+        """Fire ``alarm`` when ``base`` seconds of work are done on a core and slowed down by ``factor``.
+
+        slept  whether whoever does it has slept before, and so goes ahead of others
+        """
         self._advance()
         on, jobs = self._on, self._jobs
         if len(jobs) < len(on):
@@ -87,6 +101,7 @@ class Cores(Alarm):
             core = int(self.dice.integers(len(on))) if len(on) > 1 else 0
         work, lost = base * min(factor, 1.0), max(factor - 1.0, 0.0)
         job = _Job(alarm, work, lost, self._clock._now, core)
+        job.ahead, job.after = slept, max(work - AHEAD, 0.0)
         jobs.append(job)
         on[core].append(job)
         self._schedule()
@@ -135,10 +150,14 @@ class Cores(Alarm):
         now, share, due = self._clock._now, self._share(), inf
         crowded = len(jobs) > len(on)
         core = share * len(jobs) / len(on) if crowded else share
-        for job in jobs:
-            job.rate = min(1.0, core / len(on[job.core])) if crowded else core  # type: ignore[index]
-            job.due = now + max(job.rest, 0.0) / job.rate
-            due = min(due, job.due)
+        for there in on:
+            ahead = [job for job in there if job.ahead]
+            rate = min(1.0, core / len(ahead or there)) if there else 0.0
+            for job in there:
+                job.rate = rate if job.ahead or not ahead else 0.0
+                left = max(job.rest - job.after * job.ahead, 0.0)
+                job.due = now + left / rate if job.rate else inf
+                due = min(due, job.due)
         level = self._level()
         for message in messages:
             message.rate = share
@@ -196,7 +215,14 @@ class Cores(Alarm):
         if now != self._due:
             return
         self._advance()
-        over = [job for job in self._jobs if job.due <= now]
+        over = []
+        for job in self._jobs:
+            if job.due > now:
+                continue
+            if job.ahead and job.after:
+                job.ahead, job.rest = False, job.after
+            else:
+                over.append(job)
         ended = [message for message in self._messages if message.due <= now]
         self._end(over, ended)
         for job in (*over, *ended):

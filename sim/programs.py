@@ -154,7 +154,7 @@ class Pump(Alarm):
             due = clock._now + tensors.debt
             heappush(clock._queue, (due, NORMAL, next(clock._eid), self))  # type: ignore[misc]
         else:
-            processor.run(self, tensors.debt, 1.0)
+            processor.run(self, tensors.debt, 1.0, slept=True)
         tensors.debt = 0.0
 
     def _returned(self) -> bool:

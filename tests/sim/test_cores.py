@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scenarios.streams import stream
 from sim.alarm import Alarm
 from sim.clock import Clock
-from sim.cores import Cores
+from sim.cores import AHEAD, Cores
 from tests.sim.test_compute import Begin, Cancel, Done, ends_on
 
 
@@ -52,6 +52,47 @@ def test_which_core_is_shared_is_drawn() -> None:
     for several in found:
         assert several[-1] == 2.0, "no core is ever idle before all is done"
         assert several[0] in (1.0, 2.0)
+
+
+def woken(work: Sequence[float], busy: int, cores: int = 1) -> tuple[list[float], float]:
+    """When what has slept ends its ``work``, begun with so many jobs of 10 ms; and when the last of these ends."""
+    clock = Clock()
+    there = host(clock, cores)
+    jobs, short = [Done(clock) for _ in range(busy)], [Done(clock) for _ in work]
+    for job in jobs:
+        there.run(job, 0.01, 1.0)
+    for one, seconds in zip(short, work, strict=True):
+        there.run(one, seconds, 1.0, slept=True)
+    clock.drain()
+    return [one.at for one in short], max((job.at for job in jobs), default=0.0)
+
+
+@pytest.mark.parametrize("busy", [0, 1, 4])
+def test_little_work_of_who_has_slept_is_done_before_that_of_others(busy: int) -> None:
+    """What is more than ``AHEAD`` is shared; nothing of the others' work is lost."""
+    assert woken([AHEAD], busy) == ([pytest.approx(AHEAD)], pytest.approx(AHEAD * bool(busy) + 0.01 * busy))
+    (long,), last = woken([3 * AHEAD], busy)
+    assert long == pytest.approx(AHEAD + 2 * AHEAD * (1 + busy))
+    assert last == pytest.approx((3 * AHEAD + 0.01 * busy) * bool(busy))
+
+
+def test_several_that_have_slept_share_a_core_among_them() -> None:
+    (one, two), last = woken([AHEAD / 2, AHEAD], 1)
+    assert (one, two) == (pytest.approx(AHEAD), pytest.approx(1.5 * AHEAD))
+    assert last == pytest.approx(0.01 + 1.5 * AHEAD)
+    assert woken([AHEAD], 1, cores=2)[0] == [pytest.approx(AHEAD)], "and an idle core is taken first"
+
+
+def test_what_has_slept_and_is_cancelled_gives_its_core_back() -> None:
+    clock = Clock()
+    there, job, short = host(clock, 1), Done(clock), Done(clock)
+    there.run(job, 0.01, 1.0)
+    there.run(short, AHEAD, 1.0, slept=True)
+    end = Cancel(there, short)
+    clock.at(AHEAD / 4, end)
+    clock.drain()
+    assert (end.left, short.at) == (pytest.approx(0.75 * AHEAD), -1.0)
+    assert job.at == pytest.approx(0.01 + AHEAD / 4)
 
 
 def test_who_is_crowded_is_slower_by_how_many_there_are_at_the_moment() -> None:
