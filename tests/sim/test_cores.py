@@ -55,7 +55,7 @@ def test_which_core_is_shared_is_drawn() -> None:
 
 
 def woken(work: Sequence[float], busy: int, cores: int = 1) -> tuple[list[float], float]:
-    """When what has slept ends its ``work``, begun with so many jobs of 10 ms; and when the last of these ends."""
+    """When what has slept ends its ``work``, begun with jobs of 10 ms; and when the last of these ends."""
     clock = Clock()
     there = host(clock, cores)
     jobs, short = [Done(clock) for _ in range(busy)], [Done(clock) for _ in work]
