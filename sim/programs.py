@@ -181,7 +181,7 @@ class Pump(Alarm):
 
     @property
     def awaited(self) -> int | None:
-        """The one node whose message it waits for, or will when it has paid its debt; None if there is none."""
+        """The one node whose message it waits for, or will when it has paid its debt; None if none."""
         effect = self._effect if self.state == PAYING else self.want if self.state == RECEIVING else None
         return effect.source if isinstance(effect, Receive) else None
 

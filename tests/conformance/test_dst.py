@@ -355,3 +355,15 @@ def test_a_server_is_lost_where_its_silence_is_too_long_and_nowhere_else(
     monkeypatch.setattr(Silences, "__init__", lambda own, driver, _, log: begin(own, driver, 0.05, log))
     with pytest.raises(AssertionError, match="but no server may be lost"):
         play(short)
+
+
+def test_who_asks_and_ends_or_pays_for_its_message_before_the_other_hears_of_it() -> None:
+    """Whom a joiner awaits was read off what it was blocked in: it is blocked a little later, or never."""
+    host = {"cores": 2, "byte_cost": 0.0, "gradient": 0.01, "message": 0.002}
+    leave = {"kind": "leave", "ranks": [0], "at": 0.01, "back": 0.001}
+    run = {"seed": 700598, "samples": 1, "compute": "native", "links": "paced"}
+    hold(small("adpsgd", 2, 200, run, [leave], latency=0.05, host=host))
+    crash = {"kind": "crash", "ranks": [0], "at": 0.07, "back": 0.01}
+    run = {"seed": 0, "steps": 3, "compute": "native"}
+    trial = small("local_sgd", 2, 200, run, [crash], latency=0, host=host, network=NATIVE)
+    assert hold(trial).end == "over"
