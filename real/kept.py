@@ -166,7 +166,8 @@ class KeptEndpoint(Endpoint):
         current = dict(lives.known)
         news = [one for one in history.arrivals if len(one) == 2]
         began = {rank: life for rank, life in history.known.items() if rank < workers}
-        lives.known.update({**began, **dict(news[:known])})
+        for rank, life in {**began, **dict(news[:known])}.items():
+            lives.known[rank] = life
         heard = {**began, **dict(news)}
         mailbox.left = {rank for rank, life in heard.items() if life == GONE}
         for item, name in items:
