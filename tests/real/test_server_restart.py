@@ -124,6 +124,19 @@ def test_workers_that_die_and_come_back_meanwhile() -> None:
     assert (1, "ready", 1) in happened(record)
 
 
+@pytest.mark.parametrize("algorithm", ["asp", "bsp"])
+def test_who_had_come_back_before_the_server_did_is_answered_as_everybody_is(algorithm: str) -> None:
+    """What was known of its life had its life added to it, which nobody lives: every answer was dropped."""
+    tree = crashing(algorithm, {"at": 2.0, "back": 0.2}, workers=2, run={"steps": 150}).to_dict()
+    tree["faults"] += [{"kind": "crash", "ranks": [1], "at": 0.4, "back": 0.2}]
+    record = real.train(Scenario.from_dict(tree))
+    own = happened(record)
+    assert own.index((1, "ready", 1)) < own.index((2, "crash", 0))
+    assert record.nodes["steps"][0] == 150
+    accounted = (record.nodes["applied"] + record.nodes["pending"] + record.nodes["lost"])[:2]
+    assert accounted.tolist() == record.nodes["steps"][:2].tolist()
+
+
 def test_where_every_process_dies_the_run_goes_on_from_the_checkpoint() -> None:
     """Server and workers at once: what was confirmed is there, what had not been sent is lost."""
     scenario = crashing("asp", {"at": 0.6, "back": 0.3, "checkpoint_every": 0.1}, run={"steps": 120})
