@@ -38,6 +38,9 @@ COLUMNS = (
 )  # fmt: skip
 """Killed: servers, by this program; restarted: as the records tell."""
 
+LATE = 8.0
+"""Seconds after its budget was met in which a run ends: silences, returns and restarts take 5 at most."""
+
 SELDOM = 6.0
 """Seconds between two servers that this program kills, at most."""
 
@@ -119,6 +122,8 @@ def soak(seconds: float, seed: int = 0, first: int = 0, tell: Any = print) -> di
         try:
             record, killed = played(scenario)
             must_reconcile(record)
+            late = record.duration - scenario.run.seconds
+            assert late < LATE, f"somebody was stuck: the run ended {late:.1f} s after its budget was met"
             _nothing_stays()
         except BaseException:
             tell(f"run {number} of seed {seed} broke a promise: {scenario.to_dict()}")
