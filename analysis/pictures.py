@@ -4,6 +4,7 @@ Rules this module obeys:
 
 * A picture compares what is comparable: breakdowns and timelines by scenario and number of workers.
 * Runs that differ in nothing but their seed are one bar and one line: their mean.
+* A run that ended before its budget was met is said to be incomplete, and says nothing of predictions.
 * Nothing is drawn that the runs do not hold; a set of runs always gives at least a breakdown.
 """
 
@@ -31,6 +32,9 @@ def draw(runs: Mapping[str, Record], out: Path) -> list[Path]:
         merged.setdefault(_but_for_the_seed(record), []).append(record)
     alike = list(merged.values())
     means = [seeds.mean_summary([metrics.summary(record) for record in records]) for records in alike]
+    for mean, records in zip(means, alike, strict=True):
+        flags = [flag for record in records for flag in record.manifest.get("flags", [])]
+        mean["incomplete"] = any(flag.startswith("incomplete") for flag in flags)
     order = sorted(range(len(alike)), key=lambda index: _place(means[index]))
     groups: dict[tuple[str, int], list[int]] = {}
     for index in order:
@@ -56,7 +60,7 @@ def draw(runs: Mapping[str, Record], out: Path) -> list[Path]:
     ordered = [means[index] for index in order]
     if len({summary["workers"] for summary in ordered}) > 1:
         found.append(plots.save(plots.speedup(ordered), out / "speedup.png"))
-    both = pairs(ordered)
+    both = pairs([summary for summary in ordered if not summary["incomplete"]])
     if both:
         found.append(plots.save(plots.predicted_measured(both), out / "predicted-measured.png"))
     return found

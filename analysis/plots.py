@@ -162,6 +162,8 @@ def _bars(summary: Mapping[str, Any], several: bool) -> list[tuple[str, Mapping[
     name = label(summary["algorithm"])
     if several:
         name += f", {driver_name(summary['driver'])}"
+    if summary.get("incomplete"):
+        name += ", incomplete"
     rate = f"   {summary['throughput']:,.0f} samples/s"
     parts = summary["breakdown"]
     if "slow" not in parts:

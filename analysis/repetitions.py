@@ -112,7 +112,8 @@ def doubt(name: str, constant: Constant) -> str:
             if half <= allowed:
                 return ""
             unit = "" if constant.unit == "1" else f" {constant.unit}"
-            wide = f"{half / allowed:.1f}" if half < _WIDEST * allowed else f"more than {_WIDEST}"
+            times = max(round(half / allowed, 1), 1.1)
+            wide = f"{times}" if half < _WIDEST * allowed else f"more than {_WIDEST}"
             return (
                 f"interval {constant.low:.3g} to {constant.high:.3g}{unit}, {wide} times as wide as it may be"
             )

@@ -23,7 +23,7 @@ MOST = 256 << 20
 
 def place(value: Any, name: str) -> Path:
     """``value`` as a path; raises ``ScenarioError`` where it is none. ``name``: the argument's."""
-    if not isinstance(value, str | os.PathLike):
+    if not isinstance(value, str | os.PathLike) or not os.fspath(value):
         raise ScenarioError(name, value, "the path of a file or folder")
     if "\0" in os.fsdecode(value):
         raise ScenarioError(name, value, "a path without null characters")

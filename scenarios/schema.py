@@ -336,9 +336,10 @@ class Scenario:
 
     @staticmethod
     def expand(tree: dict[str, Any]) -> dict[str, Any]:
-        """``algorithm: asp`` is short for ``algorithm: {name: asp}``."""
+        """``algorithm: asp`` is short for ``algorithm: {name: asp}``; a missing ``run`` is an empty one."""
         if isinstance(tree.get("algorithm"), str):
             tree["algorithm"] = {"name": tree["algorithm"]}
+        tree.setdefault("run", {})
         return tree
 
     def to_dict(self) -> dict[str, Any]:

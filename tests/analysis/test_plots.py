@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from analysis import metrics, pictures, plots
@@ -221,6 +223,26 @@ def test_runs_get_the_pictures_that_they_hold(tmp_path: Path) -> None:
         *(f"learning{by}-fake-n{n}.png" for by in ("", "-by-step", "-by-epoch") for n in (1, 2)),
     }  # fmt: skip
     assert all((tmp_path / file).read_bytes()[:4] == b"\x89PNG" for file in files)
+
+
+def test_a_run_that_was_cut_short_is_marked_and_says_nothing_of_predictions(tmp_path: Path) -> None:
+    runs = {driver: make([STEP], driver=driver) for driver in ("sim", "real")}
+    drawn: list[list[str]] = []
+
+    def bars(summaries: Sequence[Mapping[str, Any]]) -> Figure:
+        figure = breakdown(summaries)
+        drawn.append([text.get_text() for text in figure.axes[0].get_yticklabels()])
+        return figure
+
+    breakdown = plots.breakdown
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plots, "breakdown", bars)
+        whole = {file.name for file in pictures.draw(runs, tmp_path / "whole")}
+        runs["real"].manifest["flags"] = ["incomplete: nothing moves any more"]
+        cut = {file.name for file in pictures.draw(runs, tmp_path / "cut")}
+    assert whole - cut == {"predicted-measured.png"}
+    assert [name.endswith(", incomplete") for name in drawn[0]] == [False, False]
+    assert [name.endswith(", incomplete") for name in drawn[1]] == [False, True]
 
 
 def test_the_same_record_gives_the_same_picture(tmp_path: Path) -> None:

@@ -59,6 +59,7 @@ def test_what_scatters_or_disagrees_is_in_doubt() -> None:
     assert not doubt("step_time.mean", constant(0.05, 0.05))
     assert not doubt("link.paced.latency", constant(1e-4, 0.9)), "nobody notices 0.1 ms"
     assert not doubt("some.other", constant(1.0, 0.9))
+    assert doubt("device.slots", constant(1.0, 0.1501)).endswith(", 1.1 times as wide as it may be")
     assert doubt("device.slots", constant(1.0, 30.0)).endswith("more than 100 times as wide as it may be")
 
 

@@ -182,6 +182,13 @@ def test_bad_input(path, value, says) -> None:
     assert str(error.value).startswith(path.split(".")[0].split("[")[0]) or "servers.count" in says
 
 
+def test_a_missing_budget_hides_no_other_mistake_and_is_told_by_its_path() -> None:
+    with pytest.raises(ScenarioError, match=r"^cluster\.worker: no such field — did you mean 'workers'"):
+        Scenario.from_dict({"cluster": {"worker": 4}})
+    with pytest.raises(ScenarioError, match=r"^run\.steps: exactly one of .* got none"):
+        Scenario.from_dict({"cluster": {"workers": 4}})
+
+
 def test_paced_links_with_a_native_collective() -> None:
     paced = put(put(TREE, "algorithm", "arsgd"), "run.links", "paced")
     with pytest.raises(
