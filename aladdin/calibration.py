@@ -29,8 +29,7 @@ from aladdin.running import Progress, Runner, run_for_real
 from analysis.calibrate import CalibrationError
 from analysis.repetitions import doubts, merged
 from scenarios import Scenario, ScenarioError, files
-from scenarios.errors import unknown
-from scenarios.fields import integer, real, sequence
+from scenarios.fields import integer, one_of, real, sequence
 from scenarios.profile import LINKS, Profile
 
 __all__ = ["LONGEST", "calibrate", "planned"]
@@ -91,22 +90,16 @@ def calibrate(
     base = api.load(scenario, overrides=overrides)
     path = None if out is None else _new_file(files.place(out, "out"))
     budget = real(above=0.0, high=LONGEST, dimension="seconds")(budget, "budget")
-    given = sequence(integer(1))(workers, "workers"), sequence(_kind)(links, "links")
-    counts = sorted({*(given[0] or (base.cluster.workers,)), 2} - {1})
-    kinds = tuple(dict.fromkeys(given[1] or ("native", "paced", base.run.links)))
+    asked = sequence(integer(1))(workers, "workers")
+    counts = sorted({*(asked or (base.cluster.workers,)), 2} - {1})
+    chosen = sequence(one_of(*LINKS.split("|")))(links, "links")
+    kinds = tuple(dict.fromkeys(chosen or ("native", "paced", base.run.links)))
     profile = _blank(base, counts, kinds)
     todo = list(probes(base, counts, kinds))
     profile = _Calibration(profile, todo, budget, run or run_for_real, on_progress, clock).run()
     if path is not None:
         profile.write(path)
     return profile
-
-
-def _kind(value: Any, name: str) -> str:
-    kinds = LINKS.split("|")
-    if value not in kinds:
-        raise unknown(name, value, kinds)
-    return str(value)
 
 
 def planned(scenario: Source, workers: Sequence[int], links: Sequence[str], budget: float = BUDGET) -> float:

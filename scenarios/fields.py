@@ -28,7 +28,8 @@ from scenarios.units import quantity
 
 __all__ = [
     "LARGEST", "SLOWEST", "Kind", "amount", "boolean", "build", "check", "choice", "each", "integer",
-    "listed", "nested", "number", "numbers", "of_kind", "plain", "real", "sequence", "table", "text", "whole",
+    "listed", "nested", "number", "numbers", "of_kind", "one_of", "plain", "real", "sequence",
+    "table", "text", "whole",
 ]  # fmt: skip
 
 LARGEST = {"": 1e12, "seconds": 1e9, "bytes": 1e18, "bytes/s": 1e18}
@@ -174,7 +175,7 @@ def amount(default: float, dimension: str, **bounds: float) -> Any:
     return of_kind(default, real(dimension=dimension, **(bounds or {"low": 0.0})))
 
 
-def choice(default: str, *names: str) -> Any:
+def one_of(*names: str) -> Kind:
     """One of the given names."""
 
     def read(value: Any, name: str) -> str:
@@ -182,7 +183,12 @@ def choice(default: str, *names: str) -> Any:
             raise unknown(name, value, names)
         return str(value)
 
-    return of_kind(default, read)
+    return read
+
+
+def choice(default: str, *names: str) -> Any:
+    """One of the given names."""
+    return of_kind(default, one_of(*names))
 
 
 def text(default: str = "") -> Any:

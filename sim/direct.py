@@ -4,8 +4,8 @@ Rules this module obeys:
 
 * Every flow has endpoints of its own, so that no two flows are of one connection and none waits for
   another one to end.
-* A flow from a host to itself takes that host's NIC both ways, as any other: where there is one, all hosts
-  are two machines each, that which sends and that which receives.
+* A flow from a host to itself takes that host's NIC both ways, as any other: for transfers all hosts are
+  two machines each, that which sends and that which receives.
 * Gossip: a worker computes, then exchanges with a neighbour; both directions start at once, the
   neighbour is not disturbed. ``locked``: it first takes its neighbour's lock, first come first served.
 * Rendezvous ring: chunk q goes from i to i+1 once both have come to step q. A worker's next step
