@@ -366,7 +366,7 @@ class _Launch:
         if server and self.finishing:
             self.reporting, self.deadline = False, inf  # what follows is bounded by itself, until it is there
         for other in self.members if member in self.members else ():
-            if other.reachable:
+            if other.attached:  # half a message of the dead one would keep a slot that others ask for
                 other.tell(do="parted" if server else "left", node=member.node)
 
     def _check_end(self) -> None:

@@ -77,6 +77,11 @@ class Member:
         """Whether it takes part in the run, or has."""
         return self.state in ("running", "ended")
 
+    @property
+    def attached(self) -> bool:
+        """Whether messages may move to it or from it: also to who is quiet, for nobody waits for their end."""
+        return self.reachable or self.state == "quiet"
+
     def tell(self, **order: Any) -> None:
         """Send an order; who is gone gets none."""
         try:

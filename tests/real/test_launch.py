@@ -147,6 +147,21 @@ def test_who_does_not_come_because_a_server_has_died_is_not_awaited() -> None:
     assert made.churn.standby == {1: joiner}
 
 
+def test_who_is_quiet_hears_of_a_server_that_dies() -> None:
+    """What it was half sent would keep its only slot, and the other server's last message would never end."""
+    made = launched(cluster={"servers": {"count": 2}}, run={"server_restarts": 1})
+    told: list[dict[str, Any]] = []
+    quiet, server = made.members[1], made.members[2]
+    quiet.state, made.finishing = "quiet", True
+    quiet.pipe = SimpleNamespace(send_bytes=lambda data: told.append(msgspec.msgpack.decode(data)))
+    made.spawn = lambda node, life, joining: Member(node, Process(), server.pipe, life, state="starting")
+    made._lost(server, "killed by signal 9")
+    assert told == [{"do": "parted", "node": 2}]
+    told.clear()
+    made._lost(made.members[0], "killed by signal 9")
+    assert told == [{"do": "left", "node": 0}]
+
+
 def test_a_cut_ends_with_its_process() -> None:
     """Who was about to leave has left: its heal would be another life's."""
     made = launched({"kind": "cut", "ranks": [1], "at": 1.0, "back": 5.0})
