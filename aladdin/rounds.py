@@ -28,12 +28,15 @@ from scenarios import Scenario
 from scenarios.profile import Profile
 
 __all__ = [
-    "TOLERANCE", "disturbed", "foretell", "measured", "probed", "refreshed", "simulated", "speeds",
-    "takes",
+    "DRAWS", "TOLERANCE", "disturbed", "draws", "foretell", "measured", "probed", "refreshed", "simulated",
+    "speeds", "takes",
 ]  # fmt: skip
 
 TOLERANCE = 0.08
 """Share by which steps may take longer or shorter than usual just before and just after a round."""
+
+DRAWS = 8
+"""Simulations that a prediction is the mean of: they differ in what no run repeats, and so do runs."""
 
 STARTING, PER_NODE = 3.0, 0.6
 """Seconds, for plans: of starting a run, and per node of it."""
@@ -121,16 +124,30 @@ def simulated(scenario: Scenario, profile: Profile) -> Record:
     return simulate(profile.apply(scenario))
 
 
-def foretell(scenario: Scenario, profile: Profile) -> tuple[Record, checks.Prediction]:
-    """Our simulation of a scenario on the machine of ``profile``; what it and simpler models predict."""
+def draws(scenario: Scenario, profile: Profile, often: int = DRAWS) -> list[Record]:
+    """Simulations of a scenario on the machine of ``profile``, so many of them.
+
+    They differ in what no run repeats: how long each native step takes, which core it finds, how late
+    messages of rings are. All that the run's seed decides for both drivers is the same in all.
+    """
+    from sim import simulate
+
+    calibrated = profile.apply(scenario)
+    if not (calibrated.cluster.host.cores or calibrated.run.compute == "native"):
+        often = 1  # nothing is drawn
+    return [simulate(calibrated.override({"cluster.host.draw": draw})) for draw in range(often)]
+
+
+def foretell(scenario: Scenario, profile: Profile, often: int = DRAWS) -> tuple[Record, checks.Prediction]:
+    """A simulation of a scenario on the machine of ``profile``; what so many and simpler models predict."""
     from sim import simulate
 
     calibrated = profile.apply(scenario)
     admission = calibrated.cluster.network.admission
     other = calibrated.override({"cluster.network.admission": "fair" if admission != "fair" else "fifo"})
     simpler = {"no_queueing": simulate(_without_queues(calibrated)), "wrong_admission": simulate(other)}
-    record = simulate(calibrated)
-    return record, checks.predict(record, simpler, profile.warnings(scenario, api.hardware()))
+    records = draws(scenario, profile, often)
+    return records[0], checks.predict(records, simpler, profile.warnings(scenario, api.hardware()))
 
 
 def _without_queues(scenario: Scenario) -> Scenario:

@@ -30,6 +30,7 @@ from aladdin.api import Source
 from aladdin.calibration import LONGEST, calibrate
 from aladdin.designs import Design
 from aladdin.designs.basic import Basic
+from aladdin.hindsight import at_own_speed
 from aladdin.probed import Probed
 from aladdin.probing import alike, fixed
 from aladdin.repeating import Rounds
@@ -165,7 +166,8 @@ class _Check:
             roughly = checks.predict(one_round.simulated(scene, profile))
             seconds = self.design.seconds(self.levels[i], roughly)
             self.chosen[i] = scene.override({"run.seconds": seconds})
-            self.simulated[i], self.predictions[i] = foretell(self.chosen[i], profile)
+            often = 1 if self._fresh(i) else one_round.DRAWS  # what is probed anew is predicted anew, too
+            self.simulated[i], self.predictions[i] = foretell(self.chosen[i], profile, often)
             said = {**self.levels[i], "seconds": seconds, **vars(self.predictions[i])}
             self.rounds.said.setdefault((i, 0), said)
         on_plan(self._plan())
@@ -337,7 +339,9 @@ class _Check:
     def _round(self, turn: int, i: int) -> None:
         """Probe what is native, predict, run, compare, write."""
         begun, scene, cell = time.perf_counter(), self.chosen[i], self.levels[i]
-        besides = self._probe(turn, i) if self._fresh(i) else 0.0
+        profile, besides = self.profiles[self.rounds.workload(i)], 0.0
+        if self._fresh(i):
+            profile, besides = self._probe(turn, i)
         others = quiet.busy()
         said = {**self.rounds.said.get((i, turn), {**cell, "round": turn}), "others_busy": others}
         self.rounds.said[i, turn] = said
@@ -356,7 +360,7 @@ class _Check:
                 self._write("probes.json", self.probed.rows)
         if noisy := quiet.word(others, said["stolen"]):
             self.measured[i].manifest["flags"] = [*self.measured[i].manifest.get("flags", []), noisy]
-        self.rounds.had.setdefault(i, []).append(self._compared(i))
+        self.rounds.had.setdefault(i, []).append(self._compared(i, profile))
         self.took[i] = time.perf_counter() - begun - besides
         self._save()
         if self.keep_runs and self.folder is not None:
@@ -364,8 +368,8 @@ class _Check:
             store.write(self.measured[i], self.folder / "runs" / f"{name}-real")
             store.write(self.simulated[i], self.folder / "runs" / f"{name}-sim")
 
-    def _probe(self, turn: int, i: int) -> float:
-        """Probe what a cell has native, and predict its round; seconds of further probes than one."""
+    def _probe(self, turn: int, i: int) -> tuple[Profile, float]:
+        """Probe what a cell has native, and predict its round: by what; seconds of further probes."""
         begun, scene, name = time.perf_counter(), self.chosen[i], self.rounds.workload(i)
         native = self.levels[i]["compute"] == "native"
         often, keep = self.probed.wanted(name, native), partial(self.probed.add, i, turn, name)
@@ -381,11 +385,13 @@ class _Check:
             self.rounds.said[i, turn]["alone_before"] = now.value("step_time.mean")
         self._write("probes.json", self.probed.rows)
         self._write("predictions.json", self._said())
-        return besides
+        return fresh, besides
 
-    def _compared(self, i: int) -> checks.Cell:
+    def _compared(self, i: int, profile: Profile) -> checks.Cell:
+        """The cell of a round that was predicted on the machine of ``profile``."""
+        known = partial(at_own_speed, self.chosen[i], profile, self.predictions[i])
         try:
-            return checks.compare(self.predictions[i], self.measured[i], **self.levels[i])
+            return checks.compare(self.predictions[i], self.measured[i], known, **self.levels[i])
         except ValueError as error:
             scene = self.chosen[i]
             raise ScenarioError("run.seconds", scene.run.seconds, hint=f"({scene.name}): {error}") from error

@@ -46,6 +46,7 @@ class Prediction:
     """What was said before the run: throughput (samples/s), seconds per step by part, simpler models.
 
     slowest  mean seconds of a step of the slowest worker
+    draws    simulations that it is the mean of; spread: standard deviation of their throughput, relative
     """
 
     throughput: float
@@ -55,6 +56,20 @@ class Prediction:
     simpler: dict[str, float] = field(default_factory=dict)
     flags: tuple[str, ...] = ()
     slowest: float = 0.0
+    draws: int = 1
+    spread: float = 0.0
+
+
+@dataclass(frozen=True)
+class Hindsight:
+    """What would have been predicted with steps as long as those of the run; not known before it.
+
+    throughput  samples/s
+    stretch     how many times as long as predicted the run's native steps took by themselves
+    """
+
+    throughput: float
+    stretch: float
 
 
 @dataclass(frozen=True)
@@ -66,6 +81,8 @@ class Cell:
     simpler_errors   simpler model -> its signed relative throughput error
     contention       predicted share of the run that the busiest link direction is in use
     rounds           predictions and runs that the figures are means of
+    hindsight, stretch  as in ``Hindsight``, and hindsight_error, its signed relative throughput error; None
+                     where steps are paced, or where no speed of the machine explains how long they took
     bandwidth, message, faults  further levels of designs that have them
     """
 
@@ -90,6 +107,9 @@ class Cell:
     bandwidth: str = ""
     message: str = ""
     faults: str = ""
+    hindsight: float | None = None
+    hindsight_error: float | None = None
+    stretch: float | None = None
 
     @property
     def circumstances(self) -> tuple[Any, ...]:
@@ -124,18 +144,27 @@ class Ranking:
 
 
 def predict(
-    record: Record, simpler: Mapping[str, Record] | None = None, flags: Iterable[str] = ()
+    record: Record | Sequence[Record],
+    simpler: Mapping[str, Record] | None = None,
+    flags: Iterable[str] = (),
 ) -> Prediction:
-    """The prediction that a simulated ``record`` makes, with those of simpler models beside it."""
-    parts = breakdown(record)
+    """The prediction that a simulated ``record`` makes, with those of simpler models beside it.
+
+    Of several records, draws of what no run repeats, the means.
+    """
+    draws = [record] if isinstance(record, Record) else list(record)
+    parts = [breakdown(one) for one in draws]
+    rates = np.array([throughput(one) for one in draws])
     return Prediction(
-        throughput=throughput(record),
-        step=parts["step"],
-        parts=dict(parts["seconds"]),
-        contention=_utilization(record),
+        throughput=float(rates.mean()),
+        step=float(np.mean([one["step"] for one in parts])),
+        parts={p: float(np.mean([one["seconds"][p] for one in parts])) for p in parts[0]["seconds"]},
+        contention=float(np.mean([_utilization(one) for one in draws])),
         simpler={name: throughput(other) for name, other in (simpler or {}).items()},
         flags=tuple(flags),
-        slowest=_slowest(record),
+        slowest=float(np.mean([_slowest(one) for one in draws])),
+        draws=len(draws),
+        spread=float(rates.std(ddof=1) / rates.mean()) if len(draws) > 1 and rates.mean() > 0 else 0.0,
     )
 
 
@@ -155,9 +184,15 @@ def _utilization(record: Record) -> float:
     return float(busy.max()) / record.duration if busy is not None and len(busy) and record.duration else 0.0
 
 
-def compare(prediction: Prediction, measured: Record, **circumstances: Any) -> Cell:
+def compare(
+    prediction: Prediction,
+    measured: Record,
+    hindsight: Callable[[float], Hindsight | None] = lambda _: None,
+    **circumstances: Any,
+) -> Cell:
     """Hold a prediction against the run that it was made for.
 
+    ``hindsight``: what would have been predicted, had it been known how many seconds a step computes.
     ``circumstances``: algorithm, n, slow (factor of the slowed worker, 1 for none), links, compute.
     """
     value = throughput(measured)
@@ -166,6 +201,7 @@ def compare(prediction: Prediction, measured: Record, **circumstances: Any) -> C
     low, high = _interval(measured)
     parts = breakdown(measured)
     step = parts["step"] or math.inf
+    known = hindsight(parts["seconds"]["compute"])
     return Cell(
         **circumstances,
         predicted=prediction.throughput,
@@ -180,6 +216,9 @@ def compare(prediction: Prediction, measured: Record, **circumstances: Any) -> C
         simpler=prediction.simpler,
         simpler_errors={name: other / value - 1 for name, other in prediction.simpler.items()},
         flags=(*prediction.flags, *measured.manifest.get("flags", ())),
+        hindsight=known.throughput if known else None,
+        hindsight_error=known.throughput / value - 1 if known else None,
+        stretch=known.stretch if known else None,
     )
 
 
@@ -201,6 +240,9 @@ def combine(rounds: Sequence[Cell]) -> Cell:
     predicted, measured = mean(lambda cell: cell.predicted), mean(lambda cell: cell.measured)
     half = _half_width([cell.measured for cell in rounds])
     simpler = means(lambda cell: cell.simpler)
+    known = [cell for cell in rounds if cell.hindsight is not None and cell.stretch is not None]
+    hindsight = float(np.mean([cell.hindsight for cell in known])) if known else None
+    of_known = float(np.mean([cell.measured for cell in known])) if known else math.nan
     return replace(
         first,
         predicted=predicted,
@@ -216,6 +258,9 @@ def combine(rounds: Sequence[Cell]) -> Cell:
         simpler_errors={name: value / measured - 1 for name, value in simpler.items()},
         flags=tuple(dict.fromkeys(flag for cell in rounds for flag in cell.flags)),
         rounds=count,
+        hindsight=hindsight,
+        hindsight_error=None if hindsight is None else hindsight / of_known - 1,
+        stretch=float(np.mean([cell.stretch for cell in known])) if known else None,
     )
 
 
@@ -287,6 +332,7 @@ def summarize(cells: Sequence[Cell], contended: float = 0.6) -> dict[str, Any]:
         "within_5_percent": float((errors <= 0.05).mean()),
         "contended": _against_simpler(busy),
         "worst_part_error": max(abs(error) for cell in cells for error in cell.part_errors.values()),
+        "hindsight": _in_hindsight(cells),
         "parts_within_5_percent": float(
             np.mean([abs(error) <= 0.05 for cell in cells for error in cell.part_errors.values()])
         ),
@@ -295,6 +341,23 @@ def summarize(cells: Sequence[Cell], contended: float = 0.6) -> dict[str, Any]:
             [*ranking.circumstances, list(pair)] for ranking in ordered for pair in ranking.wrong
         ],
         "kendall_tau": float(np.mean([ranking.tau for ranking in ordered])) if ordered else 1.0,
+    }
+
+
+def _in_hindsight(cells: Sequence[Cell]) -> dict[str, Any]:
+    """Errors left with steps as long as those of the runs, beside those of the same cells as predicted."""
+    known = [cell for cell in cells if cell.hindsight_error is not None]
+    if not known:
+        return {"cells": 0}
+    left = np.abs([cell.hindsight_error for cell in known if cell.hindsight_error is not None])
+    said = np.abs([cell.throughput_error for cell in known])
+    return {
+        "cells": len(known),
+        "median_error": float(np.median(left)),
+        "worst_error": float(left.max()),
+        "within_5_percent": float((left <= 0.05).mean()),
+        "predicted_median_error": float(np.median(said)),
+        "predicted_within_5_percent": float((said <= 0.05).mean()),
     }
 
 

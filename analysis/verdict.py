@@ -38,6 +38,8 @@ class Miss:
     part        the part of the step that deviates most, and by how much of the step (signed)
     others      cores that other programs kept busy before its rounds, the most of them; None if unknown
     stolen      share of the cores asked for that a virtual machine's host kept, likewise; None if unknown
+    hindsight   error that is left with native steps as long as those of the runs, which took ``stretch``
+                times as long as predicted; None where steps are paced, or no speed makes them so long
     drift       probed constant -> largest over smallest value of the cell's rounds, less 1; the widest first
     """
 
@@ -51,6 +53,8 @@ class Miss:
     drift: dict[str, float]
     others: float | None = None
     stolen: float | None = None
+    hindsight: float | None = None
+    stretch: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -86,6 +90,8 @@ def misses(
                 _drift(probed[i] if i < len(probed) else ()),
                 others[i] if i < len(others) else None,
                 stolen[i] if i < len(stolen) else None,
+                cell.hindsight_error,
+                cell.stretch,
             )
         )
     return sorted(found, key=lambda miss: -abs(miss.error))
@@ -114,10 +120,19 @@ def words(miss: Miss) -> str:
     return (
         f"{miss.error:+.1%}, {verdict} the 95 % interval of {count} ({miss.low:+.1%} … {miss.high:+.1%}); "
         f"most in {part} ({off:+.1%} of the step)"
+        + _speed(miss)
         + (f"; probes lay apart by: {drift}" if drift else "")
         + beside
         + kept
     )
+
+
+def _speed(miss: Miss) -> str:
+    """What is left of a miss once it is known how long its steps took."""
+    if miss.hindsight is None or miss.stretch is None:
+        return ""
+    slower = f"its steps took {miss.stretch:.2f} times as long as predicted"
+    return f"; {slower}, and with such steps it is {miss.hindsight:+.1%} off"
 
 
 def by_level(cells: Sequence[Cell]) -> dict[str, dict[str, dict[str, float]]]:
@@ -158,6 +173,7 @@ def markdown(cells: Sequence[Cell], title: str = "Cells") -> str:
             label(cell.algorithm), str(cell.n), f"{cell.bandwidth} {cell.links}".strip(), f"×{cell.slow:g}",
             cell.message, cell.compute, cell.faults.replace("none", ""), f"{cell.predicted:,.0f}",
             f"{cell.measured:,.0f} ± {half:,.0f}", error, str(cell.rounds),
+            "" if cell.hindsight_error is None else f"{cell.hindsight_error:+.1%} (×{cell.stretch:.2f})",
             f"{part} {cell.part_errors[part]:+.1%}", *simpler,
         ]  # fmt: skip
         lines.append(f"| {' | '.join(row)} |")
@@ -166,7 +182,7 @@ def markdown(cells: Sequence[Cell], title: str = "Cells") -> str:
 
 _HEADS = (
     "algorithm", "n", "links", "slowest worker", "message", "steps", "faults", "predicted", "measured",
-    "error", "rounds", "worst part", "without queueing", "wrong admission",
+    "error", "rounds", "with its own steps", "worst part", "without queueing", "wrong admission",
 )  # fmt: skip
 _SIMPLER = ("no_queueing", "wrong_admission")
 

@@ -79,7 +79,7 @@ class Member:
 
     @property
     def attached(self) -> bool:
-        """Whether messages may move to it or from it: also to who is quiet, for nobody waits for their end."""
+        """Whether messages may move to it or from it; to who is quiet, too, for it awaits no end of them."""
         return self.reachable or self.state == "quiet"
 
     def tell(self, **order: Any) -> None:

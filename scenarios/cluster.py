@@ -204,6 +204,7 @@ class Host:
     handover   seconds for which a link rests between a message of one connection and one of another that has
                waited for it: until the next sender has heard that it is its turn
     message    seconds that a program spends on a message that it sends or takes, beside tensor operations
+    draw       which draw of what no run repeats (native steps, cores, lags) a simulation makes; 0, 1, ...
     """
 
     cores: float = number(0.0, low=0.0, high=MOST)
@@ -217,6 +218,7 @@ class Host:
     ring_lag: float = amount(0.0, "seconds")
     handover: float = amount(0.0, "seconds")
     message: float = amount(0.0, "seconds")
+    draw: int = whole(0)
 
     def __post_init__(self) -> None:
         check(self)

@@ -24,7 +24,7 @@ import numpy as np
 
 from scenarios.cluster import Cluster
 from scenarios.compute import Slowdown, StepTime
-from scenarios.streams import stream
+from scenarios.streams import Seed, stream
 
 __all__ = ["StepTimes"]
 
@@ -42,10 +42,14 @@ def _packed(values: np.ndarray) -> array[float]:
 
 
 class StepTimes:
-    """Step times of all workers of a cluster. ``draw(rank, step, now)``: see there."""
+    """Step times of all workers of a cluster. ``draw(rank, step, now)``: see there.
 
-    def __init__(self, cluster: Cluster, seed: int) -> None:
+    base  where the base times are drawn from, if not from ``seed`` as all else
+    """
+
+    def __init__(self, cluster: Cluster, seed: int, base: Seed | None = None) -> None:
         self._model, self._seed = cluster.compute, seed
+        self._base = seed if base is None else base
         self._overhead = cluster.compute.overhead
         n = cluster.workers
         self._scale = cluster.scale or (1.0,) * n
@@ -100,9 +104,10 @@ class StepTimes:
         return base + self._overhead, (base * factor + self._overhead) / (base + self._overhead)
 
     def _refill(self, rank: int, block: int) -> None:
-        rng = stream(self._seed, rank, "step-time", block)
+        rng = stream(self._base, rank, "step-time", block)
         self._blocks[rank] = _packed(_sample(self._model, rng) * self._scale[rank])
         if self._tails[rank]:
+            rng = stream(self._seed, rank, "tail", block)
             factors = np.full(_BLOCK, self._fixed[rank])
             for shape in self._tails[rank]:
                 factors *= 1.0 + rng.pareto(shape, _BLOCK)

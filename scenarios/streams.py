@@ -14,13 +14,21 @@ from zlib import crc32
 
 import numpy as np
 
-__all__ = ["RUN", "stream"]
+__all__ = ["RUN", "Seed", "another", "stream"]
+
+Seed = int | tuple[int, int]
+"""What streams grow from: a run's seed, or that and the number of a further draw."""
 
 RUN = -1
 """The node number of streams that belong to the whole run."""
 
 
-def stream(seed: int, node: int, purpose: str, index: int = 0) -> np.random.Generator:
+def another(seed: int, draw: int) -> Seed:
+    """The seed of draw number ``draw`` of what is random for no run to repeat; 0 is the run's own."""
+    return (seed, draw) if draw else seed
+
+
+def stream(seed: Seed, node: int, purpose: str, index: int = 0) -> np.random.Generator:
     """The generator of (seed, node, purpose), at its beginning; ``index`` numbers blocks or epochs."""
     key = (node + 1, crc32(purpose.encode()), index) if index else (node + 1, crc32(purpose.encode()))
     return np.random.default_rng(np.random.SeedSequence(entropy=seed, spawn_key=key))

@@ -25,7 +25,7 @@ from core.tensors import Phantom, Tensors
 from scenarios.errors import ScenarioError
 from scenarios.plan import Plan
 from scenarios.steptime import StepTimes
-from scenarios.streams import RUN, stream
+from scenarios.streams import RUN, another, stream
 from sim.alarm import Alarm
 from sim.checkpoint import Checkpoints, Registered, Registry
 from sim.clock import Clock
@@ -93,7 +93,8 @@ class Driver:
         settings = cluster.network
         self.clock = Clock()
         own = cluster.host
-        dice = stream(run.seed, RUN, "cores")
+        self.dice = another(run.seed, own.draw)
+        dice = stream(self.dice, RUN, "cores")
         self.processor = Cores(self.clock, own.cores, own.slots, own.beside, dice) if own.cores else None
         self.ring_lag = own.ring_lag
         self.cold, self.pause = own.cold, own.pause
@@ -118,7 +119,7 @@ class Driver:
         self.shortcuts = shortcuts and self.kind_of_host is Host  # who may come back goes the long way
         if self.shortcuts:
             self.network.connect = fast_pair
-        self.draw = StepTimes(cluster, run.seed).draw
+        self.draw = StepTimes(cluster, run.seed, self.dice if run.compute == "native" else None).draw
         self.roster = Roster()
         self.logs = Sampling(run, cluster.workers)
         if self.logs.spans is not None:
@@ -184,7 +185,7 @@ class Driver:
         steps, spans = logs.steps_of(id, server), logs.spans_of(id, server)
         host = self.kind_of_host(id, server, self.clock, self.roster, steps, spans)
         if self.ring_lag:
-            host.lags = stream(self.plan.scenario.run.seed, id, "lag")
+            host.lags = stream(self.dice, id, "lag")
         self.network.attach(host, plan.machine_of[id])
         shared = plan.algorithm.centralized and not server
         host.told = inf if shared else 0

@@ -7,13 +7,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from aladdin import rounds, validation
 from aladdin.designs import Levels
 from aladdin.designs.basic import Basic
+from aladdin.hindsight import at_own_speed, stretched
 from aladdin.rounds import disturbed, speeds
 from aladdin.validation import crosscheck
+from analysis import crosscheck as checks
 from analysis.calibrate import CalibrationError
 from core.record import Record
 from scenarios import Scenario
@@ -139,7 +142,7 @@ def test_a_miss_stands_beside_who_had_the_cores_during_the_rounds_that_count(
 
 
 def test_lengths_are_estimated_by_our_own_model_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once for how long to run the cell; then once, and twice by simpler models, for the prediction."""
+    """Once for how long to run the cell; then for the prediction, and twice by simpler models."""
     ran: list[Scenario] = []
 
     def run(scenario: Scenario) -> Record:
@@ -150,7 +153,7 @@ def test_lengths_are_estimated_by_our_own_model_alone(monkeypatch: pytest.Monkey
     monkeypatch.setattr(validation, "run_for_real", simulate)
     design = Basic(algorithms=("asp",), workers=(2,), slow=(1.0,), settings=(("paced", "paced"),))
     crosscheck(MACHINE, profile=calibrated(), design=design)
-    assert len(ran) == 1 + 3
+    assert len(ran) == 1 + 3, "nothing is drawn: its paced steps are all alike, on processors of their own"
 
 
 def test_of_several_probes_before_a_round_each_failure_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,3 +208,63 @@ def test_probes_before_a_round_heed_no_faults_of_the_scenario_that_the_design_re
     design = Sound(algorithms=("asp",), workers=(2,), settings=(("paced", "native"),), length=3.0)
     faulty = MACHINE.override({"cluster.workers": 4, "faults": [{"kind": "crash", "ranks": [3], "step": 9}]})
     assert crosscheck(faulty, design=design).cells
+
+
+def noisy(profile: Profile) -> Profile:
+    """A machine whose native steps scatter."""
+    spread = replace(profile.constants["step_time.mean"], value=0.3, low=0.3, high=0.3, unit="1")
+    known = {**profile.constants, "step_time.spread": spread}
+    return replace(profile, step_time_model="lognormal", constants=known)
+
+
+def test_a_prediction_is_the_mean_of_draws_that_only_differ_in_what_no_run_repeats() -> None:
+    scene = MACHINE.override({"run.compute": "native", "run.seconds": 4.0, "algorithm.name": "bsp"})
+    each = [checks.predict(one).throughput for one in rounds.draws(scene, noisy(calibrated()))]
+    assert len(set(each)) == rounds.DRAWS
+    record, said = rounds.foretell(scene, noisy(calibrated()))
+    assert checks.predict(record).throughput == each[0]
+    assert said.throughput == pytest.approx(sum(each) / len(each))
+    assert (said.draws, said.spread) == (rounds.DRAWS, pytest.approx(np.std(each, ddof=1) / np.mean(each)))
+
+
+def test_what_both_drivers_draw_alike_is_the_same_in_every_draw() -> None:
+    """Paced steps, and slow-downs of native ones: the real run has just those."""
+    tails = [{"kind": "heavy_tailed", "ranks": [1], "shape": 2.0}]
+    scene = MACHINE.override({"cluster.compute": {"model": "lognormal", "mean": 0.05, "spread": 0.5}})
+    scene = scene.override({"cluster.slowdowns": tails, "run.steps": 70, "run.seconds": 0.0})
+    paced = [simulate(scene.override({"cluster.host.draw": draw})) for draw in (0, 1)]
+    assert np.array_equal(paced[0].steps["compute"], paced[1].steps["compute"])
+    factors = []
+    for draw in (0, 1):
+        native = scene.override({"run.compute": "native", "cluster.host.draw": draw})
+        times = [
+            simulate(one).steps["compute"] for one in (native, native.override({"cluster.slowdowns": []}))
+        ]
+        factors.append([np.asarray(one) for one in times])
+    assert not np.array_equal(factors[0][1], factors[1][1])
+    slowed = [own[0].max() / own[1].max() for own in factors]
+    assert min(slowed) > 1.5
+
+
+@pytest.mark.parametrize("truth", [0.8, 1.0, 1.25])
+@pytest.mark.parametrize("algorithm", ["bsp", "asp"])
+def test_hindsight_finds_how_much_slower_the_machine_was(algorithm: str, truth: float) -> None:
+    """The run is one of the same model on a machine whose steps take ``truth`` times as long."""
+    profile = calibrated()
+    scene = MACHINE.override({"run.compute": "native", "run.seconds": 8.0, "algorithm.name": algorithm})
+    measured = checks.predict(rounds.draws(scene, stretched(profile, truth)))
+    _, said = rounds.foretell(scene, profile)
+    known = at_own_speed(scene, profile, said, measured.parts["compute"])
+    assert known is not None
+    assert known.stretch == pytest.approx(truth, rel=0.02)
+    assert known.throughput == pytest.approx(measured.throughput, rel=0.02)
+
+
+def test_hindsight_says_nothing_of_paced_steps_or_of_what_no_speed_explains() -> None:
+    profile, scene = calibrated(), MACHINE.override({"run.seconds": 4.0})
+    _, said = rounds.foretell(scene, profile)
+    assert at_own_speed(scene, profile, said, said.parts["compute"]) is None
+    native = scene.override({"run.compute": "native"})
+    _, said = rounds.foretell(native, profile)
+    assert at_own_speed(native, profile, said, 4 * said.parts["compute"]) is None
+    assert at_own_speed(native, profile, said, 0.0) is None

@@ -6,10 +6,12 @@ import csv
 import io
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from scipy import stats
 
-from analysis.crosscheck import Cell, combine, rankings, summarize, to_csv
+from analysis.crosscheck import Cell, combine, predict, rankings, summarize, to_csv
+from tests.analysis.fakes import make
 
 CELL = Cell(
     "asp", 4, 1.0, "paced", "native", 110.0, 100.0, 95.0, 105.0, 0.1, 0.5,
@@ -64,6 +66,33 @@ def test_rounds_are_compared_by_their_means_with_the_interval_of_these() -> None
     assert found.simpler_errors["no_queueing"] == pytest.approx(150 / 102 - 1)
     assert found.flags == ("x", "y")
     assert combine([CELL]) is CELL
+
+
+def test_hindsight_is_compared_with_the_rounds_that_have_it() -> None:
+    known = [
+        replace(CELL, measured=found, hindsight=said, hindsight_error=said / found - 1, stretch=stretch)
+        for found, said, stretch in ((100.0, 102.0, 1.1), (120.0, 117.0, 0.9))
+    ]
+    found = combine([*known, replace(CELL, measured=400.0)])
+    assert (found.hindsight, found.stretch) == (109.5, 1.0)
+    assert found.hindsight_error == pytest.approx(219 / 220 - 1)
+    assert combine([CELL, CELL]).hindsight_error is None
+    figures = summarize([found, replace(CELL, algorithm="bsp")])["hindsight"]
+    assert (figures["cells"], figures["within_5_percent"]) == (1, 1.0)
+    assert figures["predicted_median_error"] == abs(found.throughput_error)
+    assert summarize([CELL])["hindsight"] == {"cells": 0}
+
+
+def test_a_prediction_of_several_draws_is_their_mean() -> None:
+    records = [make([{"compute": seconds, "wait": 0.1}] * 2) for seconds in (0.4, 0.6)]
+    each = [predict(one) for one in records]
+    both = predict(records)
+    assert both.throughput == pytest.approx((each[0].throughput + each[1].throughput) / 2)
+    assert both.parts["compute"] == pytest.approx(0.5)
+    assert (both.step, both.slowest, both.draws) == (pytest.approx(0.6), pytest.approx(0.6), 2)
+    rates = [one.throughput for one in each]
+    assert both.spread == pytest.approx(np.std(rates, ddof=1) / np.mean(rates))
+    assert (each[0].draws, each[0].spread) == (1, 0.0)
 
 
 def test_figures_of_all_cells() -> None:

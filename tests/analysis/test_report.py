@@ -175,6 +175,15 @@ def test_figures_of_a_crosscheck_in_words() -> None:
         "'no queueing': 20.0%",
     ):
         assert piece in lines
+    known = {
+        "cells": 3, "predicted_within_5_percent": 1 / 3, "within_5_percent": 1.0, "median_error": 0.01,
+        "worst_error": 0.04,
+    }  # fmt: skip
+    assert "hindsight" not in lines
+    assert report.figures({**found, "hindsight": known})[-1] == (
+        "3 cells with native steps: 33% within 5 %; "
+        "with steps as long as the runs' own, known afterwards: 100% (median 1.0%, worst 4.0%)"
+    )
     assert "all right" in "\n".join(
         report.figures({**found, "rankings_wrong": [], "contended": {"cells": 0}})
     )

@@ -37,6 +37,10 @@ def test_a_miss_stands_beside_its_evidence() -> None:
     for share in (None, 0.004):
         (miss,) = misses([CELL], stolen=[share])
         assert "host" not in words(miss)
+    known = replace(CELL, hindsight=101.0, hindsight_error=0.01, stretch=1.2)
+    said = words(misses([known])[0])
+    assert "; its steps took 1.20 times as long as predicted, and with such steps it is +1.0% off" in said
+    assert "with such steps" not in words(misses([CELL])[0])
     assert misses([replace(CELL, predicted=104.0, throughput_error=0.04)]) == []
 
 
@@ -57,6 +61,13 @@ def test_the_table() -> None:
     assert len({line.count("|") for line in lines[2:]}) == 1
     assert "**+10.0%**" in lines[-1]
     assert "+50.0%" in lines[-1]
+
+
+def test_the_table_says_what_is_left_with_a_cells_own_steps() -> None:
+    known = replace(CELL, hindsight=101.0, hindsight_error=0.01, stretch=1.2)
+    *_, paced, native = markdown([CELL, known]).splitlines()
+    assert "| +1.0% (×1.20) |" in native
+    assert paced.count("|") == native.count("|")
 
 
 def test_the_worst_repetition_speaks_for_a_fit() -> None:

@@ -154,7 +154,7 @@ def test_who_is_quiet_hears_of_a_server_that_dies() -> None:
     quiet, server = made.members[1], made.members[2]
     quiet.state, made.finishing = "quiet", True
     quiet.pipe = SimpleNamespace(send_bytes=lambda data: told.append(msgspec.msgpack.decode(data)))
-    made.spawn = lambda node, life, joining: Member(node, Process(), server.pipe, life, state="starting")
+    made.spawn = lambda node, life, **_: Member(node, Process(), server.pipe, life, state="starting")
     made._lost(server, "killed by signal 9")
     assert told == [{"do": "parted", "node": 2}]
     told.clear()
