@@ -285,7 +285,8 @@ def figures(found: Mapping[str, Any]) -> list[str]:
         ]
     if (known := found.get("hindsight", {})).get("cells"):
         lines.append(
-            f"{known['cells']} cells with native steps: {known['predicted_within_5_percent']:.0%} within 5 %; "
+            f"{known['cells']} cells with native steps: "
+            f"{known['predicted_within_5_percent']:.0%} within 5 %; "
             f"with steps as long as the runs' own, known afterwards: {known['within_5_percent']:.0%} "
             f"(median {known['median_error']:.1%}, worst {known['worst_error']:.1%})"
         )

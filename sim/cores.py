@@ -17,6 +17,8 @@ Rules this module obeys:
 * What jobs lose to such messages comes in bursts that ask for ``ENDS`` cores at once: a burst's share is a
   job's, and between bursts the jobs have all. That is how they were probed; where messages are short of
   cores as well, both together get more than there is.
+* Which jobs lose it depends on where the message's ends are: each is on a core of its own finding, drawn for
+  every message, and who computes there loses. In the mean over the cores it is what was probed.
 * ``beside[k - 1]`` is how many times as much of messages k jobs lose as these cost by themselves.
 * Who dies, and what is lost or rests on its way, keeps nothing busy: its work is taken off.
 * A slow-down (factor > 1) is time that a worker loses beside its core, so many times what the step took on
@@ -38,6 +40,9 @@ __all__ = ["Cores", "Nobody"]
 ENDS = 2
 """Cores that a burst of a message's work asks for: the sender's and the receiver's."""
 
+LEFT = 0.1
+"""Share of its part of a core that the job which loses most to messages keeps at least."""
+
 
 AHEAD = 1e-3
 """Seconds of a core that a thread which has slept gets before others go on: about a slice of Linux's
@@ -47,18 +52,19 @@ scheduler (docs/decisions.md)."""
 class _Job:
     """Work under way: rest and rate in seconds of a core; core: None for a message of ``weight``.
 
-    paced  whether the message has a pace of its own
+    paced  whether the message has a pace of its own; ends: the cores that its ends are on, then
     ahead  whether it goes before others, until no more than ``after`` of its work is left
     """
 
     __slots__ = (
-        "after", "ahead", "alarm", "began", "core", "due", "lost", "paced", "rate", "rest", "weight",
+        "after", "ahead", "alarm", "began", "core", "due", "ends", "lost", "paced", "rate", "rest", "weight",
     )  # fmt: skip
 
     def __init__(self, alarm: Alarm, rest: float, lost: float, began: float, core: int | None) -> None:
         self.alarm, self.rest, self.lost, self.began, self.core = alarm, rest, lost, began, core
         self.rate, self.due, self.weight, self.paced = 0.0, inf, 1.0, False
         self.ahead, self.after = False, 0.0
+        self.ends: tuple[int, ...] = ()
 
 
 class Cores(Alarm):
@@ -114,6 +120,8 @@ class Cores(Alarm):
         self._advance()
         message = _Job(alarm, seconds, 0.0, self._clock._now, None)
         message.weight, message.paced = weight, paced
+        if paced and len(self._on) > 1:
+            message.ends = tuple(self.dice.integers(len(self._on), size=ENDS).tolist())
         self._messages.append(message)
         self._schedule()
 
@@ -147,10 +155,11 @@ class Cores(Alarm):
         if not jobs and not messages:
             self._due = inf
             return
-        now, share, due = self._clock._now, self._share(), inf
-        crowded = len(jobs) > len(on)
-        core = share * len(jobs) / len(on) if crowded else share
-        for there in on:
+        now, due = self._clock._now, inf
+        alone, lost = self._shares()
+        crowded = len(jobs) / len(on) if len(jobs) > len(on) else 1.0
+        for there, burden in zip(on, self._burdens(alone, lost), strict=True):
+            core = crowded * (alone - burden * lost)
             ahead = [job for job in there if job.ahead]
             rate = min(1.0, core / len(ahead or there)) if there else 0.0
             for job in there:
@@ -160,7 +169,7 @@ class Cores(Alarm):
                 due = min(due, job.due)
         level = self._level()
         for message in messages:
-            message.rate = share
+            message.rate = alone - lost
             if message.paced:
                 message.rate = min(1.0, level * ENDS / message.weight) if message.weight else 1.0
             message.due = now + max(message.rest, 0.0) / message.rate
@@ -180,8 +189,24 @@ class Cores(Alarm):
             left, count = left - asked * many, count - many
         return inf
 
-    def _share(self) -> float:
-        """The part of a core that a job gets in the mean, bursts of paced messages and pauses taken."""
+    def _burdens(self, alone: float, lost: float) -> list[float]:
+        """For each core how many times as much as the mean its jobs lose to paced messages."""
+        on = len(self._on)
+        found = [1.0] * on
+        paced = [message for message in self._messages if message.paced]
+        if lost <= 0.0 or on == 1 or not paced:
+            return found
+        whole = ENDS * sum(message.weight for message in paced)
+        found = [0.0] * on
+        for message in paced:
+            for place in message.ends:
+                found[place] += on * message.weight / whole
+        room = max((1.0 - LEFT) * alone / lost - 1.0, 0.0)
+        milder = min(1.0, room / max(max(found) - 1.0, 1e-12))
+        return [1.0 + milder * (burden - 1.0) for burden in found]
+
+    def _shares(self) -> tuple[float, float]:
+        """The part of a core that a job has between bursts of messages, and what these take of it."""
         jobs = len(self._jobs)
         times = self._beside[min(jobs, len(self._beside)) - 1] if jobs else 1.0
         asked, paced = float(jobs), 0.0
@@ -191,13 +216,13 @@ class Cores(Alarm):
             else:
                 asked += times * message.weight
         if asked <= 0.0:
-            return 1.0
+            return 1.0, 0.0
         alone = min(1.0, self._served(asked) / asked)
         if paced <= 0.0:
-            return alone
+            return alone, 0.0
         beside = min(1.0, self._served(asked + ENDS) / (asked + ENDS))
         bursting = min(times * paced / (ENDS * beside), 1.0)
-        return alone + bursting * (beside - alone)
+        return alone, bursting * (alone - beside)
 
     def _served(self, asked: float) -> float:
         """Cores' worth of work done where ``asked`` are asked for; between whole numbers a line."""

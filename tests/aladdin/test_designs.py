@@ -13,7 +13,7 @@ import pytest
 
 import scenarios
 from aladdin.designs.basic import Basic
-from aladdin.designs.fraction import LONGEST, SHORTEST, Fraction
+from aladdin.designs.fraction import LONGEST, SHORTEST, SHORTEST_NATIVE, Fraction
 from analysis.balance import meetings, spread
 from analysis.crosscheck import Prediction
 from benchmarks import design
@@ -94,8 +94,11 @@ def test_a_fault_is_part_of_the_scenario() -> None:
 )
 def test_runs_are_as_long_as_a_steady_rate_needs(step: float, slowest: float, seconds: float) -> None:
     prediction = Prediction(1.0, step, {}, 0.0, slowest=slowest)
-    assert Fraction().seconds(CALM[0], prediction) == seconds
-    assert Fraction(length=3.0).seconds(CALM[0], prediction) == 3.0
+    paced, native = (next(c for c in CALM if c["compute"] == kind) for kind in ("paced", "native"))
+    assert Fraction().seconds(paced, prediction) == seconds
+    assert Fraction().seconds(native, prediction) == max(seconds, SHORTEST_NATIVE)
+    assert Fraction(quick=True).seconds(native, prediction) == seconds
+    assert Fraction(length=3.0).seconds(native, prediction) == 3.0
 
 
 def test_links_of_the_machine_have_no_rates() -> None:
